@@ -1,0 +1,95 @@
+//! A node of two cores, two logs and two namespaces, as the tests show it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use omnirelay_net::rpc::{Code, Procedure};
+use omnirelay_net::runtime::DriverKind;
+use omnirelay_queue::{Nanos, Options, Secret, ShardId, Stats};
+use omnirelay_wal::{Recovery, TornTail};
+
+use super::readiness::{Phase, readiness};
+use super::reports::CoreReports;
+use super::status::{Moment, NodeFacts, NodeStatus};
+use crate::config::{self, Sources};
+use crate::cores::{CoreReport, HttpReport, ShardReport, Telemetry};
+use crate::data_dir::LogRecovery;
+use crate::node::{Board, Durability, Layout, LogId, Namespace, NamespaceId};
+
+pub(super) const STARTED: Nanos = Nanos(1_700_000_000_000_000_000);
+
+pub(super) fn status() -> Arc<NodeStatus> {
+    NodeStatus::new(&config::load(&Sources { cpus: vec![0, 1], ..Sources::default() }).unwrap())
+}
+
+pub(super) fn facts() -> NodeFacts {
+    let namespace = |name: &str, first: u32, shards| Namespace {
+        name: name.into(),
+        first_shard: ShardId(first),
+        shards,
+        durability: Durability::Disk,
+        options: Options::default(),
+        secret: Secret([7; 16]),
+    };
+    let namespaces = vec![namespace("resourcelease", 0, 2), namespace("odd\"name", 2, 1)];
+    NodeFacts {
+        layout: Arc::new(Layout::new(namespaces, 2, 2)),
+        board: Arc::new(Board::new(2, 2)),
+        driver: DriverKind::Epoll,
+        listen: "127.0.0.1:7420".parse().unwrap(),
+        admin_listen: "127.0.0.1:7421".parse().unwrap(),
+        recoveries: vec![LogRecovery {
+            log: LogId(0),
+            recovery: Recovery {
+                records: 9,
+                torn: Some(TornTail { segment: 1, offset: 4_096, bytes: 40 }),
+                ..Recovery::default()
+            },
+            took: Duration::from_millis(1_500),
+        }],
+    }
+}
+
+/// Both cores answered.
+pub(super) fn reports() -> CoreReports {
+    let shard = |shard, namespace, log, pending| ShardReport {
+        shard,
+        namespace: NamespaceId(namespace),
+        log: LogId(log),
+        epoch: 3,
+        last_lsn: 100 + u64::from(shard),
+        stats: Stats { pending, active: 1, delayed: 2, dead: 0 },
+    };
+    let core = |core: u16, shards| {
+        let mut telemetry = Telemetry::default();
+        telemetry.count_reply(Some(Procedure::Enqueue), Code::Ok, Duration::from_micros(80));
+        telemetry.count_reply(Some(Procedure::Enqueue), Code::ResourceExhausted, Duration::from_micros(200));
+        telemetry.count_reply(None, Code::InvalidArgument, Duration::from_micros(10));
+        telemetry.count_batch(4_096, 3, Duration::from_micros(90));
+        CoreReport {
+            core,
+            driver: "epoll",
+            telemetry,
+            http: HttpReport { accepted: 5, open: 2, refused: 1, timed_out: 0, failed: 0 },
+            shards,
+            open_calls: 4,
+            storage_full: false,
+            log_failure: None,
+        }
+    };
+    Arc::from([
+        Some(core(0, vec![shard(0, 0, 0, 10), shard(2, 1, 0, 5)])),
+        Some(core(1, vec![shard(1, 0, 1, 7)])),
+    ])
+}
+
+/// Two minutes after the start, with these reports.
+pub(super) fn moment(reports: CoreReports) -> Moment {
+    Moment {
+        started: STARTED,
+        now: Nanos(STARTED.0 + 120_000_000_000),
+        readiness: readiness(&Phase::Ready, &reports),
+        node: Some(facts()),
+        reports,
+    }
+}

@@ -1,0 +1,244 @@
+//! `/omnirelay/introspect`: the node as one JSON document.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use omnirelay_net::rpc::{Code, Procedure};
+use omnirelay_queue::{Nanos, Stats};
+use omnirelay_net::messages::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::latency::cells;
+use super::metrics::sum;
+use super::process::Process;
+use super::status::{Moment, NodeFacts, NodeStatus};
+use crate::cores::{CoreReport, latency_histogram};
+use crate::node::{CoreId, LogId, NamespaceId};
+
+/// How much of the node is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// Everything.
+    Full,
+    /// What changes from second to second, with the cells of the sync histogram, from which the
+    /// reader can tell the latency between two readings; without configuration and shards.
+    Live,
+}
+
+/// The document. Numbers of a core that did not answer are missing from the sums, except its
+/// namespaces' counts, which it had published.
+pub(super) fn render(view: View, status: &NodeStatus, moment: &Moment, process: &Process) -> Value {
+    let reports: Vec<&CoreReport> = moment.reports.iter().flatten().collect();
+    let uptime = Duration::from_nanos(moment.now.0.saturating_sub(moment.started.0));
+    let mut document = Map::new();
+    let mut put = |key: &str, value: Value| document.insert(key.to_owned(), value);
+    put("version", env!("CARGO_PKG_VERSION").into());
+    put("startedAt", rfc3339(moment.started).into());
+    put("now", rfc3339(moment.now).into());
+    put("uptimeSeconds", uptime.as_secs_f64().into());
+    for (key, value) in moment.readiness.to_json().as_object().expect("readiness is an object") {
+        put(key, value.clone());
+    }
+    put(
+        "process",
+        json!({
+            "pid": std::process::id(),
+            "cpuSeconds": process.cpu_seconds,
+            "residentBytes": process.resident_bytes,
+            "threads": process.threads,
+            "openFds": process.open_fds,
+            "fdsMax": process.fds_max,
+        }),
+    );
+    if view == View::Full {
+        put("configuration", status.configuration()["config"].clone());
+        put("configurationSources", status.configuration()["sources"].clone());
+    }
+    put("cores", cores(status, moment));
+    put("rpc", rpc(&reports));
+    put("wal", wal(view, &reports));
+    if let Some(facts) = &moment.node {
+        put("driver", facts.driver.to_string().into());
+        put("addresses", json!({"listen": facts.listen.to_string(), "admin": facts.admin_listen.to_string()}));
+        put("namespaces", namespaces(facts, moment));
+        put("logs", logs(facts, &reports));
+        if view == View::Full {
+            put("shards", shards(facts, &reports));
+        }
+    }
+    Value::Object(document)
+}
+
+fn cores(status: &NodeStatus, moment: &Moment) -> Value {
+    let core = |(number, report): (usize, &Option<CoreReport>)| {
+        let mut core = Map::new();
+        core.insert("core".into(), number.into());
+        core.insert("cpu".into(), json!(status.cpus().get(number)));
+        core.insert("up".into(), report.is_some().into());
+        let Some(report) = report else { return Value::Object(core) };
+        let told = json!({
+            "driver": report.driver,
+            "connections": {
+                "open": report.http.open,
+                "accepted": report.http.accepted,
+                "refused": report.http.refused,
+                "timedOut": report.http.timed_out,
+                "failed": report.http.failed,
+            },
+            "openCalls": report.open_calls,
+            "shards": report.shards.len(),
+            "storageFull": report.storage_full,
+            "logFailure": report.log_failure,
+            "walBytes": report.telemetry.wal_bytes,
+            "walRecords": report.telemetry.wal_records,
+        });
+        core.extend(told.as_object().expect("an object").clone());
+        Value::Object(core)
+    };
+    moment.reports.iter().enumerate().map(core).collect()
+}
+
+fn rpc(reports: &[&CoreReport]) -> Value {
+    let add = |sums: &mut [u64], codes: &[u64]| sums.iter_mut().zip(codes).for_each(|(sum, &code)| *sum += code);
+    let procedures: Value = Procedure::ALL
+        .iter()
+        .enumerate()
+        .map(|(at, procedure)| {
+            let (mut codes, mut latency) = ([0; Code::ALL.len()], latency_histogram());
+            for counts in reports.iter().map(|report| &report.telemetry.procedures[at]) {
+                add(&mut codes, &counts.codes);
+                latency.add(&counts.latency_us).expect("all have the same bounds");
+            }
+            json!({
+                "procedure": procedure.name(),
+                "requests": codes.iter().sum::<u64>(),
+                "codes": by_name(&codes),
+                "latencyUs": quantiles(&latency),
+            })
+        })
+        .collect();
+    let mut unrouted = [0; Code::ALL.len()];
+    for report in reports {
+        add(&mut unrouted, &report.telemetry.unrouted);
+    }
+    json!({"procedures": procedures, "unrouted": by_name(&unrouted)})
+}
+
+/// The statuses that occurred.
+fn by_name(codes: &[u64]) -> Value {
+    let occurred = Code::ALL.iter().zip(codes).filter(|&(_, &count)| count > 0);
+    Value::Object(occurred.map(|(code, &count)| (code.name().to_owned(), count.into())).collect())
+}
+
+fn wal(view: View, reports: &[&CoreReport]) -> Value {
+    let mut sync = latency_histogram();
+    let (mut bytes, mut batches, mut records) = (0, 0, 0);
+    for telemetry in reports.iter().map(|report| &report.telemetry) {
+        sync.add(&telemetry.wal_sync_us).expect("all have the same bounds");
+        bytes += telemetry.wal_bytes;
+        batches += telemetry.wal_batches;
+        records += telemetry.wal_records;
+    }
+    let mut wal = json!({"bytes": bytes, "batches": batches, "records": records, "syncUs": quantiles(&sync)});
+    if view == View::Live {
+        wal["syncUs"]["cells"] = cells(&sync).map(|(us, count)| json!([us, count])).collect();
+    }
+    wal
+}
+
+/// Since the start; all 0 where nothing was counted.
+fn quantiles(histogram: &Histogram<u64>) -> Value {
+    json!({
+        "count": histogram.len(),
+        "p50": histogram.value_at_quantile(0.50),
+        "p99": histogram.value_at_quantile(0.99),
+        "max": histogram.max(),
+    })
+}
+
+fn namespaces(facts: &NodeFacts, moment: &Moment) -> Value {
+    (0u16..)
+        .map(NamespaceId)
+        .zip(facts.layout.namespaces())
+        .map(|(id, namespace)| {
+            json!({
+                "name": namespace.name,
+                "durability": namespace.durability.as_str(),
+                "firstShard": namespace.first_shard.0,
+                "shards": namespace.shards,
+                "capacity": namespace.options.capacity,
+                "stats": stats(&namespace_stats(facts, moment, id)),
+            })
+        })
+        .collect()
+}
+
+/// As reported; for a core that did not answer, as it published them last.
+fn namespace_stats(facts: &NodeFacts, moment: &Moment, id: NamespaceId) -> Stats {
+    let parts = (0u16..).map(CoreId).zip(moment.reports.iter()).map(|(core, report)| match report {
+        Some(report) => sum(report.shards.iter().filter(|shard| shard.namespace == id).map(|shard| shard.stats)),
+        None => sum(facts.layout.logs_of(core).map(|log| facts.board.log_stats(id, log))),
+    });
+    sum(parts)
+}
+
+fn logs(facts: &NodeFacts, reports: &[&CoreReport]) -> Value {
+    (0..facts.layout.logs())
+        .map(LogId)
+        .map(|log| {
+            let shards = reports.iter().flat_map(|report| &report.shards).filter(|shard| shard.log == log).count();
+            let found = facts.recoveries.iter().find(|found| found.log == log);
+            let recovery = found.map(|found| {
+                json!({
+                    "records": found.recovery.records,
+                    "segments": found.recovery.segments,
+                    "bytes": found.recovery.bytes,
+                    "tornBytes": found.recovery.torn.as_ref().map_or(0, |torn| torn.bytes),
+                    "clean": found.recovery.clean,
+                    "seconds": found.took.as_secs_f64(),
+                })
+            });
+            json!({"log": log.0, "core": facts.layout.core_of(log).0, "shards": shards, "recovery": recovery})
+        })
+        .collect()
+}
+
+fn shards(facts: &NodeFacts, reports: &[&CoreReport]) -> Value {
+    let mut rows: Vec<_> =
+        reports.iter().flat_map(|report| report.shards.iter().map(|shard| (report.core, shard))).collect();
+    rows.sort_by_key(|(_, shard)| shard.shard);
+    rows.into_iter()
+        .map(|(core, shard)| {
+            json!({
+                "shard": shard.shard,
+                "namespace": facts.layout.namespace(shard.namespace).name,
+                "log": shard.log.0,
+                "core": core,
+                "epoch": shard.epoch,
+                "lastLsn": shard.last_lsn,
+                "stats": stats(&shard.stats),
+            })
+        })
+        .collect()
+}
+
+/// As the contract names them.
+fn stats(stats: &Stats) -> Value {
+    json!({
+        "pendingCount": stats.pending,
+        "activeLeaseCount": stats.active,
+        "delayedCount": stats.delayed,
+        "deadLetterCount": stats.dead,
+    })
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn rfc3339(time: Nanos) -> String {
+    let ms = time.0 / 1_000_000;
+    let seconds = i64::try_from(ms / 1_000).expect("u64 nanoseconds are fewer seconds than an i64 holds");
+    let nanos = i32::try_from(ms % 1_000).expect("below 1,000") * 1_000_000;
+    Timestamp { seconds, nanos }.to_string()
+}
+
+#[cfg(test)]
+mod tests;

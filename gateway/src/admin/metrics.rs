@@ -1,0 +1,267 @@
+//! `/metrics`: every family the node exposes, in one place.
+//!
+//! A label is there where its values sum: adding up all series of a family gives the node's
+//! number. What a core that did not answer holds is missing, and its `omnirelay_core_up` is 0.
+
+use std::time::Duration;
+
+use omnirelay_net::rpc::{Code, Procedure};
+use omnirelay_queue::{Nanos, Stats};
+
+use super::exposition::{Exposition, Format, Kind, Number};
+use super::latency::Buckets;
+use super::process::Process;
+use super::status::{Moment, NodeFacts};
+use crate::cores::{CoreReport, latency_histogram};
+use crate::data_dir::LogRecovery;
+
+/// Nodes with more shards than this show their shards' counts summed by core and namespace: a
+/// series for each would be more than a scrape every few seconds should carry.
+const LABELLED_SHARDS_MAX: usize = 1_024;
+
+/// All families as text.
+pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> String {
+    let mut out = Exposition::new(format);
+    node(&mut out, moment);
+    let reports: Vec<&CoreReport> = moment.reports.iter().flatten().collect();
+    if let Some(facts) = &moment.node {
+        cores(&mut out, moment, &reports);
+        items(&mut out, facts, &reports);
+        calls(&mut out, &reports);
+        logs(&mut out, &reports);
+        recovery(&mut out, facts);
+    }
+    of_process(&mut out, moment, process);
+    out.finish()
+}
+
+fn node(out: &mut Exposition, moment: &Moment) {
+    let driver = moment.node.as_ref().map_or_else(String::new, |node| node.driver.to_string());
+    out.family("omnirelay_build_info", Kind::Gauge, "Always 1; the labels say what runs.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION")), ("driver", &driver)], 1);
+    let uptime = Duration::from_nanos(moment.now.0.saturating_sub(moment.started.0));
+    out.single("omnirelay_uptime_seconds", Kind::Gauge, "Time since the process started.", uptime.as_secs_f64());
+    out.single("omnirelay_ready", Kind::Gauge, "1 while /readyz says ready.", moment.readiness.ready);
+}
+
+fn cores(out: &mut Exposition, moment: &Moment, reports: &[&CoreReport]) {
+    let mut up = out.family("omnirelay_core_up", Kind::Gauge, "1 if the core answered this scrape.");
+    for (core, report) in moment.reports.iter().enumerate() {
+        up.sample(&[("core", &core.to_string())], report.is_some());
+    }
+    let mut by_core = |name, kind, help, value: fn(&CoreReport) -> u64| each_core(out, name, kind, help, reports, value);
+    by_core(
+        "omnirelay_open_calls",
+        Kind::Gauge,
+        "RPC calls not yet answered, waiting workers included.",
+        |r| r.open_calls as u64,
+    );
+    by_core(
+        "omnirelay_storage_full",
+        Kind::Gauge,
+        "1 while the core's disk has no room for new work.",
+        |r| u64::from(r.storage_full),
+    );
+    by_core(
+        "omnirelay_log_failed",
+        Kind::Gauge,
+        "1 once a log of the core takes nothing more.",
+        |r| u64::from(r.log_failure.is_some()),
+    );
+    each_core_http(out, "omnirelay_connections", Kind::Gauge, "Connections open now.", reports, |r| r.http.open);
+    let mut connections = |name, help, value| each_core_http(out, name, Kind::Counter, help, reports, value);
+    connections("omnirelay_connections_accepted", "Connections accepted.", |r| r.http.accepted);
+    connections("omnirelay_connections_refused", "Connections refused over the limit.", |r| r.http.refused);
+    connections("omnirelay_connections_timed_out", "Connections closed for being idle or slow.", |r| r.http.timed_out);
+    connections("omnirelay_connections_failed", "Connections that broke off or were malformed.", |r| r.http.failed);
+}
+
+fn each_core(
+    out: &mut Exposition,
+    name: &'static str,
+    kind: Kind,
+    help: &str,
+    reports: &[&CoreReport],
+    value: fn(&CoreReport) -> u64,
+) {
+    let mut family = out.family(name, kind, help);
+    for report in reports {
+        family.sample(&[("core", &report.core.to_string())], value(report));
+    }
+}
+
+fn each_core_http(
+    out: &mut Exposition,
+    name: &'static str,
+    kind: Kind,
+    help: &str,
+    reports: &[&CoreReport],
+    value: fn(&CoreReport) -> u64,
+) {
+    let mut family = out.family(name, kind, help);
+    for report in reports {
+        family.sample(&[("transport", "http"), ("core", &report.core.to_string())], value(report));
+    }
+}
+
+/// One series of the item counts.
+struct ItemRow {
+    namespace: String,
+    shard: Option<String>,
+    core: String,
+    stats: Stats,
+}
+
+fn items(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
+    let rows = item_rows(facts, reports);
+    let mut family = |name, help, value: fn(&Stats) -> u64| {
+        let mut family = out.family(name, Kind::Gauge, help);
+        for row in &rows {
+            let mut labels = vec![("namespace", row.namespace.as_str())];
+            labels.extend(row.shard.as_deref().map(|shard| ("shard", shard)));
+            labels.push(("core", &row.core));
+            family.sample(&labels, value(&row.stats));
+        }
+    };
+    family("omnirelay_resourcelease_pending", "Items that wait to be leased.", |s| s.pending);
+    family("omnirelay_resourcelease_active", "Items that are leased.", |s| s.active);
+    family("omnirelay_resourcelease_delayed", "Items whose delay has not ended.", |s| s.delayed);
+    family("omnirelay_resourcelease_dead_letters", "Items that are given up on.", |s| s.dead);
+}
+
+fn item_rows(facts: &NodeFacts, reports: &[&CoreReport]) -> Vec<ItemRow> {
+    let is_labelled = facts.layout.shards().count() <= LABELLED_SHARDS_MAX;
+    let mut rows = Vec::new();
+    for report in reports {
+        for (id, namespace) in (0u16..).zip(facts.layout.namespaces()) {
+            let of_namespace = report.shards.iter().filter(|shard| shard.namespace.0 == id);
+            let row = |shard, stats| ItemRow {
+                namespace: namespace.name.clone(),
+                shard,
+                core: report.core.to_string(),
+                stats,
+            };
+            if is_labelled {
+                rows.extend(of_namespace.map(|shard| row(Some(shard.shard.to_string()), shard.stats)));
+            } else {
+                rows.push(row(None, sum(of_namespace.map(|shard| shard.stats))));
+            }
+        }
+    }
+    rows
+}
+
+/// Adds up counts.
+pub(super) fn sum(parts: impl Iterator<Item = Stats>) -> Stats {
+    parts.fold(Stats::default(), |a, b| Stats {
+        pending: a.pending + b.pending,
+        active: a.active + b.active,
+        delayed: a.delayed + b.delayed,
+        dead: a.dead + b.dead,
+    })
+}
+
+fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
+    let mut requests = out.family(
+        "omnirelay_rpc_requests",
+        Kind::Counter,
+        "RPC replies by status; procedure `unknown` was refused before it was told.",
+    );
+    for report in reports {
+        let core = report.core.to_string();
+        let telemetry = &report.telemetry;
+        let routed = Procedure::ALL.iter().map(|procedure| procedure.name()).zip(&telemetry.procedures);
+        let rows = routed.map(|(name, counts)| (name, &counts.codes)).chain([("unknown", &telemetry.unrouted)]);
+        for (procedure, codes) in rows {
+            for (code, &count) in Code::ALL.iter().zip(codes) {
+                // Success starts at 0, so that a rate is right from the first call on.
+                if count > 0 || (*code == Code::Ok && procedure != "unknown") {
+                    let labels =
+                        [("transport", "http"), ("procedure", procedure), ("code", code.name()), ("core", &core)];
+                    requests.sample(&labels, count);
+                }
+            }
+        }
+    }
+    let mut duration = out.family(
+        "omnirelay_rpc_duration_seconds",
+        Kind::Histogram,
+        "From a request's head to its reply; a lease call's wait for work is part of it.",
+    );
+    for (at, procedure) in Procedure::ALL.iter().enumerate() {
+        let mut merged = latency_histogram();
+        for report in reports {
+            merged.add(&report.telemetry.procedures[at].latency_us).expect("all have the same bounds");
+        }
+        duration.histogram(&[("transport", "http"), ("procedure", procedure.name())], &Buckets::of(&merged));
+    }
+}
+
+fn logs(out: &mut Exposition, reports: &[&CoreReport]) {
+    let mut sync = out.family(
+        "omnirelay_wal_sync_seconds",
+        Kind::Histogram,
+        "Writing and syncing a batch of records to the log.",
+    );
+    for report in reports {
+        let core = report.core.to_string();
+        sync.histogram(&[("core", &core)], &Buckets::of(&report.telemetry.wal_sync_us));
+    }
+    let mut counter = |name, help, value| each_core(out, name, Kind::Counter, help, reports, value);
+    counter("omnirelay_wal_bytes", "Bytes written to logs.", |r| r.telemetry.wal_bytes);
+    counter("omnirelay_wal_batches", "Batches written to logs.", |r| r.telemetry.wal_batches);
+    counter("omnirelay_wal_records", "Records written to logs.", |r| r.telemetry.wal_records);
+}
+
+fn recovery(out: &mut Exposition, facts: &NodeFacts) {
+    let mut by_log = |name, help, value: fn(&LogRecovery) -> Number| {
+        let mut family = out.family(name, Kind::Gauge, help);
+        for found in &facts.recoveries {
+            family.sample(&[("log", &found.log.0.to_string())], value(found));
+        }
+    };
+    by_log("omnirelay_wal_recovery_seconds", "How long reading the log back took at the start.", |found| {
+        found.took.as_secs_f64().into()
+    });
+    by_log("omnirelay_wal_recovery_records", "Records read back at the start.", |found| found.recovery.records.into());
+    by_log("omnirelay_wal_recovery_torn_bytes", "Bytes of unfinished batches left out at the start.", |found| {
+        found.recovery.torn.as_ref().map_or(0, |torn| torn.bytes).into()
+    });
+}
+
+fn of_process(out: &mut Exposition, moment: &Moment, process: &Process) {
+    let mut single = |name, kind, help, value: Option<Number>| {
+        if let Some(value) = value {
+            out.single(name, kind, help, value);
+        }
+    };
+    single(
+        "process_cpu_seconds",
+        Kind::Counter,
+        "User and system CPU time spent.",
+        process.cpu_seconds.map(Number::from),
+    );
+    single(
+        "process_resident_memory_bytes",
+        Kind::Gauge,
+        "Memory in RAM, mapped logs included.",
+        process.resident_bytes.map(Number::from),
+    );
+    single("process_virtual_memory_bytes", Kind::Gauge, "Address space.", process.virtual_bytes.map(Number::from));
+    single("process_threads", Kind::Gauge, "Threads.", process.threads.map(Number::from));
+    single("process_open_fds", Kind::Gauge, "Open file descriptors.", process.open_fds.map(Number::from));
+    single("process_max_fds", Kind::Gauge, "Most file descriptors allowed.", process.fds_max.map(Number::from));
+    single(
+        "process_start_time_seconds",
+        Kind::Gauge,
+        "When the process started, in seconds since 1970.",
+        Some(unix_seconds(moment.started).into()),
+    );
+}
+
+fn unix_seconds(time: Nanos) -> f64 {
+    Duration::from_nanos(time.0).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! The node's admin HTTP server: probes, metrics, introspection and the dashboard.
+//!
+//! It lives on a thread of its own, off the cores. What it shows of a core comes in that core's
+//! own report; the functions that turn reports into text (`readiness`, `metrics`, `introspect`)
+//! read no clock, no socket and no core.
+
+mod exposition;
+mod introspect;
+mod latency;
+mod metrics;
+mod process;
+mod readiness;
+mod reports;
+mod server;
+mod status;
+
+#[cfg(test)]
+mod fixture;
+
+pub use server::serve;
+pub use status::{NodeStatus, RunningNode};

@@ -1,0 +1,191 @@
+//! The admin server's sockets and routes.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::exposition::Format;
+use super::introspect::{self, View};
+use super::metrics;
+use super::process::Process;
+use super::readiness::Readiness;
+use super::status::NodeStatus;
+
+/// Connections served at once; further ones wait in the listener's backlog.
+const CONNECTIONS_MAX: usize = 128;
+/// How long a connection may take to send a request's head, idle time before it included.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a connection lives, so that a reader that takes nothing gives its place back.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(600);
+/// How long an open answer may take to leave once its connection has to end.
+const GRACE: Duration = Duration::from_secs(2);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Wait after the system had no file descriptor or memory for a connection.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Cores are given this long to answer a readiness probe; probes commonly wait a second.
+const READY_TIME_MAX: Duration = Duration::from_millis(800);
+
+const PAGE: &str = include_str!("page.html");
+/// The page brings all it needs and talks to this server only.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+
+/// Serves the admin endpoints until `shutdown` is ready, then ends open connections, at the latest
+/// after two seconds.
+///
+/// # Errors
+/// If the listener has no address. A connection that fails ends alone.
+pub async fn serve(
+    listener: TcpListener,
+    status: Arc<NodeStatus>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    tracing::debug!(address = %listener.local_addr()?, "the admin server listens");
+    let routes = routes(status);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (end, ended) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            (place, accepted) = accept => match accepted {
+                Ok((stream, _)) => {
+                    let (routes, ended) = (routes.clone(), ended.clone());
+                    connections.spawn(async move {
+                        connection(stream, routes, ended).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin server cannot accept a connection");
+                    sleep(ACCEPT_RETRY).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let _ = end.send(true);
+    // Connections give up after the same time; what is left then is dropped with the set.
+    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let mut serving = pin!(serving);
+    let result = tokio::select! {
+        result = &mut serving => result,
+        () = async { tokio::select! { _ = ended.wait_for(|ended| *ended) => {}, () = sleep(CONNECTION_TIME_MAX) => {} } } => {
+            serving.as_mut().graceful_shutdown();
+            timeout(GRACE, serving).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "an admin connection ended");
+    }
+}
+
+fn routes(status: Arc<NodeStatus>) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/omnirelay/introspect", get(introspect))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(status)
+}
+
+async fn page() -> Response {
+    let headers =
+        [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-cache"), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    (headers, PAGE).into_response()
+}
+
+async fn healthz() -> Response {
+    document(StatusCode::OK, &json!({"status": "ok"}))
+}
+
+async fn readyz(State(status): State<Arc<NodeStatus>>) -> Response {
+    let readiness = if status.is_serving() {
+        match timeout(READY_TIME_MAX, status.moment()).await {
+            Ok(moment) => moment.readiness,
+            Err(_) => Readiness::unanswered(READY_TIME_MAX.as_millis()),
+        }
+    } else {
+        status.moment_with(Arc::default()).readiness
+    };
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    document(code, &readiness.to_json())
+}
+
+async fn metrics(State(status): State<Arc<NodeStatus>>, headers: HeaderMap) -> Response {
+    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted_by(&accept.join(","));
+    let text = metrics::render(format, &status.moment().await, &Process::read());
+    ([(CONTENT_TYPE, format.content_type()), (CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+async fn introspect(State(status): State<Arc<NodeStatus>>, RawQuery(query): RawQuery) -> Response {
+    let view = match query.as_deref() {
+        None | Some("" | "view=full") => View::Full,
+        Some("view=live") => View::Live,
+        Some(other) => {
+            let message = format!("`{other}` is not understood; the query is view=full or view=live");
+            return document(StatusCode::BAD_REQUEST, &json!({"message": message}));
+        }
+    };
+    let moment = status.moment().await;
+    document(StatusCode::OK, &introspect::render(view, &status, &moment, &Process::read()))
+}
+
+async fn not_found(uri: Uri) -> Response {
+    let paths = ["/", "/healthz", "/readyz", "/metrics", "/omnirelay/introspect"];
+    document(
+        StatusCode::NOT_FOUND,
+        &json!({"message": format!("no `{}` here", uri.path()), "paths": paths}),
+    )
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let message = format!("`{}` is not {method}", uri.path());
+    document(StatusCode::METHOD_NOT_ALLOWED, &json!({"message": message, "allowed": ["GET", "HEAD"]}))
+}
+
+fn document(code: StatusCode, value: &Value) -> Response {
+    let headers =
+        [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (code, headers, format!("{value}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests;

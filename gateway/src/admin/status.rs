@@ -1,0 +1,220 @@
+//! What the rest of the process tells the admin server: how far the node is, and its parts.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use omnirelay_net::runtime::DriverKind;
+use omnirelay_queue::Nanos;
+use serde_json::Value;
+
+use super::readiness::{Phase, Readiness, readiness};
+use super::reports::{CoreReports, ReportCache};
+use crate::config::Config;
+use crate::cores::{Clock, Reporter};
+use crate::data_dir::LogRecovery;
+use crate::node::{Board, Layout};
+
+/// A node whose cores serve.
+#[derive(Debug)]
+pub struct RunningNode {
+    /// Namespaces, shards, logs and cores.
+    pub layout: Arc<Layout>,
+    /// What the cores publish of their shards.
+    pub board: Arc<Board>,
+    /// Asks the cores for their reports.
+    pub reporter: Reporter,
+    /// How the cores talk to the kernel.
+    pub driver: DriverKind,
+    /// Where RPC is served.
+    pub listen: SocketAddr,
+    /// Where the admin endpoints are.
+    pub admin_listen: SocketAddr,
+    /// How each log was found.
+    pub recoveries: Vec<LogRecovery>,
+}
+
+/// The parts of a running node that stay as they are.
+#[derive(Debug, Clone)]
+pub(super) struct NodeFacts {
+    pub(super) layout: Arc<Layout>,
+    pub(super) board: Arc<Board>,
+    pub(super) driver: DriverKind,
+    pub(super) listen: SocketAddr,
+    pub(super) admin_listen: SocketAddr,
+    pub(super) recoveries: Vec<LogRecovery>,
+}
+
+/// What a page is made from: the node at one moment.
+#[derive(Debug)]
+pub(super) struct Moment {
+    pub(super) started: Nanos,
+    pub(super) now: Nanos,
+    pub(super) readiness: Readiness,
+    /// Nothing before the cores serve.
+    pub(super) node: Option<NodeFacts>,
+    /// One for each core; empty before the cores serve.
+    pub(super) reports: CoreReports,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    node: Option<NodeFacts>,
+    reporter: Option<Reporter>,
+}
+
+/// How the node is, as the admin server shows it. Shared by whoever starts and ends the node and
+/// by the admin server.
+#[derive(Debug)]
+pub struct NodeStatus {
+    configuration: Value,
+    cpus: Vec<usize>,
+    clock: Clock,
+    started: Nanos,
+    state: Mutex<State>,
+    cache: ReportCache,
+}
+
+impl NodeStatus {
+    /// A node that is starting.
+    pub fn new(config: &Config) -> Arc<NodeStatus> {
+        // The node's own clock is made after recovery, because it must not be behind the logs.
+        let clock = Clock::start(Nanos(0));
+        Arc::new(NodeStatus {
+            configuration: config.to_json(),
+            cpus: config.cores.clone(),
+            clock,
+            started: clock.now(),
+            state: Mutex::new(State { phase: Phase::Starting, node: None, reporter: None }),
+            cache: ReportCache::default(),
+        })
+    }
+
+    /// The node reads its logs back; `detail` says how far it is, such as "log 1 of 2". A node that
+    /// already drains or has failed stays so.
+    pub fn recovering(&self, detail: String) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Starting | Phase::Recovering(_)) {
+            state.phase = Phase::Recovering(detail);
+        }
+    }
+
+    /// The cores serve. A node that was told to drain meanwhile, or has failed, does not become
+    /// ready, but its cores are shown.
+    pub fn ready(&self, node: RunningNode) {
+        let RunningNode { layout, board, reporter, driver, listen, admin_listen, recoveries } = node;
+        self.serves(NodeFacts { layout, board, driver, listen, admin_listen, recoveries }, Some(reporter));
+    }
+
+    fn serves(&self, node: NodeFacts, reporter: Option<Reporter>) {
+        let mut state = self.state();
+        state.node = Some(node);
+        state.reporter = reporter;
+        if matches!(state.phase, Phase::Starting | Phase::Recovering(_)) {
+            state.phase = Phase::Ready;
+        }
+    }
+
+    /// The node takes no more calls and finishes what is open. A failed node stays failed.
+    pub fn draining(&self) {
+        let mut state = self.state();
+        if !matches!(state.phase, Phase::Failed(_)) {
+            state.phase = Phase::Draining;
+        }
+    }
+
+    /// The node cannot serve any more; it stays so.
+    pub fn failed(&self, why: String) {
+        self.state().phase = Phase::Failed(why);
+    }
+
+    /// The effective configuration and where its values came from.
+    pub(super) fn configuration(&self) -> &Value {
+        &self.configuration
+    }
+
+    /// The CPU of each core.
+    pub(super) fn cpus(&self) -> &[usize] {
+        &self.cpus
+    }
+
+    /// Asks the cores how they are, or takes what they said a moment ago.
+    pub(super) async fn moment(&self) -> Moment {
+        let reporter = self.state().reporter.clone();
+        let reports = match reporter {
+            Some(reporter) => self.cache.get(reporter.reports()).await,
+            None => CoreReports::default(),
+        };
+        self.moment_with(reports)
+    }
+
+    /// The node's moment with the given reports.
+    pub(super) fn moment_with(&self, reports: CoreReports) -> Moment {
+        let state = self.state();
+        Moment {
+            started: self.started,
+            now: self.clock.now(),
+            readiness: readiness(&state.phase, &reports),
+            node: state.node.clone(),
+            reports,
+        }
+    }
+
+    /// Whether it is worth asking the cores: before they serve and after they were told to end,
+    /// readiness does not depend on them.
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(self.state().phase, Phase::Ready)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is replaced whole, so a panic elsewhere cannot have left it half written.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::fixture;
+
+    fn phase(status: &NodeStatus) -> (bool, &'static str) {
+        let readiness = status.moment_with(fixture::reports()).readiness;
+        (readiness.ready, readiness.phase)
+    }
+
+    #[test]
+    fn a_node_starts_recovers_serves_and_drains() {
+        let status = fixture::status();
+        assert_eq!(phase(&status), (false, "starting"));
+        status.recovering("log 1 of 2".into());
+        assert_eq!(phase(&status), (false, "recovering"));
+        status.recovering("log 2 of 2".into());
+        status.serves(fixture::facts(), None);
+        assert_eq!(phase(&status), (true, "ready"));
+        assert!(status.is_serving());
+        status.draining();
+        assert_eq!(phase(&status), (false, "draining"));
+        assert!(status.moment_with(fixture::reports()).node.is_some(), "a draining node is still shown");
+    }
+
+    #[test]
+    fn a_node_told_to_drain_while_it_recovers_never_becomes_ready() {
+        let status = fixture::status();
+        status.recovering("log 1 of 2".into());
+        status.draining();
+        status.recovering("log 2 of 2".into());
+        status.serves(fixture::facts(), None);
+        assert_eq!(phase(&status), (false, "draining"));
+    }
+
+    #[test]
+    fn a_failed_node_stays_failed() {
+        let status = fixture::status();
+        status.failed("the data directory is in use".into());
+        status.draining();
+        status.serves(fixture::facts(), None);
+        assert_eq!(phase(&status), (false, "failed"));
+        let reason = status.moment_with(fixture::reports()).readiness.reason;
+        assert_eq!(reason.as_deref(), Some("the data directory is in use"));
+    }
+}

@@ -1,0 +1,168 @@
+//! The command line: what is typed, what it does, and what is printed about it.
+//!
+//! Data goes to stdout, everything else to stderr. A command that does not succeed says
+//! `error[<code>]: message`, then `help:` with the fix, and exits with 1 (the operation failed),
+//! 2 (usage or configuration) or 3 (no server could be reached).
+
+mod body;
+pub mod client;
+mod config;
+mod demo;
+mod failure;
+mod introspect;
+mod lease;
+mod output;
+mod request;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub(crate) use failure::no_color;
+pub use failure::{Exit, Failure};
+
+/// RPC gateway and durable lease mesh
+///
+/// Services enqueue work about resources; workers lease, heartbeat, complete or fail it; every
+/// change is a record in a log that survives crashes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "omnirelay",
+    version,
+    arg_required_else_help = true,
+    after_help = "EXAMPLE:\n  omnirelay demo\n  omnirelay serve --data-dir /var/lib/omnirelay\n  omnirelay lease take --wait 10s"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until it is told to stop
+    Serve(serve::ServeArgs),
+    /// Run a node with example traffic, to look around
+    Demo(demo::DemoArgs),
+    /// Send one RPC and print its reply
+    Request(request::RequestArgs),
+    /// Enqueue work, take it, and settle it
+    Lease(lease::LeaseArgs),
+    /// Check or show the configuration
+    Config(config::ConfigArgs),
+    /// Show what a running node knows about itself
+    Introspect(introspect::IntrospectArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "EXAMPLE:\n  omnirelay completions bash > ~/.local/share/bash-completion/completions/omnirelay"
+    )]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    match run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let parsed = Cli::command()
+        .try_get_matches_from(arguments)
+        .and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Request(args) => request::run(&args),
+        Command::Lease(args) => lease::run(args),
+        Command::Config(args) => config::run(&args),
+        Command::Introspect(args) => introspect::run(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "omnirelay", &mut script);
+            output::write(&script)
+        }
+    }
+}
+
+/// Prints help and versions as they are; turns what clap refuses into a failure of our form.
+fn explain(error: &clap::Error) -> Result<(), Failure> {
+    let rendered = error.render();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let colour = std::io::stdout().is_terminal() && !no_color();
+            let text = if colour {
+                rendered.ansi().to_string()
+            } else {
+                rendered.to_string()
+            };
+            output::write(text.as_bytes())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = write!(std::io::stderr().lock(), "{rendered}");
+            Err(Failure::usage(
+                "a command is missing",
+                "name one of the commands above",
+            ))
+        }
+        _ => {
+            let text = rendered.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let (message, usage) = text.split_once("\n\nUsage: ").unwrap_or((text, ""));
+            let message = message
+                .split("\n\nFor more information")
+                .next()
+                .unwrap_or(message);
+            let usage = usage.lines().next().unwrap_or_default().trim();
+            let help = match usage {
+                "" => "`omnirelay --help` lists what there is".to_owned(),
+                usage => format!("usage: {usage}; add --help for the rest"),
+            };
+            Err(Failure::usage(message.trim(), help))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let example = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(example.contains("EXAMPLE:\n  omnirelay"), "{path}");
+            for inner in command
+                .get_subcommands()
+                .filter(|inner| inner.get_name() != "help")
+            {
+                check(inner, &path);
+            }
+        }
+        check(&Cli::command(), "");
+    }
+}

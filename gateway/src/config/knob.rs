@@ -1,0 +1,283 @@
+//! Every knob there is: its key, kind, bounds, default, and what turning it costs.
+
+use std::time::Duration;
+
+use super::value::Kind;
+
+/// One configuration key.
+#[derive(Debug)]
+pub struct Knob {
+    /// Dotted key, within its namespace for a namespace's options.
+    pub key: &'static str,
+    /// Type and bounds.
+    pub kind: Kind,
+    /// Default as a TOML value; `None` where it follows from another key.
+    pub default: Option<&'static str>,
+    /// Unit, meaning and cost, for a person.
+    pub doc: &'static str,
+}
+
+/// Largest body of one call, fixed by the protocol.
+pub const BODY_BYTES_MAX: u64 = 4 << 20;
+/// Most items of one batch call, fixed by the protocol.
+pub const BATCH_ITEMS_MAX: u64 = 1_000;
+/// Largest batch call in bytes, fixed by the protocol.
+pub const BATCH_BYTES_MAX: u64 = 16 << 20;
+/// Smallest log segment: a record with the largest body and attributes always fits a fresh one.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
+/// Most namespaces on one node; each costs telemetry series and start-up work.
+pub const NAMESPACES_MAX: usize = 256;
+/// Most shards of one namespace.
+pub const SHARDS_MAX: u64 = 4_096;
+/// Most shards of all namespaces together; each has fixed tables of some 10 KB.
+pub const SHARDS_TOTAL_MAX: u64 = 16_384;
+
+const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * BODY_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX >= BODY_BYTES_MAX);
+const _: () = assert!(SHARDS_MAX <= SHARDS_TOTAL_MAX);
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
+/// The knobs of the node.
+pub static NODE: &[Knob] = &[
+    Knob {
+        key: "listen",
+        kind: Kind::Address,
+        default: Some("\"127.0.0.1:7420\""),
+        doc: "Where RPC over TCP is served (HTTP/1.1 and HTTP/2). Port 0 picks one. \
+              Beyond loopback it needs `insecure`.",
+    },
+    Knob {
+        key: "admin_listen",
+        kind: Kind::Address,
+        default: Some("\"127.0.0.1:7421\""),
+        doc: "Where probes, metrics and introspection are served. Port 0 picks one. \
+              Beyond loopback it needs `insecure`.",
+    },
+    Knob {
+        key: "data_dir",
+        kind: Kind::Path,
+        default: Some("\"./omnirelay-data\""),
+        doc: "The directory that holds the logs and node.json; made if missing, used by one \
+              process at a time. Relative paths start at the working directory.",
+    },
+    Knob {
+        key: "cores",
+        kind: Kind::Cores,
+        default: Some("\"all\""),
+        doc: "CPUs to pin a core thread to: \"all\", a count, or CPU numbers. Each serves its own \
+              shards and connections; leave one free for the log threads on a busy machine.",
+    },
+    Knob {
+        key: "driver",
+        kind: Kind::Choice(&["auto", "io_uring", "epoll"]),
+        default: Some("\"auto\""),
+        doc: "How cores do IO. auto: io_uring, and epoll where the kernel forbids it.",
+    },
+    Knob {
+        key: "require_io_uring",
+        kind: Kind::Flag,
+        default: Some("false"),
+        doc: "Refuse to start where io_uring is forbidden, instead of using epoll.",
+    },
+    Knob {
+        key: "insecure",
+        kind: Kind::Flag,
+        default: Some("false"),
+        doc: "Allow listening beyond loopback without TLS: whoever reaches the port may read and \
+              settle every item.",
+    },
+    Knob {
+        key: "drain_timeout",
+        kind: Kind::Duration {
+            min: secs(1),
+            max: secs(HOUR),
+        },
+        default: Some("\"30s\""),
+        doc: "How long a stopping node lets calls in flight finish before it ends them.",
+    },
+    Knob {
+        key: "segment_bytes",
+        kind: Kind::Bytes {
+            min: SEGMENT_BYTES_MIN,
+            max: 1 << 30,
+        },
+        default: Some("67108864"),
+        doc: "Size of one log segment in bytes. Larger ones are made less often but take longer \
+              to make, and disk space is freed in units of a segment.",
+    },
+    Knob {
+        key: "log.format",
+        kind: Kind::Choice(&["text", "json"]),
+        default: Some("\"text\""),
+        doc: "How log lines are written on stderr: text for people, json for programs.",
+    },
+    Knob {
+        key: "log.level",
+        kind: Kind::LogFilter,
+        default: Some("\"info\""),
+        doc: "Least severe level that is logged, also for single parts: \
+              \"info,omnirelay_wal=debug\". debug and trace cost throughput.",
+    },
+    Knob {
+        key: "limits.connections_max_per_core",
+        kind: Kind::Integer {
+            min: 1,
+            max: 1_000_000,
+        },
+        default: Some("10000"),
+        doc: "Connections a core keeps open; further ones are refused. Each costs a file \
+              descriptor and about 20 KB.",
+    },
+    Knob {
+        key: "limits.body_bytes_max",
+        kind: Kind::Bytes {
+            min: 1_024,
+            max: BODY_BYTES_MAX,
+        },
+        default: Some("4194304"),
+        doc: "Largest body of one call in bytes. A call in flight may hold this much memory.",
+    },
+    Knob {
+        key: "limits.batch_items_max",
+        kind: Kind::Integer {
+            min: 1,
+            max: BATCH_ITEMS_MAX,
+        },
+        default: Some("1000"),
+        doc: "Most items in one batch call. Larger batches cost less CPU per item and delay the \
+              calls behind them.",
+    },
+    Knob {
+        key: "limits.batch_bytes_max",
+        kind: Kind::Bytes {
+            min: 1_024,
+            max: BATCH_BYTES_MAX,
+        },
+        default: Some("16777216"),
+        doc: "Largest body of one batch call in bytes. Must be at least `limits.body_bytes_max`.",
+    },
+];
+
+/// The knobs of a namespace, under `namespaces.<name>`.
+pub static NAMESPACE: &[Knob] = &[
+    Knob {
+        key: "lease_duration",
+        kind: Kind::Duration {
+            min: secs(1),
+            max: secs(12 * HOUR),
+        },
+        default: Some("\"30s\""),
+        doc: "How long a lease lasts unless it is renewed; then its item waits again. Shorter \
+              finds dead workers sooner and needs more heartbeats.",
+    },
+    Knob {
+        key: "heartbeat_interval",
+        kind: Kind::Duration {
+            min: ms(100),
+            max: secs(6 * HOUR),
+        },
+        default: None,
+        doc: "How often clients are told to renew; default: a third of `lease_duration`, and \
+              always below it. Each third of it at most one heartbeat is written to the log.",
+    },
+    Knob {
+        key: "requeue_delay",
+        kind: Kind::Duration {
+            min: secs(0),
+            max: secs(12 * HOUR),
+        },
+        default: Some("\"1s\""),
+        doc: "How long an item waits after its first failure.",
+    },
+    Knob {
+        key: "requeue_backoff",
+        kind: Kind::Number {
+            min: 1.0,
+            max: 100.0,
+        },
+        default: Some("2.0"),
+        doc: "Factor by which that delay grows with each further attempt.",
+    },
+    Knob {
+        key: "requeue_delay_max",
+        kind: Kind::Duration {
+            min: secs(0),
+            max: secs(30 * DAY),
+        },
+        default: Some("\"5m\""),
+        doc: "Where that growth ends. Must be at least `requeue_delay`.",
+    },
+    Knob {
+        key: "max_attempts",
+        kind: Kind::Integer {
+            min: 1,
+            max: 65_535,
+        },
+        default: Some("16"),
+        doc: "Grants of one item before a further failure or expiry makes it a dead letter.",
+    },
+    Knob {
+        key: "dedupe_window",
+        kind: Kind::Duration {
+            min: secs(1),
+            max: secs(30 * DAY),
+        },
+        default: Some("\"10m\""),
+        doc: "How long a request id is remembered, and why a token is fenced. Each remembered id \
+              costs about 40 bytes.",
+    },
+    Knob {
+        key: "dedupe_entries_max",
+        kind: Kind::Integer {
+            min: 1,
+            max: 1_000_000_000,
+        },
+        default: Some("10000000"),
+        doc: "Request ids remembered at once; at that many an enqueue with a new one is refused, \
+              none is forgotten early.",
+    },
+    Knob {
+        key: "capacity",
+        kind: Kind::Integer {
+            min: 1,
+            max: 1_000_000_000,
+        },
+        default: Some("10000000"),
+        doc: "Items that wait, are delayed or are leased; at that many an enqueue is refused. Each \
+              costs at most 128 bytes of memory; its body stays in the log.",
+    },
+    Knob {
+        key: "shards",
+        kind: Kind::Integer {
+            min: 1,
+            max: SHARDS_MAX,
+        },
+        default: Some("16"),
+        doc: "Independent queues the namespace is split into, fixed when it is made. More spread \
+              over more cores; ordering and priority are exact only within a core.",
+    },
+    Knob {
+        key: "durability",
+        kind: Kind::Choice(&["memory", "disk"]),
+        default: Some("\"disk\""),
+        doc: "What a reply has waited for. disk: the record is synced. memory: nothing; a crash \
+              loses the last moments.",
+    },
+    Knob {
+        key: "priority_aging",
+        kind: Kind::Duration {
+            min: secs(0),
+            max: secs(30 * DAY),
+        },
+        default: Some("\"30s\""),
+        doc: "Waiting this long raises an item's priority by one, so that none starves; 0s: never.",
+    },
+];

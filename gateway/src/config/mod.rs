@@ -1,0 +1,264 @@
+//! The node's configuration: defaults < TOML file < environment < flags < `--set`, checked once
+//! into a type that cannot be wrong.
+//!
+//! An unknown key, a value out of range or two values that contradict each other is refused with
+//! one [`ConfigError`]; nothing is repaired or ignored. The keys, their bounds, defaults and costs
+//! are one table in [`knob`].
+
+mod error;
+pub mod knob;
+mod namespace;
+mod show;
+mod source;
+mod tree;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::ConfigError;
+pub use namespace::Namespace;
+use namespace::{contradiction, duration, flag, integer, text};
+pub use source::{Flag, Sources};
+use tree::{Entry, Settings, entry};
+use value::{CoreChoice, Setting};
+
+/// How the cores do IO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring, and epoll where the kernel forbids it.
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// A level, or a comma-separated list with `target=level`.
+    pub level: String,
+}
+
+/// What one client may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections a core keeps open.
+    pub connections_max_per_core: usize,
+    /// Largest body of one call in bytes.
+    pub body_bytes_max: usize,
+    /// Most items in one batch call.
+    pub batch_items_max: usize,
+    /// Largest body of one batch call in bytes, at least `body_bytes_max`.
+    pub batch_bytes_max: usize,
+}
+
+/// A checked configuration. Only [`load`] makes one.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where RPC over TCP is served; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Where probes, metrics and introspection are served; port 0 picks one.
+    pub admin_listen: SocketAddr,
+    /// The directory of logs and node.json.
+    pub data_dir: PathBuf,
+    /// The CPU of each core thread: not empty, no repeats, all usable by this process.
+    pub cores: Vec<usize>,
+    /// How the cores do IO; `require_io_uring` is folded in.
+    pub driver: Driver,
+    /// What is logged.
+    pub log: Log,
+    /// Whether listening beyond loopback without TLS is allowed.
+    pub insecure: bool,
+    /// How long a stopping node lets calls finish.
+    pub drain_timeout: Duration,
+    /// Size of one log segment in bytes.
+    pub segment_bytes: u32,
+    /// What one client may ask for.
+    pub limits: Limits,
+    /// By name; `resourcelease` is always there.
+    pub namespaces: BTreeMap<String, Namespace>,
+    settings: Settings,
+}
+
+/// Merges the sources and checks the result.
+///
+/// # Errors
+/// The first thing that is wrong, named with its source, key, value and what is allowed.
+pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    let figment = sources.merge()?;
+    let mut settings = Settings::read(&figment)?;
+    let mut namespaces = BTreeMap::new();
+    for (name, section) in &mut settings.namespaces {
+        let path = format!("namespaces.{}", tree::segment(name));
+        namespaces.insert(name.clone(), Namespace::read(&path, section)?);
+    }
+    check_shards_total(&namespaces)?;
+    let node = &settings.node;
+    let size = |key| usize::try_from(integer(node, key)).expect("its knob's bound fits");
+    let config = Config {
+        listen: address(node, "listen"),
+        admin_listen: address(node, "admin_listen"),
+        data_dir: PathBuf::from(text(node, "data_dir")),
+        cores: resolve_cores(entry(node, "cores"), &sources.cpus)?,
+        driver: resolve_driver(node)?,
+        log: Log {
+            format: if text(node, "log.format") == "json" {
+                LogFormat::Json
+            } else {
+                LogFormat::Text
+            },
+            level: text(node, "log.level").to_owned(),
+        },
+        insecure: flag(node, "insecure"),
+        drain_timeout: duration(node, "drain_timeout"),
+        segment_bytes: u32::try_from(integer(node, "segment_bytes"))
+            .expect("its knob's bound is 1 GiB"),
+        limits: Limits {
+            connections_max_per_core: size("limits.connections_max_per_core"),
+            body_bytes_max: size("limits.body_bytes_max"),
+            batch_items_max: size("limits.batch_items_max"),
+            batch_bytes_max: size("limits.batch_bytes_max"),
+        },
+        namespaces,
+        settings,
+    };
+    config.check_addresses()?;
+    config.check_limits()?;
+    Ok(config)
+}
+
+impl Config {
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let node = &self.settings.node;
+        let (listen, admin) = (entry(node, "listen"), entry(node, "admin_listen"));
+        if overlap(self.listen, self.admin_listen) {
+            return Err(contradiction(
+                listen,
+                "is the same address as",
+                admin,
+                "give one of them another port",
+            ));
+        }
+        for (address, entry) in [(self.listen, listen), (self.admin_listen, admin)] {
+            if !address.ip().is_loopback() && !self.insecure {
+                return Err(ConfigError::Contradiction {
+                    message: format!(
+                        "`{} = {}` ({}) is beyond loopback and has no TLS",
+                        entry.path,
+                        entry.setting.to_toml(),
+                        entry.origin
+                    ),
+                    help:
+                        "listen on 127.0.0.1 or [::1], or accept that anyone who reaches the port \
+                           may use it: --insecure"
+                            .into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        if self.limits.body_bytes_max > self.limits.batch_bytes_max {
+            let node = &self.settings.node;
+            return Err(contradiction(
+                entry(node, "limits.body_bytes_max"),
+                "must not exceed",
+                entry(node, "limits.batch_bytes_max"),
+                "raise limits.batch_bytes_max or lower limits.body_bytes_max",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check_shards_total(namespaces: &BTreeMap<String, Namespace>) -> Result<(), ConfigError> {
+    let total: u64 = namespaces
+        .values()
+        .map(|namespace| u64::from(namespace.shards))
+        .sum();
+    if total <= knob::SHARDS_TOTAL_MAX {
+        return Ok(());
+    }
+    Err(ConfigError::Contradiction {
+        message: format!(
+            "the namespaces' shards sum to {total}, at most {} are allowed on a node",
+            knob::SHARDS_TOTAL_MAX
+        ),
+        help: "give namespaces with little traffic fewer shards".into(),
+    })
+}
+
+fn resolve_driver(node: &[Entry]) -> Result<Driver, ConfigError> {
+    match (text(node, "driver"), flag(node, "require_io_uring")) {
+        ("epoll", true) => Err(contradiction(
+            entry(node, "driver"),
+            "contradicts",
+            entry(node, "require_io_uring"),
+            "leave one of them out",
+        )),
+        ("epoll", false) => Ok(Driver::Epoll),
+        ("io_uring", _) | (_, true) => Ok(Driver::IoUring),
+        (_, false) => Ok(Driver::Auto),
+    }
+}
+
+fn resolve_cores(entry: &Entry, cpus: &[usize]) -> Result<Vec<usize>, ConfigError> {
+    let refuse = |why: String| {
+        Err(ConfigError::Contradiction {
+            message: format!(
+                "`cores = {}` ({}) {why}",
+                entry.setting.to_toml(),
+                entry.origin
+            ),
+            help: format!("this process may use {} CPUs: {cpus:?}", cpus.len()),
+        })
+    };
+    match &entry.setting {
+        Setting::Cores(CoreChoice::All) => Ok(cpus.to_vec()),
+        Setting::Cores(CoreChoice::Count(count)) if *count > cpus.len() => {
+            refuse("is more than the CPUs there are".into())
+        }
+        Setting::Cores(CoreChoice::Count(count)) => Ok(cpus[..*count].to_vec()),
+        Setting::Cores(CoreChoice::List(list)) => match list.iter().find(|cpu| !cpus.contains(cpu))
+        {
+            Some(absent) => refuse(format!(
+                "names CPU {absent}, which this process may not use"
+            )),
+            None => Ok(list.clone()),
+        },
+        other => panic!("cores are cores, found {other:?}"),
+    }
+}
+
+fn address(section: &[Entry], key: &str) -> SocketAddr {
+    match entry(section, key).setting {
+        Setting::Address(address) => address,
+        ref other => panic!("{key} is an address, found {other:?}"),
+    }
+}
+
+/// Whether binding one address leaves none for the other.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers =
+        |a: IpAddr, b: IpAddr| a == b || (a.is_unspecified() && (a.is_ipv6() || b.is_ipv4()));
+    a.port() != 0 && a.port() == b.port() && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,432 @@
+use super::value::Kind;
+use super::*;
+
+fn sources() -> Sources {
+    Sources {
+        cpus: vec![0, 1, 2, 3],
+        ..Sources::default()
+    }
+}
+
+fn file(dir: &tempfile::TempDir, text: &str) -> Sources {
+    let path = dir.path().join("omnirelay.toml");
+    std::fs::write(&path, text).unwrap();
+    Sources {
+        file: Some(path),
+        ..sources()
+    }
+}
+
+fn set(arguments: &[&str]) -> Sources {
+    Sources {
+        set: arguments
+            .iter()
+            .map(|argument| (*argument).to_owned())
+            .collect(),
+        ..sources()
+    }
+}
+
+fn env(variables: &[(&str, &str)]) -> Sources {
+    Sources {
+        env: variables
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        ..sources()
+    }
+}
+
+/// What a person would read, with the file's directory taken out.
+fn refusal(sources: &Sources) -> String {
+    let error = load(sources).expect_err("must be refused");
+    let text = format!("error[{}]: {error}\nhelp: {}", error.code(), error.help());
+    match sources.file.as_deref().and_then(|path| path.parent()) {
+        Some(dir) => text.replace(&format!("{}/", dir.display()), ""),
+        None => text,
+    }
+}
+
+#[test]
+fn without_any_source_the_contracts_defaults_hold() {
+    let config = load(&sources()).unwrap();
+    assert_eq!(config.listen, "127.0.0.1:7420".parse().unwrap());
+    assert_eq!(config.admin_listen, "127.0.0.1:7421".parse().unwrap());
+    assert_eq!(config.data_dir, PathBuf::from("./omnirelay-data"));
+    assert_eq!(config.cores, [0, 1, 2, 3]);
+    assert_eq!(config.driver, Driver::Auto);
+    assert_eq!(config.limits.body_bytes_max, 4 << 20);
+    let names: Vec<_> = config.namespaces.keys().collect();
+    assert_eq!(names, ["resourcelease"]);
+    let namespace = &config.namespaces["resourcelease"];
+    assert_eq!(namespace.lease_duration, Duration::from_secs(30));
+    assert_eq!(namespace.heartbeat_interval, Duration::from_secs(10));
+    assert_eq!(namespace.requeue_delay_max, Duration::from_secs(300));
+    assert_eq!((namespace.max_attempts, namespace.shards), (16, 16));
+    assert_eq!(
+        (namespace.capacity, namespace.dedupe_entries_max),
+        (10_000_000, 10_000_000)
+    );
+    assert_eq!(namespace.durability, Durability::Disk);
+}
+
+#[test]
+fn a_stronger_source_wins_key_by_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = file(
+        &dir,
+        "listen = '127.0.0.1:1'\nadmin_listen = '127.0.0.1:2'\ndata_dir = 'file'\nlog.level = 'warn'\nlog.format = 'json'\n",
+    );
+    all.env = vec![
+        ("OMNIRELAY_ADMIN_LISTEN".into(), "127.0.0.1:3".into()),
+        ("OMNIRELAY_DATA_DIR".into(), "env".into()),
+        ("OMNIRELAY_LOG__LEVEL".into(), "error".into()),
+    ];
+    all.flags = vec![
+        Flag {
+            name: "--data-dir",
+            key: "data_dir",
+            value: "flag".into(),
+        },
+        Flag {
+            name: "--cores",
+            key: "cores",
+            value: "0,2".into(),
+        },
+    ];
+    all.set = vec!["log.level=debug".into(), "log.level = \"trace\"".into()];
+    let config = load(&all).unwrap();
+    assert_eq!(config.listen.port(), 1);
+    assert_eq!(config.admin_listen.port(), 3);
+    assert_eq!(config.data_dir, PathBuf::from("flag"));
+    assert_eq!(config.cores, [0, 2]);
+    assert_eq!(
+        config.log,
+        Log {
+            format: LogFormat::Json,
+            level: "trace".into()
+        }
+    );
+}
+
+#[test]
+fn a_namespace_with_dots_in_its_name_can_be_set_from_every_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = file(
+        &dir,
+        "[namespaces.\"resourcelease.users\"]\nlease_duration = \"1m\"\n",
+    );
+    all.env = vec![(
+        "OMNIRELAY_NAMESPACES__RESOURCELEASE.USERS__CAPACITY".into(),
+        "5".into(),
+    )];
+    all.set = vec!["namespaces.\"resourcelease.users\".shards=8".into()];
+    let config = load(&all).unwrap();
+    let namespace = &config.namespaces["resourcelease.users"];
+    assert_eq!((namespace.capacity, namespace.shards), (5, 8));
+    assert_eq!(namespace.heartbeat_interval, Duration::from_secs(20));
+    assert!(config.namespaces.contains_key("resourcelease"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!(refusal(&file(&dir, "lisen = \"127.0.0.1:1\"")), @r"
+    error[config.unknown_key]: unknown key `lisen` in omnirelay.toml
+    help: did you mean `listen`?
+    ");
+    insta::assert_snapshot!(refusal(&file(&dir, "[log]\nlevle = \"info\"")), @r"
+    error[config.unknown_key]: unknown key `log.levle` in omnirelay.toml
+    help: did you mean `log.level`?
+    ");
+    insta::assert_snapshot!(refusal(&file(&dir, "[namespaces.\"a.b\"]\nlease_durations = \"1s\"")), @r#"
+    error[config.unknown_key]: unknown key `namespaces."a.b".lease_durations` in omnirelay.toml
+    help: did you mean `namespaces."a.b".lease_duration`?
+    "#);
+    insta::assert_snapshot!(refusal(&file(&dir, "body_bytes_max = 4096")), @r"
+    error[config.unknown_key]: unknown key `body_bytes_max` in omnirelay.toml
+    help: did you mean `limits.body_bytes_max`?
+    ");
+    insta::assert_snapshot!(refusal(&file(&dir, "[tls]\ncert = \"x\"")), @r"
+    error[config.unknown_key]: unknown key `tls` in omnirelay.toml
+    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes
+    ");
+    insta::assert_snapshot!(refusal(&env(&[("OMNIRELAY_DATADIR", "x")])), @r"
+    error[config.unknown_key]: unknown key `datadir` in environment variable OMNIRELAY_DATADIR
+    help: did you mean `data_dir`?
+    ");
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.ordering=none"])), @r"
+    error[config.unknown_key]: unknown key `namespaces.resourcelease.ordering` in --set
+    help: the keys here are capacity, dedupe_entries_max, dedupe_window, durability, heartbeat_interval, lease_duration, max_attempts, priority_aging, requeue_backoff, requeue_delay, requeue_delay_max, shards
+    ");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_or_out_of_range_is_refused_with_what_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!(refusal(&file(&dir, "listen = 7420")), @r#"
+    error[config.value]: `listen = 7420` in omnirelay.toml is not allowed: it must be an IP address and port, such as "127.0.0.1:7420" or "[::1]:7420"
+    help: change `listen`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&file(&dir, "log = \"debug\"")), @r#"
+    error[config.value]: `log = "debug"` in omnirelay.toml is not allowed: it must be a table
+    help: change `log`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&file(&dir, "[namespaces.resourcelease]\nlease_duration = \"13h\"")), @r#"
+    error[config.value]: `namespaces.resourcelease.lease_duration = "13h"` in omnirelay.toml is not allowed: it must be a duration from 1s to 12h, written like "1500ms", "30s", "10m", "12h" or "30d"
+    help: change `namespaces.resourcelease.lease_duration`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&file(&dir, "[namespaces.resourcelease]\nlease_duration = 30")), @r#"
+    error[config.value]: `namespaces.resourcelease.lease_duration = 30` in omnirelay.toml is not allowed: it must be a duration from 1s to 12h, written like "1500ms", "30s", "10m", "12h" or "30d"
+    help: change `namespaces.resourcelease.lease_duration`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&file(&dir, "[namespaces.\"a::b\"]\nshards = 1")), @r#"
+    error[config.value]: `namespaces.<name> = "a::b"` in omnirelay.toml is not allowed: it must be 1 to 128 ASCII letters, digits, `.`, `-` or `_`, starting with a letter or digit
+    help: change `namespaces.<name>`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["limits.body_bytes_max=5MiB"])), @r#"
+    error[config.value]: `limits.body_bytes_max = "5MiB"` in --set is not allowed: it must be a size from 1KiB to 4MiB, as bytes or text such as "64MiB"
+    help: change `limits.body_bytes_max`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.shards=0"])), @r"
+    error[config.value]: `namespaces.resourcelease.shards = 0` in --set is not allowed: it must be a whole number from 1 to 4096
+    help: change `namespaces.resourcelease.shards`; `omnirelay config show --explain` describes every key
+    ");
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.durability=quorum"])), @r#"
+    error[config.value]: `namespaces.resourcelease.durability = "quorum"` in --set is not allowed: it must be one of "memory", "disk"; quorum needs three voters, and this is a single node
+    help: change `namespaces.resourcelease.durability`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&env(&[("OMNIRELAY_NAMESPACES__RESOURCELEASE__MAX_ATTEMPTS", "-1")])), @r"
+    error[config.value]: `namespaces.resourcelease.max_attempts = -1` in environment variable OMNIRELAY_NAMESPACES__RESOURCELEASE__MAX_ATTEMPTS is not allowed: it must be a whole number from 1 to 65535
+    help: change `namespaces.resourcelease.max_attempts`; `omnirelay config show --explain` describes every key
+    ");
+    insta::assert_snapshot!(refusal(&env(&[("OMNIRELAY_INSECURE", "yes")])), @r#"
+    error[config.value]: `insecure = "yes"` in environment variable OMNIRELAY_INSECURE is not allowed: it must be true or false
+    help: change `insecure`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["cores=0,0"])), @r#"
+    error[config.value]: `cores = "0,0"` in --set is not allowed: it must be "all", a count such as 2, or a list of CPU numbers such as "0,2"
+    help: change `cores`; `omnirelay config show --explain` describes every key
+    "#);
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    insta::assert_snapshot!(refusal(&set(&["listen=0.0.0.0:7420"])), @r#"
+    error[config.contradiction]: `listen = "0.0.0.0:7420"` (--set) is beyond loopback and has no TLS
+    help: listen on 127.0.0.1 or [::1], or accept that anyone who reaches the port may use it: --insecure
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["admin_listen=127.0.0.1:7420"])), @r#"
+    error[config.contradiction]: `listen = "127.0.0.1:7420"` (default) is the same address as `admin_listen = "127.0.0.1:7420"` (--set)
+    help: give one of them another port
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["driver=epoll", "require_io_uring=true"])), @r#"
+    error[config.contradiction]: `driver = "epoll"` (--set) contradicts `require_io_uring = true` (--set)
+    help: leave one of them out
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.heartbeat_interval=30s"])), @r#"
+    error[config.contradiction]: `namespaces.resourcelease.heartbeat_interval = "30s"` (--set) must be shorter than `namespaces.resourcelease.lease_duration = "30s"` (default)
+    help: leave heartbeat_interval out to get a third of lease_duration
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.requeue_delay=10m"])), @r#"
+    error[config.contradiction]: `namespaces.resourcelease.requeue_delay = "10m"` (--set) must not exceed `namespaces.resourcelease.requeue_delay_max = "5m"` (default)
+    help: raise requeue_delay_max or lower requeue_delay
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["limits.batch_bytes_max=1MiB"])), @r"
+    error[config.contradiction]: `limits.body_bytes_max = 4194304` (default) must not exceed `limits.batch_bytes_max = 1048576` (--set)
+    help: raise limits.batch_bytes_max or lower limits.body_bytes_max
+    ");
+    insta::assert_snapshot!(refusal(&set(&["cores=5"])), @r"
+    error[config.contradiction]: `cores = 5` (--set) is more than the CPUs there are
+    help: this process may use 4 CPUs: [0, 1, 2, 3]
+    ");
+    insta::assert_snapshot!(refusal(&set(&["cores=1,9"])), @r"
+    error[config.contradiction]: `cores = [1, 9]` (--set) names CPU 9, which this process may not use
+    help: this process may use 4 CPUs: [0, 1, 2, 3]
+    ");
+    let namespaces: Vec<_> = ["a", "b", "c", "d"]
+        .iter()
+        .map(|name| format!("namespaces.{name}.shards=4096"))
+        .collect();
+    insta::assert_snapshot!(refusal(&Sources { set: namespaces, ..sources() }), @r"
+    error[config.contradiction]: the namespaces' shards sum to 16400, at most 16384 are allowed on a node
+    help: give namespaces with little traffic fewer shards
+    ");
+}
+
+#[test]
+fn text_that_is_not_a_configuration_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!(refusal(&file(&dir, "listen = \"127.0.0.1:1\"\ncores = = 2")), @r#"
+    error[config.syntax]: omnirelay.toml cannot be read: line 2, column 9: extra `=`, expected nothing
+    help: write `key = value`; durations and addresses are quoted strings, such as "30s"
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["listen"])), @r#"
+    error[config.syntax]: --set listen cannot be read: it needs the form key=value, such as log.level=debug
+    help: write `key = value`; durations and addresses are quoted strings, such as "30s"
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["a b=1"])), @r#"
+    error[config.syntax]: --set a b=1 cannot be read: its key is not a dotted TOML key; quote segments with dots in them
+    help: write `key = value`; durations and addresses are quoted strings, such as "30s"
+    "#);
+    insta::assert_snapshot!(refusal(&Sources { file: Some("absent.toml".into()), ..sources() }), @r"
+    error[config.unreadable]: cannot read configuration file absent.toml: No such file or directory (os error 2)
+    help: name a readable TOML file with --config, or leave it out to use the defaults
+    ");
+}
+
+#[test]
+fn port_0_never_overlaps_and_insecure_allows_every_address() {
+    assert!(load(&set(&["listen=127.0.0.1:0", "admin_listen=127.0.0.1:0"])).is_ok());
+    assert!(load(&set(&["listen=0.0.0.0:7420", "insecure=true"])).is_ok());
+    assert!(load(&set(&["listen=0.0.0.0:7421", "insecure=true"])).is_err());
+    assert!(load(&set(&["listen=[::]:7421", "insecure=true"])).is_err());
+    assert!(load(&set(&["listen=[::1]:7421"])).is_ok());
+}
+
+#[test]
+fn a_shard_gets_twice_its_even_share_but_never_more_than_the_whole() {
+    let share = |capacity: u64, shards: u64| {
+        let name = "namespaces.resourcelease";
+        let config = load(&set(&[
+            &format!("{name}.capacity={capacity}"),
+            &format!("{name}.shards={shards}"),
+        ]));
+        config.unwrap().namespaces["resourcelease"]
+            .shard_options()
+            .capacity
+    };
+    assert_eq!(share(1_000, 10), 200);
+    assert_eq!(share(1_000, 1), 1_000);
+    assert_eq!(share(1, 16), 1);
+}
+
+#[test]
+fn the_bounds_of_every_knob_are_within_those_of_a_shard() {
+    let extremes = |pick: fn(Kind) -> Option<String>| {
+        let set: Vec<_> = knob::NAMESPACE
+            .iter()
+            .filter(|knob| !matches!(knob.key, "heartbeat_interval" | "shards"))
+            .filter_map(|knob| {
+                Some(format!(
+                    "namespaces.resourcelease.{}={}",
+                    knob.key,
+                    pick(knob.kind)?
+                ))
+            })
+            .collect();
+        let config = load(&Sources { set, ..sources() }).unwrap();
+        config.namespaces["resourcelease"]
+            .shard_options()
+            .validate()
+    };
+    let smallest = |kind| match kind {
+        Kind::Integer { min, .. } => Some(min.to_string()),
+        Kind::Number { min, .. } => Some(min.to_string()),
+        Kind::Duration { min, .. } => Some(value::DurationText(min).to_string()),
+        _ => None,
+    };
+    let largest = |kind| match kind {
+        Kind::Integer { max, .. } => Some(max.to_string()),
+        Kind::Number { max, .. } => Some(max.to_string()),
+        Kind::Duration { max, .. } => Some(value::DurationText(max).to_string()),
+        _ => None,
+    };
+    assert_eq!(extremes(smallest), Ok(()));
+    assert_eq!(extremes(largest), Ok(()));
+}
+
+#[test]
+fn what_is_shown_can_be_loaded_again_and_means_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = load(&set(&[
+        "namespaces.\"a.b\".lease_duration=90s",
+        "namespaces.\"a.b\".requeue_backoff=1.5",
+        "cores=0,2",
+        "data_dir=\"a \\\"quoted\\\" dir\"",
+    ]))
+    .unwrap();
+    for explain in [false, true] {
+        let again = load(&file(&dir, &first.to_toml(explain))).unwrap();
+        assert_eq!(again.to_json()["config"], first.to_json()["config"]);
+        assert_eq!(again.namespaces, first.namespaces);
+    }
+}
+
+#[test]
+fn the_effective_configuration_says_where_each_value_came_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = file(&dir, "[log]\nlevel = \"warn\"\n");
+    all.env = vec![("OMNIRELAY_NAMESPACES__JOBS__SHARDS".into(), "4".into())];
+    all.flags = vec![Flag {
+        name: "--listen",
+        key: "listen",
+        value: "127.0.0.1:0".into(),
+    }];
+    all.set = vec!["cores=2".into()];
+    let config = load(&all).unwrap();
+    let shown = config
+        .to_toml(false)
+        .replace(&format!("{}/", dir.path().display()), "");
+    insta::assert_snapshot!(shown, @r#"
+    listen = "127.0.0.1:0"           # flag --listen
+    admin_listen = "127.0.0.1:7421"  # default
+    data_dir = "./omnirelay-data"    # default
+    cores = 2                        # --set
+    driver = "auto"                  # default
+    require_io_uring = false         # default
+    insecure = false                 # default
+    drain_timeout = "30s"            # default
+    segment_bytes = 67108864         # default
+
+    [log]
+    format = "text"  # default
+    level = "warn"   # omnirelay.toml
+
+    [limits]
+    connections_max_per_core = 10000  # default
+    body_bytes_max = 4194304          # default
+    batch_items_max = 1000            # default
+    batch_bytes_max = 16777216        # default
+
+    [namespaces.jobs]
+    lease_duration = "30s"         # default
+    heartbeat_interval = "10s"     # default: a third of lease_duration
+    requeue_delay = "1s"           # default
+    requeue_backoff = 2.0          # default
+    requeue_delay_max = "5m"       # default
+    max_attempts = 16              # default
+    dedupe_window = "10m"          # default
+    dedupe_entries_max = 10000000  # default
+    capacity = 10000000            # default
+    shards = 4                     # environment variable OMNIRELAY_NAMESPACES__JOBS__SHARDS
+    durability = "disk"            # default
+    priority_aging = "30s"         # default
+
+    [namespaces.resourcelease]
+    lease_duration = "30s"         # default
+    heartbeat_interval = "10s"     # default: a third of lease_duration
+    requeue_delay = "1s"           # default
+    requeue_backoff = 2.0          # default
+    requeue_delay_max = "5m"       # default
+    max_attempts = 16              # default
+    dedupe_window = "10m"          # default
+    dedupe_entries_max = 10000000  # default
+    capacity = 10000000            # default
+    shards = 16                    # default
+    durability = "disk"            # default
+    priority_aging = "30s"         # default
+    "#);
+    let sources = serde_json::to_string(&config.to_json()["sources"]).unwrap();
+    insta::assert_snapshot!(sources.replace(&format!("{}/", dir.path().display()), ""), @r#"
+    {"cores":"--set","listen":"flag --listen","log.level":"omnirelay.toml","namespaces.jobs.shards":"environment variable OMNIRELAY_NAMESPACES__JOBS__SHARDS"}
+    "#);
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_sources_never_panic(text in "\\PC{0,60}", name in "[A-Z_.]{0,20}", value in "\\PC{0,20}") {
+        let _ = load(&set(&[&text]));
+        let _ = load(&env(&[(&format!("OMNIRELAY_{name}"), &value)]));
+    }
+}

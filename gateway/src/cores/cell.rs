@@ -1,0 +1,251 @@
+//! A core's state as the tasks on its thread share it, and the futures that wait for replies.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use omnirelay_net::http::HttpCounters;
+use omnirelay_net::rpc::Call;
+use omnirelay_wal::Disk;
+
+use super::clock::Clock;
+use super::telemetry::{CoreReport, HttpReport, ShardReport, Telemetry};
+use crate::node::{CallContext, CallId, Core, GrantRef, Layout, Outcome};
+
+/// A one-task wake-up flag.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    set: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Signal {
+    pub(super) fn set(&self) {
+        self.set.set(true);
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.set.take() {
+            return Poll::Ready(());
+        }
+        *self.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) async fn wait(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+/// A flag that is set once and that any number of tasks wait for.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    set: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Stop {
+    pub(super) fn set(&self) {
+        self.set.set(true);
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.set.get()
+    }
+
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.set.get() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits until it is set.
+    pub(super) async fn wait(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+/// Where a reply is put for the future that waits for it.
+#[derive(Default)]
+struct ReplySlot {
+    id: Option<CallId>,
+    waker: Option<Waker>,
+    outcome: Option<Outcome>,
+}
+
+/// One core's state, shared by the tasks on its thread.
+pub struct CoreCell<D: Disk> {
+    pub(super) core: RefCell<Core<D>>,
+    replies: RefCell<Vec<ReplySlot>>,
+    /// The core has been given something: its turn must be finished.
+    pub(super) dirty: Signal,
+    /// The earliest deadline may have come nearer.
+    pub(super) rearm: Signal,
+    /// The node is going down.
+    pub(super) drain: Stop,
+    /// The core has done all it had to do.
+    pub(super) stop: Stop,
+    /// The new epochs are on disk, or their log has failed.
+    pub(super) opened: Stop,
+    pub(super) draining: Cell<bool>,
+    pub(super) clock: Clock,
+    pub(super) layout: std::sync::Arc<Layout>,
+    /// What the core counts.
+    pub telemetry: RefCell<Telemetry>,
+    /// Its HTTP connections.
+    pub http: Rc<HttpCounters>,
+    pub(super) driver: &'static str,
+}
+
+impl<D: Disk> CoreCell<D> {
+    pub(super) fn new(core: Core<D>, clock: Clock, layout: std::sync::Arc<Layout>, driver: &'static str) -> Rc<Self> {
+        Rc::new(CoreCell {
+            core: RefCell::new(core),
+            replies: RefCell::new(Vec::new()),
+            dirty: Signal::default(),
+            rearm: Signal::default(),
+            drain: Stop::default(),
+            stop: Stop::default(),
+            opened: Stop::default(),
+            draining: Cell::new(false),
+            clock,
+            layout,
+            telemetry: RefCell::new(Telemetry::default()),
+            http: Rc::new(HttpCounters::default()),
+            driver,
+        })
+    }
+
+    /// The node's clock.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Namespaces and shards.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Hands a call to the core. Dropping the future before it is ready cancels the call: what it
+    /// would have been given goes back.
+    pub fn call(self: &Rc<Self>, call: Call, context: &CallContext) -> ReplyFuture<D> {
+        let id = self.core.borrow_mut().handle_call(self.clock.now(), call, context);
+        let mut replies = self.replies.borrow_mut();
+        let slot = id.slot as usize;
+        if slot >= replies.len() {
+            replies.resize_with(slot + 1, ReplySlot::default);
+        }
+        replies[slot] = ReplySlot { id: Some(id), waker: None, outcome: None };
+        self.dirty.set();
+        ReplyFuture { cell: Rc::clone(self), id, done: false }
+    }
+
+    /// Gives back grants whose reply could not be delivered.
+    pub fn undelivered(&self, grants: Vec<GrantRef>) {
+        if !grants.is_empty() {
+            self.core.borrow_mut().handle_undelivered(self.clock.now(), grants);
+            self.dirty.set();
+        }
+    }
+
+    /// Puts a reply where its future finds it. A reply that nobody waits for is undone.
+    pub(super) fn put_reply(&self, id: CallId, outcome: Outcome) -> Option<Outcome> {
+        let mut replies = self.replies.borrow_mut();
+        let Some(slot) = replies.get_mut(id.slot as usize).filter(|slot| slot.id == Some(id)) else {
+            return Some(outcome);
+        };
+        slot.outcome = Some(outcome);
+        if let Some(waker) = slot.waker.take() {
+            waker.wake();
+        }
+        None
+    }
+
+    /// A copy of everything the core counts.
+    pub(super) fn report(&self, core_number: u16) -> CoreReport {
+        let core = self.core.borrow();
+        CoreReport {
+            core: core_number,
+            driver: self.driver,
+            telemetry: self.telemetry.borrow().clone(),
+            http: HttpReport::of(&self.http),
+            shards: core
+                .shards()
+                .map(|(log, namespace, shard)| ShardReport {
+                    shard: shard.spec().shard.0,
+                    namespace,
+                    log,
+                    epoch: shard.epoch().0,
+                    last_lsn: shard.last_lsn().0,
+                    stats: shard.stats(),
+                })
+                .collect(),
+            open_calls: core.open_calls(),
+            storage_full: core.is_storage_full(),
+            log_failure: core.failure().map(|(_, why)| why.to_owned()),
+        }
+    }
+}
+
+/// A reply on its way.
+pub struct ReplyFuture<D: Disk> {
+    cell: Rc<CoreCell<D>>,
+    id: CallId,
+    done: bool,
+}
+
+impl<D: Disk> Future for ReplyFuture<D> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let cell = Rc::clone(&self.cell);
+        let mut replies = cell.replies.borrow_mut();
+        let slot = &mut replies[self.id.slot as usize];
+        debug_assert_eq!(slot.id, Some(self.id), "a slot belongs to its call until the reply is taken");
+        match slot.outcome.take() {
+            Some(outcome) => {
+                slot.id = None;
+                self.done = true;
+                Poll::Ready(outcome)
+            }
+            None => {
+                slot.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<D: Disk> Drop for ReplyFuture<D> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let outcome = {
+            let mut replies = self.cell.replies.borrow_mut();
+            let slot = &mut replies[self.id.slot as usize];
+            slot.id = None;
+            slot.outcome.take()
+        };
+        match outcome {
+            Some(outcome) => self.cell.undelivered(outcome.grants),
+            None => {
+                self.cell.core.borrow_mut().handle_cancel(self.id);
+                self.cell.dirty.set();
+            }
+        }
+    }
+}

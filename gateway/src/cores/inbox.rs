@@ -1,0 +1,98 @@
+//! What other threads tell a core: log threads their results, the admin side its wishes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+use omnirelay_net::runtime::{Notifier, NotifierListener};
+use omnirelay_wal::Spare;
+use tokio::sync::oneshot;
+
+use super::telemetry::CoreReport;
+use crate::node::LogId;
+
+/// Events that may wait for a core. Each log has one batch, a few spares and a few reads under
+/// way, and scrapes are few; a sender that finds it full waits.
+const INBOX_EVENTS_MAX: usize = 1_024;
+
+/// Something that happened off the core.
+#[derive(Debug)]
+pub enum Event {
+    /// A batch is on disk.
+    Synced {
+        /// The batch's log.
+        log: LogId,
+        /// Its number.
+        batch: u64,
+        /// Its bytes on disk.
+        bytes: u64,
+        /// Its records.
+        records: u64,
+        /// How long writing and syncing took.
+        took: Duration,
+    },
+    /// The log can no longer be written.
+    LogFailed(LogId, String),
+    /// A spare segment, or why there is none yet.
+    Spare(LogId, Result<Spare, String>),
+    /// Bytes that the core asked for.
+    Read(u64, Result<Bytes, String>),
+    /// Take no more calls; finish what is open.
+    Drain,
+    /// Say how you are.
+    Report(oneshot::Sender<CoreReport>),
+}
+
+/// The senders' end; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    queue: Arc<ArrayQueue<Event>>,
+    notifier: Notifier,
+}
+
+/// The core's end.
+#[derive(Debug)]
+pub struct InboxReader {
+    queue: Arc<ArrayQueue<Event>>,
+    listener: NotifierListener,
+}
+
+/// Makes a core's inbox.
+pub fn inbox() -> (Inbox, InboxReader) {
+    let queue = Arc::new(ArrayQueue::new(INBOX_EVENTS_MAX));
+    let (notifier, listener) = Notifier::pair();
+    (Inbox { queue: Arc::clone(&queue), notifier }, InboxReader { queue, listener })
+}
+
+impl Inbox {
+    /// Hands an event over; waits while the inbox is full.
+    pub fn send(&self, event: Event) {
+        let mut event = event;
+        while let Err(back) = self.queue.push(event) {
+            event = back;
+            self.notifier.notify();
+            std::thread::yield_now();
+        }
+        self.notifier.notify();
+    }
+
+    /// Hands an event over unless the inbox is full.
+    pub fn try_send(&self, event: Event) -> Result<(), Event> {
+        self.queue.push(event)?;
+        self.notifier.notify();
+        Ok(())
+    }
+}
+
+impl InboxReader {
+    /// The next event, if there is one.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.queue.pop()
+    }
+
+    /// Waits until there may be an event.
+    pub async fn notified(&mut self) {
+        self.listener.notified().await;
+    }
+}

@@ -1,0 +1,16 @@
+//! Cores with their IO: one pinned thread each, with the threads of its logs beside it, joined to
+//! the other cores by rings. All decisions are in [`crate::node`].
+
+mod cell;
+mod clock;
+mod core_thread;
+mod inbox;
+mod log_threads;
+mod start;
+mod telemetry;
+
+pub use cell::{CoreCell, ReplyFuture};
+pub use clock::Clock;
+pub use inbox::{Event, Inbox};
+pub use start::{Cores, OpenedLog, Reporter, StartError, Startup};
+pub use telemetry::{CoreReport, HttpReport, ProcedureCounts, ShardReport, Telemetry, latency_histogram};

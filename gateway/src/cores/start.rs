@@ -1,0 +1,310 @@
+//! Starting and ending all cores of a node.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use omnirelay_net::http::{HttpLimits, serve};
+use omnirelay_net::ring::ring;
+use omnirelay_net::runtime::{self, CoreOptions, DriverChoice, DriverKind, Notifier};
+use omnirelay_queue::Shard;
+use omnirelay_wal::{Allocator, Appender, Disk, Reader, Writer};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::clock::Clock;
+use super::core_thread::{self, CoreSeed, Outbound, RING_MESSAGES};
+use super::inbox::{Event, Inbox, InboxReader, inbox};
+use super::log_threads::{LogThreads, LogThreadsEnd};
+use super::telemetry::CoreReport;
+use crate::inbound::HttpInbound;
+use crate::node::{Board, CoreId, Layout, LogId, LogParts};
+
+/// How long a scrape waits for a core.
+const REPORT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A recovered log, with the shards that its records made.
+pub struct OpenedLog<D: Disk> {
+    /// Which log it is.
+    pub id: LogId,
+    /// For the core.
+    pub appender: Appender,
+    /// For the log thread.
+    pub writer: Writer<D>,
+    /// For the allocator thread.
+    pub allocator: Allocator<D>,
+    /// For the core and the reader thread.
+    pub reader: Reader<D>,
+    /// In the order of their ids.
+    pub shards: Vec<Shard>,
+    /// The size of a segment.
+    pub segment_bytes: u64,
+}
+
+/// What cores are started with.
+pub struct Startup<D: Disk> {
+    /// Namespaces, shards, logs and cores.
+    pub layout: Arc<Layout>,
+    /// The CPU of each core.
+    pub cpus: Vec<usize>,
+    /// How cores talk to the kernel.
+    pub driver: DriverChoice,
+    /// The node's clock.
+    pub clock: Clock,
+    /// All logs, in order.
+    pub logs: Vec<OpenedLog<D>>,
+    /// One for each core.
+    pub listeners: Vec<TcpListener>,
+    /// Bounds of connections.
+    pub limits: HttpLimits,
+    /// The largest request body in bytes.
+    pub body_bytes_max: usize,
+}
+
+/// Why cores did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// A core could not be set up.
+    #[error("core {core} (cpu {cpu}) cannot start: {why}")]
+    Core {
+        /// The core's position.
+        core: u16,
+        /// Its CPU.
+        cpu: usize,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// The running cores of a node.
+#[derive(Debug)]
+pub struct Cores {
+    inboxes: Vec<Inbox>,
+    board: Arc<Board>,
+    driver: DriverKind,
+    threads: Vec<JoinHandle<()>>,
+    logs: Vec<LogThreadsEnd>,
+}
+
+impl Cores {
+    /// Starts a thread for each core and waits until the new epochs are on disk: from then on the
+    /// node may answer.
+    ///
+    /// # Errors
+    /// If a thread, a CPU, a driver or a log cannot be had. Cores that did start are ended.
+    pub fn start<D>(startup: Startup<D>) -> Result<Cores, StartError>
+    where
+        D: Disk + Send + Sync + 'static,
+    {
+        let cores = startup.layout.cores();
+        let board = Arc::new(Board::new(startup.layout.namespaces().len(), startup.layout.logs()));
+        let (inboxes, readers): (Vec<Inbox>, Vec<InboxReader>) = (0..cores).map(|_| inbox()).unzip();
+        let (seeds, logs) =
+            make_seeds(startup.layout, &board, startup.clock, startup.logs, &inboxes, readers)?;
+        let (ready, is_ready) = mpsc::channel();
+        let mut threads = Vec::new();
+        for ((seed, listener), &cpu) in seeds.into_iter().zip(startup.listeners).zip(&startup.cpus) {
+            let core = Core {
+                listener,
+                limits: startup.limits.clone(),
+                body_bytes_max: startup.body_bytes_max,
+                ready: ready.clone(),
+            };
+            let options = CoreOptions { cpu: Some(cpu), driver: startup.driver, ..CoreOptions::default() };
+            let thread = thread::Builder::new()
+                .name(format!("core-{}", seed.id.0))
+                .spawn(move || core.run(seed, options))
+                .map_err(StartError::Thread)?;
+            threads.push(thread);
+        }
+        drop(ready);
+        let mut started = Cores { inboxes, board, driver: DriverKind::Epoll, threads, logs };
+        for _ in 0..cores {
+            match is_ready.recv() {
+                Ok((_, Ok(driver))) => started.driver = driver,
+                Ok((core, Err(why))) => {
+                    started.drain();
+                    started.join();
+                    return Err(StartError::Core { core, cpu: startup.cpus[usize::from(core)], why });
+                }
+                Err(_) => unreachable!("every core thread says how its start went, or aborts the process"),
+            }
+        }
+        Ok(started)
+    }
+
+    /// What all cores may know of each other.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// What the cores talk to the kernel with.
+    pub fn driver(&self) -> DriverKind {
+        self.driver
+    }
+
+    /// A handle that asks cores for reports.
+    pub fn reporter(&self) -> Reporter {
+        Reporter { inboxes: self.inboxes.clone() }
+    }
+
+    /// Has every core finish what is open and take nothing more.
+    pub fn drain(&self) {
+        for inbox in &self.inboxes {
+            inbox.send(Event::Drain);
+        }
+    }
+
+    /// Waits until all cores have ended and the logs are closed.
+    pub fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a core's thread panicked");
+            }
+        }
+        for log in self.logs {
+            log.join();
+        }
+    }
+}
+
+/// Asks cores how they are.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    inboxes: Vec<Inbox>,
+}
+
+impl Reporter {
+    /// Each core's report; `None` for a core that did not answer in time.
+    pub async fn reports(&self) -> Vec<Option<CoreReport>> {
+        let asked: Vec<_> = self
+            .inboxes
+            .iter()
+            .map(|inbox| {
+                let (to, answer) = oneshot::channel();
+                inbox.try_send(Event::Report(to)).ok().map(|()| answer)
+            })
+            .collect();
+        let mut reports = Vec::with_capacity(asked.len());
+        for answer in asked {
+            let report = match answer {
+                Some(answer) => tokio::time::timeout(REPORT_TIME_MAX, answer).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            reports.push(report);
+        }
+        reports
+    }
+}
+
+/// Connects the cores with rings, gives each its logs, and starts the logs' threads.
+fn make_seeds<D>(
+    layout: Arc<Layout>,
+    board: &Arc<Board>,
+    clock: Clock,
+    logs: Vec<OpenedLog<D>>,
+    inboxes: &[Inbox],
+    readers: Vec<InboxReader>,
+) -> Result<(Vec<CoreSeed<D>>, Vec<LogThreadsEnd>), StartError>
+where
+    D: Disk + Send + Sync + 'static,
+{
+    let mut seeds = Vec::new();
+    let mut notifiers: Vec<Notifier> = Vec::new();
+    for (number, inbox) in (0u16..).zip(readers) {
+        let (notifier, messages) = Notifier::pair();
+        notifiers.push(notifier);
+        seeds.push(CoreSeed {
+            id: CoreId(number),
+            layout: Arc::clone(&layout),
+            board: Arc::clone(board),
+            clock,
+            logs: Vec::new(),
+            threads: Vec::new(),
+            inbox,
+            inbound: Vec::new(),
+            messages,
+            outbound: Vec::new(),
+        });
+    }
+    for from in 0..seeds.len() {
+        for to in 0..seeds.len() {
+            if from != to {
+                let (producer, consumer) = ring(RING_MESSAGES);
+                let notifier = notifiers[to].clone();
+                let id = seeds[to].id;
+                seeds[from].outbound.push(Outbound { to: id, ring: producer, notifier });
+                seeds[to].inbound.push(consumer);
+            }
+        }
+    }
+    let mut ends = Vec::new();
+    for log in logs {
+        let core = usize::from(layout.core_of(log.id).0);
+        let (threads, end) =
+            LogThreads::start(log.id, log.writer, log.allocator, log.reader.clone(), &inboxes[core])
+                .map_err(StartError::Thread)?;
+        ends.push(end);
+        seeds[core].threads.push((log.id, threads));
+        seeds[core].logs.push(LogParts {
+            id: log.id,
+            appender: log.appender,
+            reader: log.reader,
+            shards: log.shards,
+            segment_bytes: log.segment_bytes,
+        });
+    }
+    Ok((seeds, ends))
+}
+
+/// How a core's start went.
+type Ready = (u16, Result<DriverKind, String>);
+
+/// What a core's thread does beside driving the core.
+struct Core {
+    listener: TcpListener,
+    limits: HttpLimits,
+    body_bytes_max: usize,
+    ready: mpsc::Sender<Ready>,
+}
+
+impl Core {
+    fn run<D: Disk>(self, seed: CoreSeed<D>, options: CoreOptions) {
+        let (id, ready) = (seed.id.0, self.ready.clone());
+        if let Err(error) = runtime::run(options, |driver| self.main(seed, driver)) {
+            // Nobody listens any more if the core had started before.
+            let _ = ready.send((id, Err(error.to_string())));
+        }
+    }
+
+    async fn main<D: Disk>(self, seed: CoreSeed<D>, driver: DriverKind) {
+        let id = seed.id.0;
+        let name = match driver {
+            DriverKind::IoUring => "io_uring",
+            DriverKind::Epoll => "epoll",
+        };
+        let cell = core_thread::start(seed, name);
+        cell.opened.wait().await;
+        let failure = cell.core.borrow().failure().map(|(log, why)| format!("log {}: {why}", log.0));
+        let listener = runtime::TcpListener::from_std(self.listener);
+        match (failure, listener) {
+            (None, Ok(listener)) => {
+                let _ = self.ready.send((id, Ok(driver)));
+                drop(self.ready);
+                let inbound = std::rc::Rc::new(HttpInbound::new(std::rc::Rc::clone(&cell), self.body_bytes_max));
+                let counters = std::rc::Rc::clone(&cell.http);
+                serve(listener, inbound, self.limits, counters, cell.drain.wait()).await;
+            }
+            (Some(why), _) => drop(self.ready.send((id, Err(why)))),
+            (None, Err(error)) => drop(self.ready.send((id, Err(error.to_string())))),
+        }
+        cell.drain.wait().await;
+        cell.dirty.set();
+        cell.stop.wait().await;
+    }
+}

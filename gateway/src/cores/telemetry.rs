@@ -1,0 +1,156 @@
+//! What a core counts. Plain integers, written by the core alone; a scrape asks each core for a
+//! copy and adds the copies up.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use omnirelay_net::http::HttpCounters;
+use omnirelay_net::rpc::{Code, Procedure};
+use omnirelay_queue::Stats;
+
+use crate::node::{LogId, NamespaceId};
+
+/// The longest latency told apart, in µs.
+const LATENCY_US_MAX: u64 = 60_000_000;
+/// Two digits: within 1 % of the true value.
+const LATENCY_DIGITS: u8 = 2;
+
+/// An empty latency histogram in µs.
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).expect("constant bounds are valid")
+}
+
+/// A duration as the histograms count it.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).clamp(1, LATENCY_US_MAX)
+}
+
+/// Counters of one procedure.
+#[derive(Debug, Clone)]
+pub struct ProcedureCounts {
+    /// Replies by status, in the order of [`Code::ALL`].
+    pub codes: [u64; Code::ALL.len()],
+    /// From the request's head to its reply, in µs.
+    pub latency_us: Histogram<u64>,
+}
+
+/// Counters of one core.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// In the order of [`Procedure::ALL`].
+    pub procedures: Vec<ProcedureCounts>,
+    /// Requests refused before their procedure was known, by status.
+    pub unrouted: [u64; Code::ALL.len()],
+    /// Write and sync of a batch, in µs.
+    pub wal_sync_us: Histogram<u64>,
+    /// Bytes of batches written.
+    pub wal_bytes: u64,
+    /// Batches written.
+    pub wal_batches: u64,
+    /// Records written.
+    pub wal_records: u64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        let counts = || ProcedureCounts { codes: [0; Code::ALL.len()], latency_us: latency_histogram() };
+        Telemetry {
+            procedures: Procedure::ALL.iter().map(|_| counts()).collect(),
+            unrouted: [0; Code::ALL.len()],
+            wal_sync_us: latency_histogram(),
+            wal_bytes: 0,
+            wal_batches: 0,
+            wal_records: 0,
+        }
+    }
+}
+
+impl Telemetry {
+    /// Counts a reply.
+    pub fn count_reply(&mut self, procedure: Option<Procedure>, code: Code, latency: Duration) {
+        let code = Code::ALL.iter().position(|&c| c == code).expect("every code is listed");
+        match procedure {
+            Some(procedure) => {
+                let at = Procedure::ALL.iter().position(|&p| p == procedure).expect("every procedure is listed");
+                let counts = &mut self.procedures[at];
+                counts.codes[code] += 1;
+                counts.latency_us.saturating_record(micros(latency));
+            }
+            None => self.unrouted[code] += 1,
+        }
+    }
+
+    /// Counts a synced batch.
+    pub fn count_batch(&mut self, bytes: u64, records: u64, took: Duration) {
+        self.wal_sync_us.saturating_record(micros(took));
+        self.wal_bytes += bytes;
+        self.wal_records += records;
+        self.wal_batches += 1;
+    }
+}
+
+/// One shard as a core sees it.
+#[derive(Debug, Clone)]
+pub struct ShardReport {
+    /// The shard's number.
+    pub shard: u32,
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// Its log.
+    pub log: LogId,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Its newest record.
+    pub last_lsn: u64,
+    /// What it holds.
+    pub stats: Stats,
+}
+
+/// A core's HTTP connections, as counted when it was asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HttpReport {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections open now.
+    pub open: u64,
+    /// Connections refused over the limit.
+    pub refused: u64,
+    /// Connections that timed out.
+    pub timed_out: u64,
+    /// Connections that broke off or were malformed.
+    pub failed: u64,
+}
+
+impl HttpReport {
+    /// Copies the counters.
+    pub fn of(counters: &HttpCounters) -> HttpReport {
+        HttpReport {
+            accepted: counters.accepted(),
+            open: counters.open(),
+            refused: counters.refused(),
+            timed_out: counters.timed_out(),
+            failed: counters.failed(),
+        }
+    }
+}
+
+/// A core's answer to a scrape.
+#[derive(Debug, Clone)]
+pub struct CoreReport {
+    /// The core's position.
+    pub core: u16,
+    /// io_uring or epoll.
+    pub driver: &'static str,
+    /// Its counters.
+    pub telemetry: Telemetry,
+    /// Its HTTP connections.
+    pub http: HttpReport,
+    /// Its shards.
+    pub shards: Vec<ShardReport>,
+    /// Calls not yet answered, waiting workers included.
+    pub open_calls: usize,
+    /// The disk has no room for new work.
+    pub storage_full: bool,
+    /// Why a log takes nothing more.
+    pub log_failure: Option<String>,
+}

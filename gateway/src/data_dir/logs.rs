@@ -1,0 +1,125 @@
+//! Opening the logs and rebuilding the shards from their records.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Place, Record, Shard, ShardId};
+use omnirelay_wal::{Disk, LogOptions, OpenError, RealDisk, Recovery, RecordHeader, open};
+
+use super::DataDirError;
+use crate::cores::OpenedLog;
+use crate::node::{Layout, LogId, SPARES_MIN};
+
+/// Room in the log that is enough to start with when the disk gives no more.
+const ROOM_TO_START_BYTES: u64 = 1 << 20;
+
+/// How a log was found.
+#[derive(Debug, Clone)]
+pub struct LogRecovery {
+    /// Which log.
+    pub log: LogId,
+    /// What the log itself says.
+    pub recovery: Recovery,
+    /// How long reading and replaying it took.
+    pub took: Duration,
+}
+
+/// All logs of a node, open and replayed.
+pub struct OpenedLogs<D: Disk> {
+    /// In order.
+    pub logs: Vec<OpenedLog<D>>,
+    /// What each was like.
+    pub recoveries: Vec<LogRecovery>,
+    /// The latest time in any record.
+    pub last_at: Nanos,
+}
+
+/// Opens every log of `dir` and replays it into the layout's shards. Says of each log when it is
+/// begun.
+///
+/// # Errors
+/// If a log's directory or segments cannot be used. Nothing in them has been overwritten.
+pub fn open_logs(
+    dir: &Path,
+    layout: &Arc<Layout>,
+    segment_bytes: u32,
+    entropy: &mut dyn FnMut() -> u64,
+    progress: &mut dyn FnMut(LogId),
+) -> Result<OpenedLogs<RealDisk>, DataDirError> {
+    let mut all = OpenedLogs { logs: Vec::new(), recoveries: Vec::new(), last_at: Nanos(0) };
+    for log in (0..layout.logs()).map(LogId) {
+        progress(log);
+        let path = dir.join(format!("log-{}", log.0));
+        let unusable = |source| DataDirError::Unusable { path: path.clone(), source };
+        std::fs::create_dir_all(&path).map_err(unusable)?;
+        let disk = RealDisk::open(&path).map_err(unusable)?;
+        let options = LogOptions { log: log.0, segment_bytes };
+        let (opened, recovery) =
+            open_log(disk, &path, options, layout, log, entropy).map_err(|source| DataDirError::Log { log: log.0, source })?;
+        all.last_at = all.last_at.max(Nanos(recovery.recovery.last_at));
+        all.logs.push(opened);
+        all.recoveries.push(recovery);
+    }
+    // The new logs' directories must outlive a power failure too.
+    std::fs::File::open(dir)
+        .and_then(|d| d.sync_all())
+        .map_err(|source| DataDirError::Unusable { path: dir.to_owned(), source })?;
+    Ok(all)
+}
+
+/// Opens one log on any disk, replays it, and makes sure that it has room to start with. `path`
+/// is for messages.
+///
+/// # Errors
+/// See [`OpenError`].
+#[expect(clippy::disallowed_methods, reason = "measures how long recovery takes")]
+pub fn open_log<D: Disk>(
+    disk: D,
+    path: &Path,
+    options: LogOptions,
+    layout: &Layout,
+    log: LogId,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Result<(OpenedLog<D>, LogRecovery), OpenError> {
+    let started = Instant::now();
+    let mut shards: Vec<Shard> = layout
+        .shards()
+        .filter(|&shard| layout.log_of(shard) == log)
+        .map(|shard| {
+            let namespace = layout.namespace(layout.namespace_of(shard).expect("a shard of the layout"));
+            Shard::new(namespace.shard_spec(shard.0 - namespace.first_shard.0), namespace.options.clone())
+        })
+        .collect();
+    let logs = u32::from(layout.logs());
+    let mut replay = |header: &RecordHeader, at: omnirelay_wal::Position, body: &[u8]| {
+        let shard = shards
+            .get_mut((header.shard / logs) as usize)
+            .filter(|shard| shard.spec().shard == ShardId(header.shard))
+            .ok_or_else(|| format!("a record of shard {}, which this node does not have", header.shard))?;
+        let event = Event::decode(header.kind, body).map_err(|error| error.to_string())?;
+        let record = Record { lsn: Lsn(header.lsn), epoch: Epoch(header.epoch), at: Nanos(header.at), event };
+        let place = Place { segment: at.segment, offset: at.offset };
+        shard.replay(&record, place).map_err(|error| error.to_string())
+    };
+    let mut opened = open(disk, options, entropy, &mut replay)?;
+    while opened.appender.spares() < SPARES_MIN {
+        match opened.allocator.allocate() {
+            Ok(spare) => opened.appender.handle_spare(spare),
+            // A full disk must not keep a node down that can still end the work it has.
+            Err(_) if opened.appender.room() >= ROOM_TO_START_BYTES => break,
+            Err(source) => return Err(OpenError::Io { doing: "allocate a segment in", path: path.to_owned(), source }),
+        }
+    }
+    let recovery = LogRecovery { log, recovery: opened.recovery, took: started.elapsed() };
+    let opened = OpenedLog {
+        id: log,
+        appender: opened.appender,
+        writer: opened.writer,
+        allocator: opened.allocator,
+        reader: opened.reader,
+        shards,
+        segment_bytes: u64::from(options.segment_bytes),
+    };
+    Ok((opened, recovery))
+}

@@ -1,0 +1,5 @@
+//! From bytes on a connection to a call on a core, and back.
+
+mod http;
+
+pub use http::HttpInbound;

@@ -1,0 +1,12 @@
+//! OmniRelay: an RPC gateway and durable lease mesh.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod cores;
+pub mod inbound;
+pub mod logging;
+pub mod node;
+pub mod data_dir;
+pub mod demo;
+pub mod serve;

@@ -1,0 +1,7 @@
+//! The `omnirelay` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    omnirelay::cli::main()
+}

@@ -1,0 +1,91 @@
+//! What every core may know of every log's shards without asking: counts and the oldest waiting
+//! item, published with plain stores by the log's core and read by the others.
+//!
+//! The values are hints. A reader may see a log's numbers a turn late and each on its own; nothing
+//! is decided by them but where to ask next, and what `stats` shows of other cores.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+use omnirelay_queue::{Head, Nanos, Stats};
+
+use super::layout::{LogId, NamespaceId};
+
+#[derive(Debug, Default)]
+struct Cell {
+    pending: AtomicU64,
+    active: AtomicU64,
+    delayed: AtomicU64,
+    dead: AtomicU64,
+    /// `ready_since` of the best waiting item, or [`NO_HEAD`].
+    head_since: AtomicU64,
+    head_priority: AtomicU64,
+}
+
+const NO_HEAD: u64 = u64::MAX;
+
+/// One cell for each (namespace, log).
+#[derive(Debug)]
+pub struct Board {
+    logs: usize,
+    cells: Vec<CachePadded<Cell>>,
+}
+
+impl Board {
+    /// A board on which nothing waits yet.
+    pub fn new(namespaces: usize, logs: u16) -> Board {
+        let logs = usize::from(logs);
+        let empty = || CachePadded::new(Cell { head_since: AtomicU64::new(NO_HEAD), ..Cell::default() });
+        Board { logs, cells: (0..namespaces * logs).map(|_| empty()).collect() }
+    }
+
+    fn cell(&self, namespace: NamespaceId, log: LogId) -> &Cell {
+        &self.cells[usize::from(namespace.0) * self.logs + usize::from(log.0)]
+    }
+
+    /// Publishes a log's numbers. Called by the log's core only.
+    pub(super) fn publish(&self, namespace: NamespaceId, log: LogId, stats: Stats, head: Option<Head>) {
+        let cell = self.cell(namespace, log);
+        cell.pending.store(stats.pending, Relaxed);
+        cell.active.store(stats.active, Relaxed);
+        cell.delayed.store(stats.delayed, Relaxed);
+        cell.dead.store(stats.dead, Relaxed);
+        cell.head_since.store(head.map_or(NO_HEAD, |h| h.ready_since.0), Relaxed);
+        cell.head_priority.store(head.map_or(0, |h| u64::from(h.effective_priority)), Relaxed);
+    }
+
+    /// The best waiting item of a log as it was published last.
+    pub(super) fn head(&self, namespace: NamespaceId, log: LogId) -> Option<Head> {
+        let cell = self.cell(namespace, log);
+        let since = cell.head_since.load(Relaxed);
+        (since != NO_HEAD).then(|| Head {
+            effective_priority: u8::try_from(cell.head_priority.load(Relaxed)).unwrap_or(u8::MAX),
+            ready_since: Nanos(since),
+        })
+    }
+
+    /// A log's counts as they were published last.
+    pub fn log_stats(&self, namespace: NamespaceId, log: LogId) -> Stats {
+        let cell = self.cell(namespace, log);
+        Stats {
+            pending: cell.pending.load(Relaxed),
+            active: cell.active.load(Relaxed),
+            delayed: cell.delayed.load(Relaxed),
+            dead: cell.dead.load(Relaxed),
+        }
+    }
+
+    /// A namespace's counts over all logs.
+    pub fn stats(&self, namespace: NamespaceId) -> Stats {
+        let mut sum = Stats::default();
+        for log in 0..self.logs {
+            let log = LogId(u16::try_from(log).expect("fewer than 65,536 logs"));
+            let part = self.log_stats(namespace, log);
+            sum.pending += part.pending;
+            sum.active += part.active;
+            sum.delayed += part.delayed;
+            sum.dead += part.dead;
+        }
+        sum
+    }
+}

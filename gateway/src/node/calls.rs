@@ -1,0 +1,198 @@
+//! The calls that a core has accepted and not yet answered.
+
+use std::collections::BTreeSet;
+
+use omnirelay_net::rpc::{self, Procedure};
+use omnirelay_queue::{Nanos, ShardId};
+
+use super::layout::{LogId, NamespaceId};
+use super::part::{GrantRef, ItemResult, Take};
+
+/// Names a call on its core; never repeats while the slot's generation has not wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId {
+    /// Small and dense: usable as an index.
+    pub slot: u32,
+    generation: u32,
+}
+
+/// What leaves for a caller.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The reply, or why there is none.
+    pub reply: Result<rpc::Reply, rpc::Error>,
+    /// The shard that served, where it was one.
+    pub shard: Option<ShardId>,
+    /// Grants in the reply: to be handed to [`super::Core::handle_undelivered`] if it cannot be
+    /// delivered.
+    pub grants: Vec<GrantRef>,
+}
+
+/// What a lease call is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seek {
+    /// Asked this log's core; no answer yet.
+    Asked(LogId),
+    /// Nothing was there: waits until its time is up.
+    Parked,
+}
+
+/// A lease call's wish and where it stands.
+#[derive(Debug)]
+pub(super) struct LeaseWish {
+    pub(super) take: Take,
+    pub(super) seek: Seek,
+    /// Logs that had nothing, though their published numbers said otherwise.
+    pub(super) tried: Vec<LogId>,
+    pub(super) wait_until: Nanos,
+}
+
+/// One accepted call.
+#[derive(Debug)]
+pub(super) struct PendingCall {
+    pub(super) procedure: Procedure,
+    pub(super) namespace: NamespaceId,
+    /// The reply must have left by then.
+    pub(super) reply_by: Nanos,
+    pub(super) results: Vec<Option<ItemResult>>,
+    /// Parts whose results are still to come.
+    pub(super) outstanding: u32,
+    pub(super) lease: Option<LeaseWish>,
+    /// The caller is gone or has its answer: grants that still come are undone.
+    pub(super) abandoned: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    call: Option<PendingCall>,
+}
+
+/// All open calls of a core.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    open: usize,
+    /// No open call, parked ones aside, must be answered before this.
+    earliest: Option<Nanos>,
+    /// Lease calls that wait, by the time their wait ends.
+    parked: BTreeSet<(Nanos, CallId)>,
+}
+
+impl Calls {
+    /// How many calls are open.
+    pub(super) fn len(&self) -> usize {
+        self.open
+    }
+
+    pub(super) fn insert(&mut self, call: PendingCall) -> CallId {
+        self.earliest = Some(self.earliest.map_or(call.reply_by, |e| e.min(call.reply_by)));
+        self.open += 1;
+        if let Some(slot) = self.free.pop() {
+            let entry = &mut self.slots[slot as usize];
+            entry.call = Some(call);
+            return CallId { slot, generation: entry.generation };
+        }
+        let slot = u32::try_from(self.slots.len()).expect("fewer than 2^32 calls at once");
+        self.slots.push(Slot { generation: 0, call: Some(call) });
+        CallId { slot, generation: 0 }
+    }
+
+    pub(super) fn get_mut(&mut self, id: CallId) -> Option<&mut PendingCall> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        slot.call.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, id: CallId) -> Option<PendingCall> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        let call = slot.call.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        self.open -= 1;
+        if let Some(wish) = &call.lease {
+            self.parked.remove(&(wish.wait_until, id));
+        }
+        Some(call)
+    }
+
+    /// Notes that a lease call waits until its `wait_until`.
+    pub(super) fn park(&mut self, id: CallId) {
+        let call = self.get_mut(id).expect("only an open call parks");
+        let wish = call.lease.as_mut().expect("only lease calls park");
+        wish.seek = Seek::Parked;
+        wish.tried.clear();
+        let until = wish.wait_until;
+        self.parked.insert((until, id));
+    }
+
+    /// Takes a call out of waiting, because somebody may have work for it.
+    pub(super) fn unpark(&mut self, id: CallId) {
+        if let Some(call) = self.get_mut(id)
+            && let Some(wish) = &call.lease
+        {
+            let until = wish.wait_until;
+            self.parked.remove(&(until, id));
+        }
+    }
+
+    /// True while the call waits for work.
+    pub(super) fn is_parked(&mut self, id: CallId) -> bool {
+        self.get_mut(id).is_some_and(|call| {
+            call.lease.as_ref().is_some_and(|wish| wish.seek == Seek::Parked) && !call.abandoned
+        })
+    }
+
+    /// When some call may have to be answered for lack of time.
+    pub(super) fn next_deadline(&self) -> Option<Nanos> {
+        let parked = self.parked.first().map(|&(at, _)| at);
+        match (parked, self.earliest) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Calls whose time is up at `now`.
+    ///
+    /// Calls in flight are looked through only when the earliest of their deadlines has come,
+    /// which under load is once in a deadline's length: most are answered long before.
+    pub(super) fn poll_due(&mut self, now: Nanos, due: &mut Vec<CallId>) {
+        while let Some(&(at, id)) = self.parked.first() {
+            if at > now {
+                break;
+            }
+            self.parked.pop_first();
+            due.push(id);
+        }
+        if self.earliest.is_none_or(|at| at > now) {
+            return;
+        }
+        self.earliest = None;
+        for (slot, entry) in (0u32..).zip(&self.slots) {
+            let Some(call) = entry.call.as_ref().filter(|call| !call.abandoned) else { continue };
+            let id = CallId { slot, generation: entry.generation };
+            if call.reply_by <= now {
+                if !due.contains(&id) {
+                    due.push(id);
+                }
+            } else {
+                self.earliest = Some(self.earliest.map_or(call.reply_by, |e| e.min(call.reply_by)));
+            }
+        }
+    }
+
+    /// Every open call.
+    pub(super) fn ids(&self) -> Vec<CallId> {
+        (0u32..)
+            .zip(&self.slots)
+            .filter(|(_, entry)| entry.call.is_some())
+            .map(|(slot, entry)| CallId { slot, generation: entry.generation })
+            .collect()
+    }
+}

@@ -1,0 +1,319 @@
+//! Carrying out parts on the shards of a log, and letting their results go when they are
+//! committed.
+
+use std::time::Duration;
+
+use omnirelay_net::messages::EnqueueRequest;
+use omnirelay_queue as queue;
+use omnirelay_queue::{EnqueueRefused, FenceReason, Nanos, ShardId, TokenRefused};
+use omnirelay_wal::Disk;
+
+use super::core::Core;
+use super::errors;
+use super::layout::{Durability, LogId, NamespaceId};
+use super::owned_log::{Admit, Granted, Held, HeldResult};
+use super::part::{
+    Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, ItemResult, Message, Part, SettleEntry, Take, Ticket,
+};
+
+/// Parts that may wait for a log's disk at once; more are refused.
+const STALLED_PARTS_MAX: usize = 4_096;
+
+/// Bytes beside the strings and the body that an enqueued item's record may need.
+const RECORD_SLACK_BYTES: usize = 256;
+
+/// What deciding a part left behind: its results, and the batch they rest on.
+struct Decided {
+    results: Vec<(u32, HeldResult)>,
+    /// 0 where nothing has to be on disk first.
+    batch: u64,
+}
+
+impl Decided {
+    fn with_capacity(entries: usize) -> Decided {
+        Decided { results: Vec::with_capacity(entries), batch: 0 }
+    }
+
+    fn push(&mut self, index: u32, result: ItemResult) {
+        self.results.push((index, HeldResult::Ready(result)));
+    }
+}
+
+impl<D: Disk> Core<D> {
+    /// Sends a part to the core of its log, which may be this one.
+    pub(super) fn dispatch(&mut self, now: Nanos, ticket: Ticket, log: LogId, part: Part) {
+        let core = self.layout.core_of(log);
+        if core == self.id {
+            let index = self.local_log(log).expect("the layout gave the log to this core");
+            self.execute(now, ticket, index, part);
+        } else {
+            self.messages.push_back((core, Message::Execute(ExecuteMessage { ticket, log, part })));
+        }
+    }
+
+    /// Carries out a part on one of this core's logs.
+    pub(super) fn execute(&mut self, now: Nanos, ticket: Ticket, log: usize, part: Part) {
+        if let Some(why) = &self.logs[log].failed {
+            let error = errors::durability_lost(why);
+            return self.refuse(now, ticket, log, &part, &error);
+        }
+        let short = self.is_short_of_space(log, &part);
+        if short || self.logs[log].is_behind() {
+            let owned = &mut self.logs[log];
+            if (short && owned.disk_full) || owned.stalled.len() >= STALLED_PARTS_MAX {
+                return self.refuse(now, ticket, log, &part, &errors::storage_full());
+            }
+            if matches!(part, Part::Take(..)) {
+                return self.deliver_nothing(now, ticket, log);
+            }
+            owned.stalled.push_back((ticket, part));
+            return;
+        }
+        let (namespace, decided) = match part {
+            Part::Enqueue(namespace, entries) => (namespace, self.decide_enqueue(now, namespace, log, &entries)),
+            Part::Settle(namespace, entries) => (namespace, self.decide_settle(now, namespace, log, &entries)),
+            Part::Take(namespace, take) => (namespace, self.decide_take(now, namespace, log, &take)),
+        };
+        self.note_change(namespace, log);
+        if decided.batch <= self.logs[log].synced {
+            return self.release_held(now, log, ticket, decided.results);
+        }
+        let held = Held { batch: decided.batch, ticket, results: decided.results };
+        let queue = &mut self.logs[log].held;
+        // Nearly always the end: only a refusal may rest on an older batch than its predecessor.
+        let at = queue.iter().rposition(|h| h.batch <= held.batch).map_or(0, |at| at + 1);
+        queue.insert(at, held);
+    }
+
+    /// Tells whoever asked for work that there is none to be had here now.
+    fn deliver_nothing(&mut self, now: Nanos, ticket: Ticket, log: usize) {
+        let id = self.logs[log].id;
+        self.deliver(now, id, ticket, Vec::new());
+    }
+
+    /// True for a part that needs more of the log's space than there is at the moment.
+    fn is_short_of_space(&self, log: usize, part: &Part) -> bool {
+        let owned = &self.logs[log];
+        match part {
+            Part::Enqueue(_, entries) => {
+                let bytes = entries.iter().map(|e| record_bytes(&e.request)).sum::<usize>();
+                let largest = entries.iter().map(|e| record_bytes(&e.request)).max().unwrap_or(0);
+                !owned.appender.fits(largest) || !owned.admits(Admit::Enqueue, bytes)
+            }
+            Part::Settle(_, entries) => {
+                let bytes = entries.iter().map(settle_bytes).sum::<usize>();
+                !owned.admits(Admit::Settle, bytes)
+            }
+            // Work finding asks again by itself when space is there.
+            Part::Take(..) => false,
+        }
+    }
+
+    fn refuse(&mut self, now: Nanos, ticket: Ticket, log: usize, part: &Part, error: &omnirelay_net::rpc::Error) {
+        let results = match part {
+            Part::Enqueue(_, entries) => {
+                entries.iter().map(|e| (e.index, ItemResult::Refused(error.clone()))).collect()
+            }
+            Part::Settle(_, entries) => {
+                entries.iter().map(|e| (e.index, ItemResult::Refused(error.clone()))).collect()
+            }
+            Part::Take(..) => Vec::new(),
+        };
+        let id = self.logs[log].id;
+        self.deliver(now, id, ticket, results);
+    }
+
+    /// Notes what a decision's outcome waits for.
+    fn rest<T>(&self, decided: &mut Decided, durable: bool, log: usize, slot: usize, decision: queue::Decision<T>) -> T {
+        if durable && decision.rests_on.is_some() {
+            decided.batch = decided.batch.max(self.logs[log].shards[slot].last_batch);
+        }
+        decision.outcome
+    }
+
+    fn is_durable(&self, namespace: NamespaceId) -> bool {
+        self.layout.namespace(namespace).durability != Durability::Memory
+    }
+
+    fn decide_enqueue(&mut self, now: Nanos, namespace: NamespaceId, log: usize, entries: &[EnqueueEntry]) -> Decided {
+        let durable = self.is_durable(namespace);
+        let mut decided = Decided::with_capacity(entries.len());
+        for entry in entries {
+            let slot = self.locate(log, entry.shard);
+            let payload = entry.request.payload.as_ref().expect("checked before it was routed");
+            let attributes: Vec<(&str, &str)> =
+                payload.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let item = queue::NewItem {
+                payload: queue::PayloadRef {
+                    resource_type: &payload.resource_type,
+                    resource_id: &payload.resource_id,
+                    partition_key: payload.partition_key.as_deref(),
+                    encoding: &payload.payload_encoding,
+                    body: &payload.body,
+                    attributes: queue::Attributes::Pairs(&attributes),
+                    request_id: payload.request_id.as_deref(),
+                },
+                delay: Duration::from_millis(entry.request.delay_ms.unwrap_or(0)),
+                priority: u8::try_from(entry.request.priority.unwrap_or(0)).unwrap_or(u8::MAX),
+                max_attempts: entry.request.max_attempts.map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
+                ttl: entry.request.ttl_ms.map(Duration::from_millis),
+                enqueued_by: "",
+            };
+            let decision = self.logs[log].with_shard(slot, |shard, out| shard.handle_enqueue(now, &item, out));
+            let result = match self.rest(&mut decided, durable, log, slot, decision) {
+                Ok(done) => ItemResult::Enqueued {
+                    sequence_id: done.sequence_id,
+                    duplicate: done.duplicate,
+                    shard: entry.shard,
+                    lsn: done.lsn,
+                },
+                Err(EnqueueRefused::CapacityReached) => {
+                    ItemResult::Refused(errors::backpressure("the shard's share of `capacity` is used up"))
+                }
+                Err(EnqueueRefused::DedupeFull) => {
+                    ItemResult::Refused(errors::backpressure("`dedupe_entries_max` request ids are within the dedupe window"))
+                }
+            };
+            decided.push(entry.index, result);
+        }
+        decided
+    }
+
+    fn decide_settle(&mut self, now: Nanos, namespace: NamespaceId, log: usize, entries: &[SettleEntry]) -> Decided {
+        let durable = self.is_durable(namespace);
+        let mut decided = Decided::with_capacity(entries.len());
+        for entry in entries {
+            let slot = self.locate(log, entry.shard);
+            let (shard, token) = (entry.shard, &entry.token);
+            let owned = &mut self.logs[log];
+            let result = match &entry.action {
+                Action::Complete => {
+                    let decision = owned.with_shard(slot, |s, out| s.handle_complete(now, token, out));
+                    self.rest(&mut decided, durable, log, slot, decision)
+                        .map(|lsn| ItemResult::Settled { shard, lsn })
+                }
+                Action::Fail(failure) => {
+                    let metadata: Vec<(&str, &str)> =
+                        failure.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    let failure = queue::Failure {
+                        reason: failure.reason.as_deref(),
+                        code: failure.code.as_deref(),
+                        requeue: failure.requeue,
+                        delay: failure.delay,
+                        metadata: queue::Attributes::Pairs(&metadata),
+                    };
+                    let decision = owned.with_shard(slot, |s, out| s.handle_fail(now, token, &failure, out));
+                    self.rest(&mut decided, durable, log, slot, decision)
+                        .map(|lsn| ItemResult::Settled { shard, lsn })
+                }
+                Action::Heartbeat { extend } => {
+                    let decision = owned.with_shard(slot, |s, out| s.handle_heartbeat(now, token, *extend, out));
+                    self.rest(&mut decided, durable, log, slot, decision).map(|done| ItemResult::Extended {
+                        shard,
+                        expires_at: done.expires_at,
+                        lease: done.lease,
+                    })
+                }
+            };
+            decided.push(entry.index, result.unwrap_or_else(|why| ItemResult::Refused(token_error(why))));
+        }
+        decided
+    }
+
+    fn decide_take(&mut self, now: Nanos, namespace: NamespaceId, log: usize, take: &Take) -> Decided {
+        let durable = self.is_durable(namespace);
+        let mut decided = Decided { results: Vec::new(), batch: 0 };
+        for index in 0..take.max {
+            if !self.logs[log].can_grant() {
+                break;
+            }
+            let Some((slot, _)) = self.log_head(now, namespace, log) else { break };
+            let granted = self.logs[log].with_shard(slot, |s, out| s.handle_lease(now, &take.owner, take.lease, out));
+            let Some(decision) = granted else { break };
+            let grant = self.rest(&mut decided, durable, log, slot, decision);
+            let shard = self.logs[log].shards[slot].shard.spec().shard;
+            let granted = Granted { grant, owner: take.owner.clone(), shard };
+            decided.results.push((index, HeldResult::Granted(Box::new(granted))));
+        }
+        decided
+    }
+
+    /// Lets results go whose batch is on disk: grants get their payloads first.
+    pub(super) fn release_held(&mut self, now: Nanos, log: usize, ticket: Ticket, results: Vec<(u32, HeldResult)>) {
+        if results.iter().any(|(_, result)| matches!(result, HeldResult::Granted(_))) {
+            return self.read_grants(now, log, ticket, results);
+        }
+        let results = results
+            .into_iter()
+            .map(|(index, result)| match result {
+                HeldResult::Ready(result) => (index, result),
+                HeldResult::Granted(_) => unreachable!("grants were seen to above"),
+            })
+            .collect();
+        let id = self.logs[log].id;
+        self.deliver(now, id, ticket, results);
+    }
+
+    /// Gives committed results to the call they belong to.
+    pub(super) fn deliver(&mut self, now: Nanos, log: LogId, ticket: Ticket, results: Vec<(u32, ItemResult)>) {
+        if ticket.core == self.id {
+            self.join(now, ticket.call, log, results);
+        } else {
+            let done = DoneMessage { call: ticket.call, log, results };
+            self.messages.push_back((ticket.core, Message::Done(done)));
+        }
+    }
+
+    /// Undoes a grant on one of this core's logs.
+    pub(super) fn release_grant(&mut self, now: Nanos, grant: &GrantRef) {
+        let log = self.local_log(grant.log).expect("grants go back to the core of their log");
+        let shard: ShardId = grant.token.lease_id.shard();
+        // Without room for the record the lease is left to expire.
+        if self.logs[log].failed.is_some() || !self.logs[log].admits(Admit::Settle, RECORD_SLACK_BYTES) {
+            return;
+        }
+        let slot = self.locate(log, shard);
+        self.logs[log].with_shard(slot, |s, out| s.handle_release(now, &grant.token, out));
+        let namespace = self.logs[log].shards[slot].namespace;
+        self.note_change(namespace, log);
+    }
+}
+
+fn record_bytes(request: &EnqueueRequest) -> usize {
+    let Some(payload) = &request.payload else { return RECORD_SLACK_BYTES };
+    let attributes: usize = payload.attributes.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
+    RECORD_SLACK_BYTES
+        + payload.resource_type.len()
+        + payload.resource_id.len()
+        + payload.partition_key.as_deref().map_or(0, str::len)
+        + payload.payload_encoding.len()
+        + payload.request_id.as_deref().map_or(0, str::len)
+        + payload.body.len()
+        + attributes
+}
+
+fn settle_bytes(entry: &SettleEntry) -> usize {
+    match &entry.action {
+        Action::Complete | Action::Heartbeat { .. } => 64,
+        Action::Fail(failure) => {
+            let metadata: usize = failure.metadata.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
+            RECORD_SLACK_BYTES
+                + failure.reason.as_deref().map_or(0, str::len)
+                + failure.code.as_deref().map_or(0, str::len)
+                + metadata
+        }
+    }
+}
+
+fn token_error(why: TokenRefused) -> omnirelay_net::rpc::Error {
+    match why {
+        TokenRefused::Unknown => errors::unknown_token(),
+        TokenRefused::NotMine => errors::not_owner(),
+        TokenRefused::Fenced { reason } => errors::fenced(reason.map(|reason| match reason {
+            FenceReason::Completed => "completed",
+            FenceReason::Failed => "failed",
+            FenceReason::Expired => "expired",
+            FenceReason::Superseded => "superseded",
+        })),
+    }
+}

@@ -1,0 +1,193 @@
+//! One log as its core holds it: the shards in it, the batch that is being filled, and the
+//! results that wait for a batch to be committed.
+
+use std::collections::VecDeque;
+
+use omnirelay_queue::{Nanos, Place, Record, Shard, ShardId};
+use omnirelay_wal::{Appender, BATCH_BYTES_MAX, Position, RECORD_HEADER_BYTES, RecordHeader, SPARES_MAX};
+
+use super::layout::{LogId, NamespaceId};
+use super::part::{ItemResult, Ticket};
+
+/// Frames a shard's records into the log's open batch.
+pub(super) struct ShardLog<'a> {
+    pub(super) appender: &'a mut Appender,
+    pub(super) shard: ShardId,
+}
+
+impl omnirelay_queue::Log for ShardLog<'_> {
+    fn append(&mut self, record: &Record<'_>) -> Place {
+        let header = RecordHeader {
+            shard: self.shard.0,
+            epoch: record.epoch.0,
+            lsn: record.lsn.0,
+            at: record.at.0,
+            kind: record.event.kind(),
+        };
+        let event = &record.event;
+        let at = self.appender.append(&header, event.encoded_len(), |out| event.encode(out));
+        place(at)
+    }
+}
+
+/// The log's word for where bytes lie, in the queue's.
+pub(super) fn place(at: Position) -> Place {
+    Place { segment: at.segment, offset: at.offset }
+}
+
+/// The queue's word for where bytes lie, in the log's.
+pub(super) fn position(place: Place) -> Position {
+    Position { segment: place.segment, offset: place.offset }
+}
+
+/// A shard, and what the node notes beside it.
+pub(super) struct OwnedShard {
+    pub(super) shard: Shard,
+    pub(super) namespace: NamespaceId,
+    /// The batch that holds the shard's newest record.
+    pub(super) last_batch: u64,
+    /// When the shard next has something to do by itself.
+    pub(super) due: Option<Nanos>,
+    /// Items waiting, delayed or leased, as they are counted in [`OwnedLog::live`].
+    pub(super) live: u64,
+}
+
+/// Results that leave once a batch is committed.
+pub(super) struct Held {
+    pub(super) batch: u64,
+    pub(super) ticket: Ticket,
+    pub(super) results: Vec<(u32, HeldResult)>,
+}
+
+/// A result as it waits for its commit: a grant's payload is read from the log afterwards.
+pub(super) enum HeldResult {
+    Ready(ItemResult),
+    Granted(Box<Granted>),
+}
+
+/// A grant before its payload has been read.
+pub(super) struct Granted {
+    pub(super) grant: omnirelay_queue::Grant,
+    pub(super) owner: String,
+    pub(super) shard: ShardId,
+}
+
+/// How much of the log's pre-allocated space may be used for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Admit {
+    /// New work.
+    Enqueue,
+    /// Handing out work that is there.
+    Grant,
+    /// Ending work that was handed out.
+    Settle,
+}
+
+/// Bytes kept for each live item, so that handing it out and completing it never fails for lack
+/// of space: a grant record with an owner's name of usual length, and a completion.
+pub(super) const RESERVED_BYTES_PER_ITEM: u64 = 192;
+/// Bytes that only settling may use: what is in one group commit always fits.
+pub(super) const SETTLE_RESERVE_BYTES: u64 = 1 << 20;
+/// Spare segments kept beside what live items reserve, so that filling one never waits for the
+/// next to be allocated.
+pub const SPARES_MIN: usize = 2;
+
+/// The largest record of a grant.
+const GRANT_BYTES_MAX: usize = super::OWNER_BYTES_MAX + 256;
+/// Sealed batches that may wait for the disk.
+const UNSYNCED_BATCHES_MAX: usize = 6;
+/// No record is smaller: its header, and an item's LSN.
+const RECORD_BYTES_MIN: u64 = RECORD_HEADER_BYTES as u64 + 8;
+
+// Numbers that a `memory` namespace has given out and that are not on disk are fewer than those
+// it leaves out at the next open: those of full batches, the open one, and one part beyond.
+const _: () = assert!(
+    (UNSYNCED_BATCHES_MAX as u64 + 2) * BATCH_BYTES_MAX as u64 / RECORD_BYTES_MIN < super::MEMORY_LSN_SKIP
+);
+
+/// One log on its core.
+pub(super) struct OwnedLog {
+    pub(super) id: LogId,
+    pub(super) appender: Appender,
+    /// In the order of their ids: shard `s` stands at `s / logs`.
+    pub(super) shards: Vec<OwnedShard>,
+    /// Items waiting, delayed or leased in all its shards.
+    pub(super) live: u64,
+    pub(super) held: VecDeque<Held>,
+    /// The last batch known to be on disk.
+    pub(super) synced: u64,
+    /// A batch is with the log thread.
+    pub(super) in_flight: bool,
+    /// Why the log takes nothing more, for ever.
+    pub(super) failed: Option<String>,
+    /// The disk had no room for another segment when last asked.
+    pub(super) disk_full: bool,
+    pub(super) segment_bytes: u64,
+    /// Spare segments asked for and not yet delivered.
+    pub(super) spares_asked: usize,
+    /// Parts that wait for the next spare segment, or for the disk to catch up.
+    pub(super) stalled: VecDeque<(Ticket, super::part::Part)>,
+}
+
+impl OwnedLog {
+    /// Hands a shard and the log it appends to to `decide`, then notes what changed.
+    pub(super) fn with_shard<T>(
+        &mut self,
+        slot: usize,
+        decide: impl FnOnce(&mut Shard, &mut ShardLog<'_>) -> T,
+    ) -> T {
+        let owned = &mut self.shards[slot];
+        let before = owned.shard.last_lsn();
+        let shard = owned.shard.spec().shard;
+        let outcome = decide(&mut owned.shard, &mut ShardLog { appender: &mut self.appender, shard });
+        if owned.shard.last_lsn() != before {
+            owned.last_batch = newest_batch(&self.appender);
+        }
+        owned.due = owned.shard.next_deadline();
+        let stats = owned.shard.stats();
+        let live = stats.pending + stats.active + stats.delayed;
+        self.live = self.live - owned.live + live;
+        owned.live = live;
+        outcome
+    }
+
+    /// Bytes that must stay free for work that was admitted.
+    fn reserved(&self, admit: Admit) -> u64 {
+        match admit {
+            Admit::Enqueue => {
+                SETTLE_RESERVE_BYTES + (self.live + 1) * RESERVED_BYTES_PER_ITEM
+            }
+            Admit::Grant => SETTLE_RESERVE_BYTES,
+            Admit::Settle => 0,
+        }
+    }
+
+    /// Whether a record of `len` body bytes may be appended for this purpose.
+    pub(super) fn admits(&self, admit: Admit, len: usize) -> bool {
+        self.appender.fits(len) && self.appender.room() >= self.reserved(admit) + len as u64
+    }
+
+    /// Whether work in this log can be handed out.
+    pub(super) fn can_grant(&self) -> bool {
+        self.failed.is_none() && !self.is_behind() && self.admits(Admit::Grant, GRANT_BYTES_MAX)
+    }
+
+    /// True while so much waits to be written that nothing more is taken on: what a `memory`
+    /// namespace acknowledges must not run away from the disk.
+    pub(super) fn is_behind(&self) -> bool {
+        self.appender.unsynced() >= UNSYNCED_BATCHES_MAX
+    }
+
+    /// How many more spare segments the log should have than it has or has asked for.
+    pub(super) fn spares_wanted(&self) -> usize {
+        let reserve = self.reserved(Admit::Enqueue);
+        let want = SPARES_MIN + usize::try_from(reserve / self.segment_bytes).unwrap_or(usize::MAX);
+        want.min(SPARES_MAX).saturating_sub(self.appender.spares() + self.spares_asked)
+    }
+}
+
+/// The batch that holds the newest record. A batch that was full has been sealed, and the open
+/// one, still empty, then comes after it.
+fn newest_batch(appender: &Appender) -> u64 {
+    if appender.open_bytes() > 0 { appender.open_batch() } else { appender.open_batch() - 1 }
+}

@@ -1,0 +1,145 @@
+//! A call's parts: what one log's core does for it, and what comes back.
+//!
+//! A call is split by log, because a log is what commits together. A part is carried out on the
+//! core that serves the log, be it this one or another, and its results leave when they are
+//! committed there.
+
+use std::time::Duration;
+
+use omnirelay_net::messages::{EnqueueRequest, LeaseResponse};
+use omnirelay_net::rpc;
+use omnirelay_queue::{Lsn, Nanos, SequenceId, ShardId, Token};
+
+use super::calls::CallId;
+use super::layout::{CoreId, LogId, NamespaceId};
+
+/// Whom a part's results go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// The core that holds the call.
+    pub(super) core: CoreId,
+    /// The call on that core.
+    pub(super) call: CallId,
+}
+
+/// What a core is asked to do on one of its logs.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Put items into shards of the log.
+    Enqueue(NamespaceId, Vec<EnqueueEntry>),
+    /// Complete, fail or renew leases.
+    Settle(NamespaceId, Vec<SettleEntry>),
+    /// Lease what waits, best first.
+    Take(NamespaceId, Take),
+}
+
+/// One item of an enqueue, already checked and routed.
+#[derive(Debug)]
+pub(super) struct EnqueueEntry {
+    /// Its place in the call.
+    pub(super) index: u32,
+    pub(super) shard: ShardId,
+    pub(super) request: EnqueueRequest,
+}
+
+/// One token of a settle, already parsed and routed.
+#[derive(Debug)]
+pub(super) struct SettleEntry {
+    /// Its place in the call.
+    pub(super) index: u32,
+    pub(super) shard: ShardId,
+    pub(super) token: Token,
+    pub(super) action: Action,
+}
+
+/// What to do with a lease.
+#[derive(Debug)]
+pub(super) enum Action {
+    Complete,
+    Fail(Box<Failure>),
+    Heartbeat { extend: Option<Duration> },
+}
+
+/// Why a worker gives an item up, and what is to become of it.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
+    pub(super) reason: Option<String>,
+    pub(super) code: Option<String>,
+    pub(super) requeue: bool,
+    pub(super) delay: Option<Duration>,
+    pub(super) metadata: Vec<(String, String)>,
+}
+
+/// A wish for leases.
+#[derive(Debug, Clone)]
+pub(super) struct Take {
+    pub(super) max: u32,
+    pub(super) owner: String,
+    pub(super) lease: Option<Duration>,
+}
+
+/// What became of one entry of a part.
+#[derive(Debug)]
+pub(super) enum ItemResult {
+    Enqueued { sequence_id: SequenceId, duplicate: bool, shard: ShardId, lsn: Lsn },
+    Settled { shard: ShardId, lsn: Lsn },
+    Extended { shard: ShardId, expires_at: Nanos, lease: Duration },
+    Leased(Box<Leased>),
+    Refused(rpc::Error),
+}
+
+/// A committed grant on its way to the worker.
+#[derive(Debug)]
+pub(super) struct Leased {
+    pub(super) response: LeaseResponse,
+    pub(super) grant: GrantRef,
+}
+
+/// Enough to undo a grant whose reply could not be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRef {
+    /// The log that holds the item.
+    pub log: LogId,
+    /// The grant's token.
+    pub token: Token,
+}
+
+/// Messages from core to core.
+#[derive(Debug)]
+pub enum Message {
+    /// Carry out a part on one of your logs.
+    #[doc(hidden)]
+    Execute(ExecuteMessage),
+    /// A part's results, committed.
+    #[doc(hidden)]
+    Done(DoneMessage),
+    /// These grants never reached their workers: undo them.
+    Release(Vec<GrantRef>),
+    /// Workers wait on my core for items of this namespace.
+    Interest(CoreId, NamespaceId),
+    /// Items wait on this log of mine.
+    Offer {
+        /// The namespace asked for.
+        namespace: NamespaceId,
+        /// The log that has them.
+        log: LogId,
+        /// How many, when the offer was made.
+        ready: u32,
+    },
+}
+
+/// The content of [`Message::Execute`].
+#[derive(Debug)]
+pub struct ExecuteMessage {
+    pub(super) ticket: Ticket,
+    pub(super) log: LogId,
+    pub(super) part: Part,
+}
+
+/// The content of [`Message::Done`].
+#[derive(Debug)]
+pub struct DoneMessage {
+    pub(super) call: CallId,
+    pub(super) log: LogId,
+    pub(super) results: Vec<(u32, ItemResult)>,
+}

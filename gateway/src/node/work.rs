@@ -1,0 +1,281 @@
+//! Work finding: a lease call names a namespace, not a shard, so somebody has to bring waiting
+//! workers and waiting items together, across shards, logs and cores.
+//!
+//! A core gives its own workers its own items first. Every few takes, and whenever the board shows
+//! that another core's best item is better, it asks there. If nothing is anywhere, the call parks
+//! and the core tells the others of its interest; the first of them to have an item left over
+//! offers it. An offer is a hint, not a reservation: the worker's core asks for the item, and asks
+//! elsewhere or parks again when somebody was quicker.
+
+use std::collections::VecDeque;
+
+use omnirelay_queue::{Head, Nanos, Stats};
+use omnirelay_wal::Disk;
+
+use super::calls::{CallId, Seek};
+use super::core::Core;
+use super::errors;
+use super::layout::{CoreId, LogId, NamespaceId};
+use super::part::{Message, Part, Ticket};
+
+/// Every so many takes a core looks at the others' heads even if it has items of its own, so that
+/// a long local backlog does not hide a remote one.
+const LOOK_AROUND_EVERY: u32 = 8;
+/// How much longer than its own best item another core's must have waited to be preferred at any
+/// other take: less is not worth the hop.
+const REMOTE_HEAD_START: Nanos = Nanos(5_000_000);
+
+/// What a core knows of one namespace's seekers.
+#[derive(Default)]
+struct Seekers {
+    /// Parked calls, first come first. Entries of calls that ended stay until they reach the front.
+    waiting: VecDeque<CallId>,
+    /// Cores whose workers wait and that have not been made an offer since they said so.
+    interested: Vec<CoreId>,
+    /// We have told the others of our interest and some may not have answered.
+    told: Vec<CoreId>,
+    takes: u32,
+    changed: bool,
+}
+
+/// The core's side of work finding.
+pub(super) struct Work {
+    seekers: Vec<Seekers>,
+    changed: Vec<NamespaceId>,
+}
+
+impl Work {
+    pub(super) fn new(namespaces: usize) -> Work {
+        Work { seekers: (0..namespaces).map(|_| Seekers::default()).collect(), changed: Vec::new() }
+    }
+
+    fn of(&mut self, namespace: NamespaceId) -> &mut Seekers {
+        &mut self.seekers[usize::from(namespace.0)]
+    }
+
+    /// Items of a namespace may have become ready here.
+    pub(super) fn note_change(&mut self, namespace: NamespaceId) {
+        let seekers = self.of(namespace);
+        if !seekers.changed {
+            seekers.changed = true;
+            self.changed.push(namespace);
+        }
+    }
+}
+
+impl<D: Disk> Core<D> {
+    /// The best waiting item of a namespace in one of this core's logs: its shard and its head.
+    pub(super) fn log_head(&mut self, now: Nanos, namespace: NamespaceId, log: usize) -> Option<(usize, Head)> {
+        let mut best: Option<(usize, Head)> = None;
+        for (slot, owned) in self.logs[log].shards.iter_mut().enumerate() {
+            if owned.namespace == namespace
+                && let Some(head) = owned.shard.head(now)
+                && best.is_none_or(|(_, b)| is_better(head, b))
+            {
+                best = Some((slot, head));
+            }
+        }
+        best
+    }
+
+    pub(super) fn log_stats(&self, namespace: NamespaceId, log: usize) -> Stats {
+        let mut sum = Stats::default();
+        for owned in self.logs[log].shards.iter().filter(|owned| owned.namespace == namespace) {
+            let stats = owned.shard.stats();
+            sum.pending += stats.pending;
+            sum.active += stats.active;
+            sum.delayed += stats.delayed;
+            sum.dead += stats.dead;
+        }
+        sum
+    }
+
+    /// A namespace's counts: exact for this core's logs, as published for the others'.
+    pub(super) fn namespace_stats(&self, namespace: NamespaceId) -> Stats {
+        let mut sum = Stats::default();
+        for log in (0..self.layout.logs()).map(LogId) {
+            let part = match self.local_log(log) {
+                Some(local) => self.log_stats(namespace, local),
+                None => self.board.log_stats(namespace, log),
+            };
+            sum.pending += part.pending;
+            sum.active += part.active;
+            sum.delayed += part.delayed;
+            sum.dead += part.dead;
+        }
+        sum
+    }
+
+    /// Looks for work for a lease call: asks the most promising log, or parks the call.
+    pub(super) fn seek(&mut self, now: Nanos, id: CallId) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let namespace = call.namespace;
+        let wish = call.lease.as_ref().expect("only lease calls seek");
+        let (take, tried, wait_until) = (wish.take.clone(), wish.tried.clone(), wish.wait_until);
+        match self.choose_log(now, namespace, &tried) {
+            Some(log) => {
+                let call = self.calls.get_mut(id).expect("just seen");
+                call.lease.as_mut().expect("a lease call").seek = Seek::Asked(log);
+                call.outstanding += 1;
+                let ticket = Ticket { core: self.id, call: id };
+                self.dispatch(now, ticket, log, Part::Take(namespace, take));
+            }
+            None if wait_until <= now || self.draining => self.answer(id, Err(errors::none_available())),
+            None => self.park(id, namespace),
+        }
+    }
+
+    /// The log to ask next: the best of our own, unless another is better or it is time to look.
+    fn choose_log(&mut self, now: Nanos, namespace: NamespaceId, tried: &[LogId]) -> Option<LogId> {
+        let mut own: Option<(LogId, Head)> = None;
+        for log in 0..self.logs.len() {
+            let id = self.logs[log].id;
+            if !tried.contains(&id)
+                && let Some((_, head)) = self.log_head(now, namespace, log)
+                && own.is_none_or(|(_, best)| is_better(head, best))
+            {
+                own = Some((id, head));
+            }
+        }
+        let mut other: Option<(LogId, Head)> = None;
+        for log in (0..self.layout.logs()).map(LogId) {
+            if self.layout.core_of(log) != self.id
+                && !tried.contains(&log)
+                && let Some(head) = self.board.head(namespace, log)
+                && other.is_none_or(|(_, best)| is_better(head, best))
+            {
+                other = Some((log, head));
+            }
+        }
+        let seekers = self.work.of(namespace);
+        seekers.takes = seekers.takes.wrapping_add(1);
+        let look_around = seekers.takes % LOOK_AROUND_EVERY == 0;
+        match (own, other) {
+            (Some((own, head)), Some((other, remote))) => {
+                let start = if look_around { Nanos(0) } else { REMOTE_HEAD_START };
+                let head_start = Head { ready_since: Nanos(remote.ready_since.0.saturating_add(start.0)), ..remote };
+                Some(if is_better(head_start, head) { other } else { own })
+            }
+            (own, other) => own.or(other).map(|(log, _)| log),
+        }
+    }
+
+    /// What a log answered to a take. Empty: somebody was quicker, look elsewhere.
+    pub(super) fn handle_taken(&mut self, now: Nanos, id: CallId, log: LogId, empty: bool) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let namespace = call.namespace;
+        if empty {
+            call.lease.as_mut().expect("only lease calls take").tried.push(log);
+            self.seek(now, id);
+        }
+        // Others of ours may still wait for what that core has.
+        self.tell_interest(namespace);
+    }
+
+    fn park(&mut self, id: CallId, namespace: NamespaceId) {
+        self.calls.park(id);
+        self.work.of(namespace).waiting.push_back(id);
+        self.tell_interest(namespace);
+    }
+
+    /// Tells the cores that have logs of their own, and do not know it yet, that workers wait here.
+    fn tell_interest(&mut self, namespace: NamespaceId) {
+        if !self.has_waiting(namespace) {
+            return;
+        }
+        for core in (0..self.layout.cores()).map(CoreId) {
+            if core != self.id && core.0 < self.layout.logs() && !self.work.of(namespace).told.contains(&core) {
+                self.work.of(namespace).told.push(core);
+                self.messages.push_back((core, Message::Interest(self.id, namespace)));
+            }
+        }
+    }
+
+    fn has_waiting(&mut self, namespace: NamespaceId) -> bool {
+        while let Some(&id) = self.work.of(namespace).waiting.front() {
+            if self.calls.is_parked(id) {
+                return true;
+            }
+            self.work.of(namespace).waiting.pop_front();
+        }
+        false
+    }
+
+    /// Another core has workers waiting.
+    pub(super) fn handle_interest(&mut self, _now: Nanos, core: CoreId, namespace: NamespaceId) {
+        let seekers = self.work.of(namespace);
+        if !seekers.interested.contains(&core) {
+            seekers.interested.push(core);
+        }
+        self.work.note_change(namespace);
+    }
+
+    /// Another core has items left over: send as many of our waiting workers there.
+    pub(super) fn handle_offer(&mut self, now: Nanos, namespace: NamespaceId, log: LogId, ready: u32) {
+        let from = self.layout.core_of(log);
+        self.work.of(namespace).told.retain(|&core| core != from);
+        let mut left = ready;
+        while left > 0 && self.has_waiting(namespace) {
+            let id = self.work.of(namespace).waiting.pop_front().expect("somebody waits");
+            self.calls.unpark(id);
+            let call = self.calls.get_mut(id).expect("it waits");
+            let wish = call.lease.as_mut().expect("a lease call");
+            wish.seek = Seek::Asked(log);
+            left = left.saturating_sub(wish.take.max);
+            let take = wish.take.clone();
+            call.outstanding += 1;
+            let ticket = Ticket { core: self.id, call: id };
+            self.dispatch(now, ticket, log, Part::Take(namespace, take));
+        }
+        self.tell_interest(namespace);
+    }
+
+    /// Gives what became ready in this turn to workers that wait: ours first, then others'.
+    pub(super) fn serve_waiting(&mut self, now: Nanos) {
+        while let Some(namespace) = self.work.changed.pop() {
+            self.work.of(namespace).changed = false;
+            while self.has_waiting(namespace) && self.has_local_head(now, namespace) {
+                let id = self.work.of(namespace).waiting.pop_front().expect("somebody waits");
+                self.calls.unpark(id);
+                self.seek(now, id);
+            }
+            self.make_offers(now, namespace);
+        }
+    }
+
+    fn has_local_head(&mut self, now: Nanos, namespace: NamespaceId) -> bool {
+        (0..self.logs.len()).any(|log| {
+            self.logs[log].can_grant() && self.log_head(now, namespace, log).is_some()
+        })
+    }
+
+    /// A log that could hand out nothing may do so again.
+    pub(super) fn note_open_again(&mut self) {
+        for namespace in 0..self.layout.namespaces().len() {
+            self.work.note_change(NamespaceId(u16::try_from(namespace).expect("fewer than 65,536 namespaces")));
+        }
+    }
+
+    fn make_offers(&mut self, now: Nanos, namespace: NamespaceId) {
+        for log in 0..self.logs.len() {
+            if self.work.of(namespace).interested.is_empty() {
+                return;
+            }
+            if !self.logs[log].can_grant() || self.log_head(now, namespace, log).is_none() {
+                continue;
+            }
+            let ready = u32::try_from(self.log_stats(namespace, log).pending).unwrap_or(u32::MAX);
+            let id = self.logs[log].id;
+            // One item is offered once, so that one enqueue does not wake every core.
+            let offers = usize::try_from(ready).unwrap_or(usize::MAX).min(self.work.of(namespace).interested.len());
+            for core in self.work.of(namespace).interested.drain(..offers).collect::<Vec<_>>() {
+                self.messages.push_back((core, Message::Offer { namespace, log: id, ready }));
+            }
+        }
+    }
+}
+
+/// Order of handing out: highest effective priority, then longest wait.
+fn is_better(a: Head, b: Head) -> bool {
+    (b.effective_priority, a.ready_since) < (a.effective_priority, b.ready_since)
+}

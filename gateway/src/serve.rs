@@ -1,0 +1,279 @@
+//! A node as a process: from its configuration to its end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use omnirelay_net::http::HttpLimits;
+use omnirelay_net::runtime::{DriverChoice, DriverKind, bind_cores, bind_exclusive};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::admin::{self, NodeStatus, RunningNode};
+use crate::config::{Config, Driver};
+use crate::cores::{Clock, Cores, StartError, Startup};
+use crate::data_dir::{Catalog, DataDir, DataDirError, LogRecovery, NodeFile, open_logs};
+use crate::node::Layout;
+
+/// Why a node did not start, or did not end well.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// An address cannot be listened on.
+    #[error("{key} = {address}: {source}")]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A core or one of its threads did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A thread of the control side did not start.
+    #[error("cannot start the control side: {0}")]
+    Control(#[source] io::Error),
+    /// Calls were still open when the time to finish them was over.
+    #[error("the node was stopped before all open calls had ended; what was acknowledged is on disk")]
+    CutShort,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    listen: SocketAddr,
+    admin_listen: SocketAddr,
+    driver: DriverKind,
+    cores: Cores,
+    status: Arc<NodeStatus>,
+    admin: Admin,
+    /// Locked until the node has ended.
+    _data_dir: DataDir,
+}
+
+#[derive(Debug)]
+struct Admin {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Node {
+    /// Recovers the data directory and starts all cores; returns when the node answers calls.
+    ///
+    /// # Errors
+    /// See [`ServeError`]. Nothing that was acknowledged is touched.
+    pub fn start(config: &Config) -> Result<Node, ServeError> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let core_count = u16::try_from(config.cores.len()).expect("configuration bounds the cores");
+        let catalog = Catalog::open(data_dir.path(), core_count, &config.namespaces, &mut entropy)
+            .map_err(DataDirError::from)?;
+        let layout = Arc::new(Layout::new(catalog.namespaces(&config.namespaces), catalog.logs, core_count));
+
+        let listen_error = |key, address| move |source| ServeError::Listen { key, address, source };
+        let (listen, listeners) =
+            bind_cores(config.listen, config.cores.len()).map_err(listen_error("listen", config.listen))?;
+        let admin_listener =
+            bind_exclusive(config.admin_listen).map_err(listen_error("admin_listen", config.admin_listen))?;
+        let admin_listen = admin_listener.local_addr().map_err(listen_error("admin_listen", config.admin_listen))?;
+        let status = NodeStatus::new(config);
+        let admin = start_admin(admin_listener, Arc::clone(&status)).map_err(ServeError::Control)?;
+
+        let logs = layout.logs();
+        let opened = open_logs(data_dir.path(), &layout, config.segment_bytes, &mut entropy, &mut |log| {
+            status.recovering(format!("log {} of {logs}", log.0 + 1));
+        })?;
+        for recovery in &opened.recoveries {
+            tell_recovery(recovery);
+        }
+        let cores = Cores::start(Startup {
+            layout: Arc::clone(&layout),
+            cpus: config.cores.clone(),
+            driver: match config.driver {
+                Driver::Auto => DriverChoice::Auto,
+                Driver::IoUring => DriverChoice::IoUring,
+                Driver::Epoll => DriverChoice::Epoll,
+            },
+            clock: Clock::start(opened.last_at),
+            logs: opened.logs,
+            listeners,
+            limits: HttpLimits { connections_max: config.limits.connections_max_per_core, ..HttpLimits::default() },
+            body_bytes_max: config.limits.batch_bytes_max,
+        })?;
+        let driver = cores.driver();
+        data_dir.write_node_file(&NodeFile {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION"),
+            listen,
+            admin_listen,
+        })?;
+        status.ready(RunningNode {
+            layout,
+            board: Arc::clone(cores.board()),
+            reporter: cores.reporter(),
+            driver,
+            listen,
+            admin_listen,
+            recoveries: opened.recoveries,
+        });
+        Ok(Node { listen, admin_listen, driver, cores, status, admin, _data_dir: data_dir })
+    }
+
+    /// Where RPC is served.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where the admin endpoints are.
+    pub fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+
+    /// Finishes what is open, closes the logs and ends. Gives up when `cut_short` says so.
+    ///
+    /// # Errors
+    /// [`ServeError::CutShort`] if it gave up: the caller should end the process.
+    pub fn stop(self, cut_short: impl FnOnce(oneshot::Receiver<()>) -> bool) -> Result<(), ServeError> {
+        self.status.draining();
+        self.cores.drain();
+        let (ended, has_ended) = oneshot::channel();
+        let cores = self.cores;
+        thread::Builder::new()
+            .name("drain".into())
+            .spawn(move || {
+                cores.join();
+                // The waiting side may have given up.
+                let _ = ended.send(());
+            })
+            .map_err(ServeError::Control)?;
+        if cut_short(has_ended) {
+            return Err(ServeError::CutShort);
+        }
+        // The admin side answers until the very end.
+        drop(self.admin.stop);
+        if self.admin.thread.join().is_err() {
+            tracing::error!("the admin thread panicked");
+        }
+        Ok(())
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT, then drains it.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn run(config: &Config) -> Result<(), ServeError> {
+    abort_on_panic();
+    let node = Node::start(config)?;
+    eprintln!(
+        "omnirelay {} is ready: RPC on http://{}, admin on http://{}, data in {}, {} core(s) on {}",
+        env!("CARGO_PKG_VERSION"),
+        node.listen,
+        node.admin_listen,
+        config.data_dir.display(),
+        config.cores.len(),
+        node.driver,
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Control)?;
+    let mut signals = runtime.block_on(async { Signals::new() }).map_err(ServeError::Control)?;
+    let name = runtime.block_on(signals.next());
+    tracing::info!(signal = name, "stopping: finishing open calls");
+    let drain_timeout = config.drain_timeout;
+    node.stop(|ended| {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = ended => false,
+                name = signals.next() => { tracing::warn!(signal = name, "told again to stop: ending now"); true }
+                () = tokio::time::sleep(drain_timeout) => {
+                    tracing::warn!(after = ?drain_timeout, "open calls did not end in time: ending now");
+                    true
+                }
+            }
+        })
+    })
+}
+
+/// SIGTERM and SIGINT.
+#[derive(Debug)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A core that panicked may have left its state half changed: the whole process ends, and what
+/// is on disk is recovered by the next.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+fn start_admin(listener: TcpListener, status: Arc<NodeStatus>) -> io::Result<Admin> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    listener.set_nonblocking(true)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = thread::Builder::new().name("admin".into()).spawn(move || {
+        let served = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            // Ends when the sender is dropped.
+            admin::serve(listener, status, async { drop(stopped.await) }).await
+        });
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin endpoints are gone");
+        }
+    })?;
+    Ok(Admin { stop, thread })
+}
+
+fn tell_recovery(found: &LogRecovery) {
+    let recovery = &found.recovery;
+    if recovery.fresh {
+        return;
+    }
+    let took_ms = found.took.as_secs_f64() * 1e3;
+    tracing::info!(
+        log = found.log.0,
+        records = recovery.records,
+        segments = recovery.segments,
+        clean = recovery.clean,
+        took_ms,
+        "log recovered"
+    );
+    if let Some(torn) = &recovery.torn {
+        tracing::info!(
+            log = found.log.0,
+            segment = torn.segment,
+            offset = torn.offset,
+            bytes = torn.bytes,
+            "left out a torn tail: writes that were never acknowledged"
+        );
+    }
+}
+
+/// Random numbers from the system.
+///
+/// # Panics
+/// If the system has none: keys must not be made without.
+fn entropy() -> u64 {
+    getrandom::u64().expect("the system gives random numbers")
+}

@@ -1,0 +1,134 @@
+//! Producers: calls that enqueue.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use omnirelay_net::messages::{EnqueueBatchRequest, EnqueueRequest, EnqueueResponse, Payload};
+use omnirelay_net::rpc::{Call, Error, Reply};
+use tokio::time::Instant;
+
+use crate::connection::{CallError, Caller};
+use crate::pacer::intended;
+use crate::run::{Pace, Present, Run};
+
+/// What the load generator's items are about; items of other runs are known by it.
+pub(crate) const RESOURCE_TYPE: &str = "omnirelay-loadgen";
+
+/// How long a producer or worker holds back after a refusal, so that it does not spin.
+pub(crate) const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
+
+/// Enqueues, one call after the other, until the permits are closed or the connection fails.
+pub(crate) async fn produce(run: Rc<Run>, mut caller: Caller) {
+    let _present = Present::new(&run.producers, &run.progress);
+    let mut call = template(&run);
+    while let Ok(permit) = run.permits.acquire().await {
+        permit.forget();
+        let number = run.calls.get();
+        run.calls.set(number + 1);
+        let began = match run.pace {
+            Pace::Backlog => Instant::now(),
+            Pace::Period(period) => intended(run.start, period, number),
+        };
+        let first = run.ledger.borrow_mut().begin(run.batch, run.us(began));
+        name_items(&run, &mut call, first);
+        match caller.call(&call).await {
+            Ok(reply) => {
+                let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let accepted = take_reply(&run, first, reply);
+                run.latencies
+                    .borrow_mut()
+                    .enqueue
+                    .saturating_record_n(took_us, accepted);
+            }
+            Err(error) => {
+                if !run.call_failed("enqueue", &error) {
+                    return;
+                }
+                if let CallError::Refused(_) = error {
+                    (first..first + run.batch as u64)
+                        .for_each(|item| run.ledger.borrow_mut().refuse(item));
+                    run.leave_backlog(run.batch);
+                    tokio::time::sleep(REFUSAL_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// A call whose items only lack their names.
+fn template(run: &Run) -> Call {
+    let request = EnqueueRequest {
+        payload: Some(Payload {
+            resource_type: RESOURCE_TYPE.to_owned(),
+            payload_encoding: "application/octet-stream".to_owned(),
+            body: run.body.clone(),
+            ..Payload::default()
+        }),
+        ..EnqueueRequest::default()
+    };
+    match run.batch {
+        1 => Call::Enqueue(request),
+        batch => Call::EnqueueBatch(EnqueueBatchRequest {
+            items: vec![request; batch],
+            namespace: None,
+        }),
+    }
+}
+
+/// Gives a call's items their names, in the memory of the last ones.
+fn name_items(run: &Run, call: &mut Call, first: u64) {
+    let items = match call {
+        Call::Enqueue(request) => std::slice::from_mut(request),
+        Call::EnqueueBatch(batch) => &mut batch.items,
+        _ => unreachable!("producers enqueue"),
+    };
+    for (item, request) in (first..).zip(items) {
+        let payload = request.payload.as_mut().expect("the template has payloads");
+        payload.resource_id.clear();
+        write!(payload.resource_id, "{}-{item}", run.id).expect("strings take all that is written");
+    }
+}
+
+/// Enters a reply in the ledger; how many items were accepted.
+fn take_reply(run: &Run, first: u64, reply: Reply) -> u64 {
+    match reply {
+        Reply::Enqueue(response) => u64::from(take_one(run, first, Ok(response))),
+        Reply::EnqueueBatch(batch) if batch.results.len() == run.batch => {
+            let outcomes = batch.results.into_iter().map(|result| match result.error {
+                Some(error) => Err(Error::from(error)),
+                None => Ok(EnqueueResponse {
+                    sequence_id: result.sequence_id,
+                    duplicate: result.duplicate,
+                    ..EnqueueResponse::default()
+                }),
+            });
+            (first..)
+                .zip(outcomes)
+                .map(|(item, outcome)| u64::from(take_one(run, item, outcome)))
+                .sum()
+        }
+        _ => {
+            run.error(|| format!("enqueue: the reply does not have {} results", run.batch));
+            0
+        }
+    }
+}
+
+fn take_one(run: &Run, item: u64, outcome: Result<EnqueueResponse, Error>) -> bool {
+    match outcome {
+        Ok(response) => {
+            if response.duplicate {
+                run.error(|| "enqueue: the server takes a new item for a duplicate".to_owned());
+            }
+            run.ledger.borrow_mut().acknowledge(item);
+            true
+        }
+        Err(error) => {
+            run.error(|| format!("enqueue: {error}"));
+            run.ledger.borrow_mut().refuse(item);
+            run.leave_backlog(1);
+            false
+        }
+    }
+}

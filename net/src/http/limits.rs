@@ -1,0 +1,106 @@
+//! What bounds HTTP on a core, and what is counted.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Bounds of HTTP on one core.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// Connections open at a time; more get a 503 and are closed.
+    pub connections_max: usize,
+    /// Bytes of a request's head, at least 8 KiB; more get 431. Also the most
+    /// that is read ahead from an HTTP/1 connection.
+    pub header_bytes_max: u32,
+    /// From the first byte of a request's head to its last, and from the
+    /// connection to its first bytes; HTTP/2 connections are held to this for
+    /// their preface only, and to `idle_timeout` then.
+    pub header_timeout: Duration,
+    /// How long a connection without a request in the service may go without
+    /// reading or writing a byte. An answer that streams must produce more often.
+    pub idle_timeout: Duration,
+    /// Requests in flight on one HTTP/2 connection.
+    pub h2_streams_max: u32,
+    /// Bytes of one HTTP/2 request body sent ahead of the service's reading.
+    pub h2_stream_window_bytes: u32,
+    /// Bytes of all HTTP/2 request bodies of a connection sent ahead of the
+    /// service's reading: with `connections_max`, bounds the memory they take.
+    pub h2_connection_window_bytes: u32,
+    /// Bytes of one HTTP/2 answer held until the client takes them.
+    pub h2_send_bytes_max: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            header_bytes_max: 64 * 1024,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            h2_streams_max: 1_024,
+            h2_stream_window_bytes: 256 * 1024,
+            h2_connection_window_bytes: 1024 * 1024,
+            h2_send_bytes_max: 256 * 1024,
+        }
+    }
+}
+
+/// What happened on one core's HTTP port. Plain counters, read at scrape.
+#[derive(Debug, Default)]
+pub struct HttpCounters {
+    pub(super) accepted: Cell<u64>,
+    pub(super) open: Cell<u64>,
+    pub(super) refused: Cell<u64>,
+    pub(super) http1: Cell<u64>,
+    pub(super) http2: Cell<u64>,
+    pub(super) timed_out: Cell<u64>,
+    pub(super) failed: Cell<u64>,
+    pub(super) accept_errors: Cell<u64>,
+}
+
+impl HttpCounters {
+    /// Connections accepted, refused ones not counted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.get()
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.open.get()
+    }
+
+    /// Connections refused because [`HttpLimits::connections_max`] were open.
+    pub fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    /// Connections that spoke HTTP/1.
+    pub fn http1(&self) -> u64 {
+        self.http1.get()
+    }
+
+    /// Connections that spoke HTTP/2.
+    pub fn http2(&self) -> u64 {
+        self.http2.get()
+    }
+
+    /// Connections ended because a request's head did not come in time, or
+    /// because they were idle.
+    pub fn timed_out(&self) -> u64 {
+        self.timed_out.get()
+    }
+
+    /// Connections that ended in an error: malformed input, or broken off.
+    pub fn failed(&self) -> u64 {
+        self.failed.get()
+    }
+
+    /// Times accepting a connection failed for lack of descriptors or memory.
+    pub fn accept_errors(&self) -> u64 {
+        self.accept_errors.get()
+    }
+}
+
+/// Adds one to a counter.
+pub(super) fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}

@@ -1,0 +1,15 @@
+//! What travels between OmniRelay's processes, and the per-core machinery that moves it.
+//!
+//! [`messages`] are the wire's types, [`rpc`] says calls, replies and errors over HTTP. Both are
+//! without IO and all that a client needs. Runtime and transports are the server's, behind the
+//! feature `node`.
+
+pub mod messages;
+pub mod rpc;
+
+#[cfg(feature = "node")]
+pub mod http;
+#[cfg(feature = "node")]
+pub mod ring;
+#[cfg(feature = "node")]
+pub mod runtime;

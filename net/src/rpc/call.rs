@@ -1,0 +1,353 @@
+//! Calls and replies, and their bodies in each encoding.
+
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use serde::de::DeserializeOwned;
+
+use super::validate::BATCH_ITEMS_MAX_ERROR;
+use super::{Encoding, Error, Procedure};
+use crate::messages::json::Object;
+use crate::messages::{
+    BATCH_ITEMS_MAX, CompleteRequest, CompleteResponse, EnqueueBatchRequest, EnqueueBatchResponse,
+    EnqueueRequest, EnqueueResponse, FailRequest, FailResponse, HeartbeatRequest,
+    HeartbeatResponse, LeaseBatchRequest, LeaseBatchResponse, LeaseRequest, LeaseResponse,
+    SettleRequest, SettleResponse, StatsRequest, StatsResponse,
+};
+
+/// A request to the lease queue.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the procedure of its name")]
+pub enum Call {
+    Enqueue(EnqueueRequest),
+    EnqueueBatch(EnqueueBatchRequest),
+    Lease(LeaseRequest),
+    LeaseBatch(LeaseBatchRequest),
+    Heartbeat(HeartbeatRequest),
+    Complete(CompleteRequest),
+    Fail(FailRequest),
+    Settle(SettleRequest),
+    Stats(StatsRequest),
+}
+
+/// A successful reply of the lease queue.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the procedure of its name")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one on the stack, soon encoded; a box is dearer"
+)]
+pub enum Reply {
+    Enqueue(EnqueueResponse),
+    EnqueueBatch(EnqueueBatchResponse),
+    Lease(LeaseResponse),
+    LeaseBatch(LeaseBatchResponse),
+    Heartbeat(HeartbeatResponse),
+    Complete(CompleteResponse),
+    Fail(FailResponse),
+    Settle(SettleResponse),
+    Stats(StatsResponse),
+}
+
+/// Runs an expression on the message inside a [`Call`] or [`Reply`].
+macro_rules! each {
+    ($kind:ident, $value:expr, $message:ident => $then:expr) => {
+        match $value {
+            $kind::Enqueue($message) => $then,
+            $kind::EnqueueBatch($message) => $then,
+            $kind::Lease($message) => $then,
+            $kind::LeaseBatch($message) => $then,
+            $kind::Heartbeat($message) => $then,
+            $kind::Complete($message) => $then,
+            $kind::Fail($message) => $then,
+            $kind::Settle($message) => $then,
+            $kind::Stats($message) => $then,
+        }
+    };
+}
+
+/// Decodes the message of a procedure into its variant of [`Call`] or [`Reply`].
+macro_rules! decode_each {
+    ($kind:ident, $procedure:expr, $encoding:expr, $body:expr) => {
+        match $procedure {
+            Procedure::Enqueue => decode($encoding, $body).map($kind::Enqueue),
+            Procedure::EnqueueBatch => decode($encoding, $body).map($kind::EnqueueBatch),
+            Procedure::Lease => decode($encoding, $body).map($kind::Lease),
+            Procedure::LeaseBatch => decode($encoding, $body).map($kind::LeaseBatch),
+            Procedure::Heartbeat => decode($encoding, $body).map($kind::Heartbeat),
+            Procedure::Complete => decode($encoding, $body).map($kind::Complete),
+            Procedure::Fail => decode($encoding, $body).map($kind::Fail),
+            Procedure::Settle => decode($encoding, $body).map($kind::Settle),
+            Procedure::Stats => decode($encoding, $body).map($kind::Stats),
+        }
+    };
+}
+
+impl Call {
+    /// The procedure that takes this request.
+    #[must_use]
+    pub fn procedure(&self) -> Procedure {
+        match self {
+            Self::Enqueue(_) => Procedure::Enqueue,
+            Self::EnqueueBatch(_) => Procedure::EnqueueBatch,
+            Self::Lease(_) => Procedure::Lease,
+            Self::LeaseBatch(_) => Procedure::LeaseBatch,
+            Self::Heartbeat(_) => Procedure::Heartbeat,
+            Self::Complete(_) => Procedure::Complete,
+            Self::Fail(_) => Procedure::Fail,
+            Self::Settle(_) => Procedure::Settle,
+            Self::Stats(_) => Procedure::Stats,
+        }
+    }
+}
+
+impl Reply {
+    /// The procedure that gives this reply.
+    #[must_use]
+    pub fn procedure(&self) -> Procedure {
+        match self {
+            Self::Enqueue(_) => Procedure::Enqueue,
+            Self::EnqueueBatch(_) => Procedure::EnqueueBatch,
+            Self::Lease(_) => Procedure::Lease,
+            Self::LeaseBatch(_) => Procedure::LeaseBatch,
+            Self::Heartbeat(_) => Procedure::Heartbeat,
+            Self::Complete(_) => Procedure::Complete,
+            Self::Fail(_) => Procedure::Fail,
+            Self::Settle(_) => Procedure::Settle,
+            Self::Stats(_) => Procedure::Stats,
+        }
+    }
+}
+
+/// Reads the body of a call. Its fields are not checked yet: see [`super::validate_call`].
+///
+/// # Errors
+/// `rpc.body.malformed` says where the body stops making sense, `rpc.encoding.unsupported` that
+/// it is neither JSON nor protobuf, `resourcelease.payload.too_large` that a batch has more than
+/// [`BATCH_ITEMS_MAX`] items.
+pub fn decode_call(procedure: Procedure, encoding: Encoding, body: &Bytes) -> Result<Call, Error> {
+    let batch = matches!(procedure, Procedure::EnqueueBatch | Procedure::Settle);
+    if batch && encoding == Encoding::Proto && items_in_proto(body) > BATCH_ITEMS_MAX {
+        // Counted before anything is built: two bytes on the wire are hundreds in memory.
+        return Err(Error::payload_too_large(BATCH_ITEMS_MAX_ERROR));
+    }
+    decode_each!(Call, procedure, encoding, body)
+}
+
+/// Reads the body of a successful reply.
+///
+/// # Errors
+/// As [`decode_call`].
+pub fn decode_reply(
+    procedure: Procedure,
+    encoding: Encoding,
+    body: &Bytes,
+) -> Result<Reply, Error> {
+    decode_each!(Reply, procedure, encoding, body)
+}
+
+/// Writes the body of a call.
+///
+/// # Errors
+/// `rpc.encoding.unsupported` for [`Encoding::Raw`].
+pub fn encode_call(encoding: Encoding, call: &Call) -> Result<Bytes, Error> {
+    match encoding {
+        Encoding::Raw => Err(raw_unsupported()),
+        _ => Ok(each!(Call, call, message => encode(encoding, message))),
+    }
+}
+
+/// Writes the body of a reply.
+///
+/// # Panics
+/// On [`Encoding::Raw`], which [`decode_call`] refuses: no call in it can have succeeded.
+#[must_use]
+pub fn encode_reply(encoding: Encoding, reply: &Reply) -> Bytes {
+    each!(Reply, reply, message => encode(encoding, message))
+}
+
+fn raw_unsupported() -> Error {
+    Error::encoding_unsupported("lease procedures take json or proto, not raw")
+}
+
+fn decode<T>(encoding: Encoding, body: &Bytes) -> Result<T, Error>
+where
+    T: Message + Default + DeserializeOwned,
+{
+    match encoding {
+        Encoding::Json => decode_json(body),
+        // Cloning the handle, not the bytes: bodies in the message share the buffer.
+        Encoding::Proto => T::decode(body.clone())
+            .map_err(|error| Error::body_malformed(format!("malformed protobuf: {error}"))),
+        Encoding::Raw => Err(raw_unsupported()),
+    }
+}
+
+/// Reads JSON; only a body that fails is read again with the path of each field in mind.
+pub(super) fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    if let Ok(Object(message)) = serde_json::from_slice(body) {
+        return Ok(message);
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let place = match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
+        Ok(_) => reader
+            .end()
+            .err()
+            .map_or_else(String::new, |error| error.to_string()),
+        Err(error) if error.path().iter().next().is_none() => error.into_inner().to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::body_malformed(format!("malformed JSON: {place}")))
+}
+
+fn encode<T: Message + serde::Serialize>(encoding: Encoding, message: &T) -> Bytes {
+    match encoding {
+        Encoding::Json => serde_json::to_vec(message)
+            .expect("messages serialise")
+            .into(),
+        Encoding::Proto => {
+            let mut out = BytesMut::with_capacity(message.encoded_len());
+            message.encode_raw(&mut out);
+            out.freeze()
+        }
+        Encoding::Raw => panic!("a raw call to a lease procedure succeeded"),
+    }
+}
+
+/// How many entries field 1, the items of every batch, has; counting ends at the first byte that
+/// makes no sense, which decoding then reports.
+fn items_in_proto(body: &Bytes) -> usize {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+
+    let mut rest = body.clone();
+    let mut items = 0;
+    while !rest.is_empty() {
+        let Ok((tag, wire_type)) = decode_key(&mut rest) else {
+            break;
+        };
+        items += usize::from(tag == 1);
+        if skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_err() {
+            break;
+        }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::codes;
+
+    fn malformed(procedure: Procedure, json: &str) -> String {
+        let body = Bytes::copy_from_slice(json.as_bytes());
+        let error = decode_call(procedure, Encoding::Json, &body).unwrap_err();
+        assert!(error.is(codes::BODY_MALFORMED), "{error}");
+        error.message
+    }
+
+    #[test]
+    fn malformed_json_is_refused_with_its_place() {
+        let refusals = [
+            (
+                Procedure::Enqueue,
+                "",
+                "malformed JSON: EOF while parsing a value at line 1 column 0",
+            ),
+            (
+                Procedure::Enqueue,
+                "[]",
+                "malformed JSON: invalid type: sequence, expected an object at line 1 column 0",
+            ),
+            (
+                Procedure::Enqueue,
+                r#"{"payload": {"resourceId": 7}}"#,
+                "malformed JSON: payload.resourceId: invalid type: integer `7`, expected a string \
+                 at line 1 column 28",
+            ),
+            (
+                Procedure::Enqueue,
+                r#"{"payload": ["table", "users/7"]}"#,
+                "malformed JSON: payload: invalid type: sequence, expected an object \
+                 at line 1 column 12",
+            ),
+            (
+                Procedure::Enqueue,
+                r#"{"payload": {"body": "aGk"}}"#,
+                "malformed JSON: payload.body: not padded base64: Invalid padding \
+                 at line 1 column 26",
+            ),
+            (
+                Procedure::Enqueue,
+                r#"{"delayMs": 9007199254740992}"#,
+                "malformed JSON: delayMs: integer `9007199254740992` is above 9007199254740991, \
+                 the largest that JSON carries exactly at line 1 column 29",
+            ),
+            (
+                Procedure::EnqueueBatch,
+                r#"{"items": [{}, {"priority": "high"}]}"#,
+                "malformed JSON: items[1].priority: invalid type: string \"high\", expected u32 \
+                 at line 1 column 34",
+            ),
+            (
+                Procedure::Stats,
+                "{} {}",
+                "malformed JSON: trailing characters at line 1 column 4",
+            ),
+        ];
+        for (procedure, json, message) in refusals {
+            assert_eq!(malformed(procedure, json), message);
+        }
+    }
+
+    #[test]
+    fn malformed_protobuf_is_refused_with_its_place() {
+        // Field 1, the payload, whose own field 1 has the wire type of an integer.
+        let body = Bytes::from_static(&[0x0a, 0x02, 0x08, 0x01]);
+        let error = decode_call(Procedure::Enqueue, Encoding::Proto, &body).unwrap_err();
+        assert!(error.is(codes::BODY_MALFORMED));
+        assert_eq!(
+            error.message,
+            "malformed protobuf: failed to decode Protobuf message: \
+             Payload.resource_type: EnqueueRequest.payload: \
+             invalid wire type: Varint (expected LengthDelimited)"
+        );
+    }
+
+    #[test]
+    fn unknown_fields_and_nulls_are_taken() {
+        let json = br#"{"payload": {"resourceType": "t", "body": null, "attributes": null,
+            "requestId": null, "colour": {"deep": [1]}}, "delayMs": null, "later": true}"#;
+        let body = Bytes::from_static(json);
+        let call = decode_call(Procedure::Enqueue, Encoding::Json, &body).unwrap();
+        let Call::Enqueue(request) = call else {
+            panic!("an enqueue decodes as one");
+        };
+        assert_eq!(request.delay_ms, None);
+        assert_eq!(request.payload.unwrap().resource_type, "t");
+    }
+
+    #[test]
+    fn raw_bodies_are_refused() {
+        let error = decode_call(Procedure::Stats, Encoding::Raw, &Bytes::new()).unwrap_err();
+        assert!(error.is(codes::ENCODING_UNSUPPORTED));
+        let call = Call::Stats(StatsRequest::default());
+        assert!(
+            encode_call(Encoding::Raw, &call)
+                .unwrap_err()
+                .is(codes::ENCODING_UNSUPPORTED)
+        );
+    }
+
+    #[test]
+    fn a_batch_of_too_many_items_is_refused_before_it_fills_the_memory() {
+        let hostile = [0x0a, 0x00].repeat(4_000_000);
+        let body = Bytes::from(hostile);
+        let error = decode_call(Procedure::EnqueueBatch, Encoding::Proto, &body).unwrap_err();
+        assert!(error.is(codes::PAYLOAD_TOO_LARGE));
+
+        let json = format!("{{\"items\":[{}{{}}]}}", "{},".repeat(100_000));
+        let body = Bytes::from(json);
+        let call = decode_call(Procedure::Settle, Encoding::Json, &body).unwrap();
+        let error = crate::rpc::validate_call(&call).unwrap_err();
+        assert!(error.is(codes::PAYLOAD_TOO_LARGE));
+    }
+}

@@ -1,0 +1,33 @@
+//! The RPC face of the wire: heads, calls, replies and errors, as HTTP headers and bodies say
+//! them. No IO: drivers bring bytes and headers and take them away.
+//!
+//! A server reads a [`RequestHead`], splits its procedure with [`Procedure::parse`], turns the
+//! body into a [`Call`] with [`decode_call`], checks it with [`validate_call`], and answers with
+//! [`reply_response`] or [`error_response`]. A client does the reverse with [`request`] and
+//! [`parse_response`].
+
+mod call;
+mod client;
+mod code;
+mod error;
+mod head;
+mod procedure;
+mod reply;
+mod validate;
+
+pub use call::{Call, Reply, decode_call, decode_reply, encode_call, encode_reply};
+pub use client::{parse_response, request};
+pub use code::Code;
+pub use error::{Error, ErrorCode, codes};
+pub use head::{Encoding, RequestHead, TTL_DEFAULT, TTL_MAX, headers};
+pub use procedure::{DEFAULT_NAMESPACE, Procedure};
+pub use reply::{encode_error, error_response, reply_response};
+pub use validate::{
+    ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BODY_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_MAX,
+    REASON_BYTES_MAX, REQUEST_BYTES_MAX, SettleAction, validate_call, validate_complete,
+    validate_enqueue, validate_enqueue_batch, validate_fail, validate_heartbeat, validate_lease,
+    validate_lease_batch, validate_payload, validate_settle, validate_settle_item, validate_token,
+};
+
+/// The path that RPC over HTTP is posted to.
+pub const PATH: &str = "/yarpc/v1";

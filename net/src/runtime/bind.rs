@@ -1,0 +1,84 @@
+//! Binding a TCP port for several cores that no other process shares unnoticed.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections the kernel holds for a listener until they are accepted.
+///
+/// The kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Binds and listens on `addr` if nobody else does. Port 0 picks a free one.
+///
+/// # Errors
+///
+/// Names the address; [`io::ErrorKind::AddrInUse`] if a listener has it, one
+/// with `SO_REUSEPORT` included.
+pub fn bind_exclusive(addr: SocketAddr) -> io::Result<TcpListener> {
+    listen(addr, false).map_err(|error| refused(addr, &error))
+}
+
+/// Binds and listens on `addr` together with others that do so by this function.
+///
+/// # Errors
+///
+/// Names the address; [`io::ErrorKind::AddrInUse`] if a listener has it without
+/// `SO_REUSEPORT`, or as another user.
+pub fn bind_reuse_port(addr: SocketAddr) -> io::Result<TcpListener> {
+    listen(addr, true).map_err(|error| refused(addr, &error))
+}
+
+/// Binds `addr` for `n` cores: `n` listeners of one port, among which the
+/// kernel spreads connections. Port 0 picks a free one. Also returns the
+/// address with its real port.
+///
+/// The first listener is bound exclusively, so it fails if any other process
+/// has the port, a second one of this program included; then it is opened to
+/// sharing without ever letting go of the port. (A process of the same user
+/// that asks for `SO_REUSEPORT` at once, without asking for the port exclusively
+/// first, can still join: the kernel has no way to close a shared port again.)
+///
+/// # Errors
+///
+/// Names the address; [`io::ErrorKind::AddrInUse`] if the port is taken.
+///
+/// # Panics
+///
+/// If `n` is 0.
+pub fn bind_cores(addr: SocketAddr, n: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    assert!(n > 0, "a port is bound for at least one core");
+    let first = bind_exclusive(addr)?;
+    let bound = first.local_addr()?;
+    let mut listeners = vec![first];
+    if n > 1 {
+        let first = Socket::from(listeners.pop().expect("just bound"));
+        first.set_reuse_port(true)?;
+        listeners.push(first.into());
+        for _ in 1..n {
+            listeners.push(bind_reuse_port(bound)?);
+        }
+    }
+    Ok((bound, listeners))
+}
+
+fn listen(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the connections of the last run to be forgotten.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.bind(&addr.into())?;
+    // Two sockets with SO_REUSEADDR may both bind; only one may listen.
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn refused(addr: SocketAddr, error: &io::Error) -> io::Error {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process uses it already".to_owned(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {addr}: {why}"))
+}

@@ -1,0 +1,79 @@
+//! A first-in first-out queue that grows by chunks, so that no append ever
+//! copies what is already there.
+
+use std::collections::VecDeque;
+
+const CHUNK_ENTRIES: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct ChunkQueue<T> {
+    chunks: VecDeque<Vec<T>>,
+    /// Entries of the front chunk that are already taken.
+    taken: usize,
+}
+
+impl<T: Copy> ChunkQueue<T> {
+    pub(crate) fn new() -> ChunkQueue<T> {
+        ChunkQueue {
+            chunks: VecDeque::new(),
+            taken: 0,
+        }
+    }
+
+    pub(crate) fn push(&mut self, entry: T) {
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(entry),
+            _ => {
+                let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
+                chunk.push(entry);
+                self.chunks.push_back(chunk);
+            }
+        }
+    }
+
+    pub(crate) fn front(&self) -> Option<T> {
+        self.chunks.front()?.get(self.taken).copied()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let entry = self.front()?;
+        self.taken += 1;
+        if self.taken == self.chunks[0].len() {
+            self.taken = 0;
+            if self.chunks.len() == 1 {
+                // The only chunk is kept for the next entries.
+                self.chunks[0].clear();
+            } else {
+                self.chunks.pop_front();
+            }
+        }
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_out_in_the_order_they_went_in() {
+        let mut queue = ChunkQueue::new();
+        let (mut pushed, mut popped) = (0, 0);
+        for round in 1..80 {
+            for _ in 0..round {
+                queue.push(pushed);
+                pushed += 1;
+            }
+            for _ in 0..round - 1 {
+                assert_eq!(queue.pop(), Some(popped));
+                popped += 1;
+            }
+        }
+        while let Some(entry) = queue.pop() {
+            assert_eq!(entry, popped);
+            popped += 1;
+        }
+        assert_eq!(popped, pushed);
+        assert_eq!(queue.front(), None);
+    }
+}

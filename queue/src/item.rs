@@ -1,0 +1,132 @@
+//! What the shard keeps of an item in memory.
+
+use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
+use crate::outcome::FenceReason;
+use crate::owners::OwnerId;
+use crate::slab::{NO_SLOT, Slot};
+
+/// An item. Its payload stays in the log, at `body`.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// The LSN of its enqueue.
+    pub(crate) lsn: Lsn,
+    pub(crate) enqueued_at: Nanos,
+    /// Since when it waits, or when its delay ends; kept while it is leased,
+    /// so that a released grant goes back to where it was.
+    pub(crate) since: Nanos,
+    /// The body of its `Enqueued` record.
+    pub(crate) body: Place,
+    pub(crate) body_len: u32,
+    /// Length of its last `Failed` record's body; 0 when it never failed.
+    pub(crate) error_len: u32,
+    pub(crate) error: Place,
+    /// From the enqueue; zero for none.
+    pub(crate) ttl: Millis,
+    /// Its neighbours in the timing wheel's bucket.
+    pub(crate) timer: Links,
+    /// Where it is in the timing wheel, or `NO_BUCKET`.
+    pub(crate) bucket: u16,
+    pub(crate) max_attempts: u16,
+    /// Attempts that count, with the one that is leased.
+    pub(crate) attempt: u16,
+    /// Grants, released ones too, since the counter last began.
+    pub(crate) grant: u16,
+    pub(crate) priority: u8,
+    /// How its last lease ended.
+    pub(crate) last_end: Option<FenceReason>,
+    pub(crate) state: State,
+}
+
+/// What state an item is in, with what only that state needs.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    /// The slot holds no item; the next such slot.
+    Vacant(Slot),
+    Waiting(Links),
+    Delayed,
+    /// The owner is beside the lease so that both fit 32 bytes with the tag.
+    Leased {
+        owner: OwnerId,
+        lease: Lease,
+    },
+    Dead(Links),
+}
+
+/// An active lease.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) expires_at: Nanos,
+    /// How long before `expires_at` the lease's last record is.
+    pub(crate) recorded_before: Millis,
+    /// The epoch of the grant.
+    pub(crate) epoch: Epoch,
+    /// What a heartbeat extends by unless it says otherwise.
+    pub(crate) duration: Millis,
+    /// The longest duration on record: what the lease gets after a restart.
+    pub(crate) recorded: Millis,
+}
+
+/// Neighbours in a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
+    pub(crate) prev: Slot,
+    pub(crate) next: Slot,
+}
+
+impl Links {
+    pub(crate) const NONE: Links = Links {
+        prev: NO_SLOT,
+        next: NO_SLOT,
+    };
+}
+
+/// The bucket of an item without a timer.
+pub(crate) const NO_BUCKET: u16 = u16::MAX;
+
+/// Bytes of heap that an item may cost, bodies aside.
+const ITEM_BYTES_MAX: usize = 128;
+
+/// An index entry is 8 bytes and a byte of tag, in tables that are between
+/// 7/16 and 7/8 full.
+const INDEX_BYTES_MAX: usize = (8 + 1) * 16 / 7 + 1;
+
+const _: () = assert!(size_of::<Item>() + INDEX_BYTES_MAX <= ITEM_BYTES_MAX);
+
+impl Item {
+    /// When something happens to the item by time alone.
+    pub(crate) fn deadline(&self) -> Option<Nanos> {
+        match &self.state {
+            State::Leased { lease, .. } => Some(lease.expires_at),
+            State::Delayed => Some(self.ttl_end().map_or(self.since, |end| end.min(self.since))),
+            State::Waiting(_) => self.ttl_end(),
+            State::Dead(_) | State::Vacant(_) => None,
+        }
+    }
+
+    /// When it outlives its time.
+    pub(crate) fn ttl_end(&self) -> Option<Nanos> {
+        (self.ttl.0 > 0).then(|| self.enqueued_at.saturating_add_millis(self.ttl))
+    }
+
+    pub(crate) fn last_error(&self) -> Option<(Place, u32)> {
+        (self.error_len > 0).then_some((self.error, self.error_len))
+    }
+
+    /// # Panics
+    /// When the item is in no list.
+    pub(crate) fn links_mut(&mut self) -> &mut Links {
+        match &mut self.state {
+            State::Waiting(links) | State::Dead(links) => links,
+            state => panic!("an item in no list was linked: {state:?}"),
+        }
+    }
+
+    /// # Panics
+    /// When the item is in no list.
+    pub(crate) fn links(&self) -> Links {
+        match &self.state {
+            State::Waiting(links) | State::Dead(links) => *links,
+            state => panic!("an item in no list was linked: {state:?}"),
+        }
+    }
+}

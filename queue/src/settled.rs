@@ -1,0 +1,295 @@
+//! How the leases of items that are gone ended, so that a retry after a lost
+//! reply can be told. Kept for at least the dedupe window.
+//!
+//! Most items go with their first grant, in the epoch that they came in. Two
+//! bits each, in pages of LSNs, remember those; a table remembers the others.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::chunks::ChunkQueue;
+use crate::ids::{Epoch, Lsn, Nanos};
+use crate::index::{SplitTable, mix};
+use crate::outcome::FenceReason;
+use crate::record::LeaseRef;
+
+const PAGE_LSNS: u64 = 1 << 16;
+const PAGE_WORDS: usize = (PAGE_LSNS * 2 / 64) as usize;
+
+/// Most pages: 64 MiB. Items that would need more are remembered in the table.
+const PAGES_MAX: usize = 4096;
+
+/// Most entries of the table, about 250 MB. Beyond, the oldest go early, and
+/// their leases are fenced without a reason.
+const ENTRIES_MAX: usize = 4_000_000;
+
+/// Most epochs whose beginnings are remembered. Items from before them are
+/// remembered in the table.
+const EPOCHS_MAX: usize = 1024;
+
+/// Entries and pages that one settle may make room by.
+const SWEEP_MAX: usize = 4;
+
+#[derive(Debug)]
+struct Page {
+    bits: Box<[u64]>,
+    last_at: Nanos,
+}
+
+/// How an item's last lease ended.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    item: Lsn,
+    attempt: u16,
+    grant: u16,
+    reason: FenceReason,
+    /// `None` when the epoch of the grant is not known: any will do.
+    epoch: Option<Epoch>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pages: HashMap<u64, Page, std::hash::BuildHasherDefault<PageHasher>>,
+    /// Pages to look at again, by time.
+    pages_queue: VecDeque<(Nanos, u64)>,
+    entries: SplitTable<Entry>,
+    /// By time.
+    queue: ChunkQueue<(Nanos, Lsn)>,
+    /// The first LSN of each epoch, ascending.
+    epochs: VecDeque<(Lsn, Epoch)>,
+    window: Duration,
+}
+
+/// Page numbers are counted, not chosen by anyone.
+#[derive(Clone, Copy, Debug, Default)]
+struct PageHasher(u64);
+
+impl std::hash::Hasher for PageHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = mix(self.0 ^ number);
+    }
+}
+
+impl Settled {
+    pub(crate) fn new(window: Duration) -> Settled {
+        Settled {
+            pages: HashMap::default(),
+            pages_queue: VecDeque::new(),
+            entries: SplitTable::new(),
+            queue: ChunkQueue::new(),
+            epochs: VecDeque::new(),
+            window,
+        }
+    }
+
+    pub(crate) fn epoch_started(&mut self, lsn: Lsn, epoch: Epoch) {
+        if self.epochs.len() == EPOCHS_MAX {
+            self.epochs.pop_front();
+        }
+        self.epochs.push_back((lsn, epoch));
+    }
+
+    /// Remembers how the last lease of an item that is gone ended. The lease's
+    /// epoch is `None` when it is not known.
+    pub(crate) fn insert(
+        &mut self,
+        item: Lsn,
+        (attempt, grant): (u16, u16),
+        epoch: Option<Epoch>,
+        reason: FenceReason,
+        at: Nanos,
+    ) {
+        self.sweep(at);
+        let is_common = (attempt, grant) == (1, 1)
+            && epoch.is_some()
+            && epoch == self.epoch_of(item)
+            && reason != FenceReason::Superseded;
+        if is_common && self.mark(item, reason, at) {
+            return;
+        }
+        let entry = Entry {
+            item,
+            attempt,
+            grant,
+            reason,
+            epoch,
+        };
+        if self.entries.len() >= ENTRIES_MAX {
+            self.forget_oldest();
+        }
+        self.queue.push((at, item));
+        self.entries
+            .insert(mix(item.0), entry, |entry| mix(entry.item.0));
+    }
+
+    /// How this lease of an item that is gone ended, if that is remembered.
+    pub(crate) fn reason(&self, lease: &LeaseRef) -> Option<FenceReason> {
+        let eq = |entry: &Entry| entry.item == lease.item;
+        if let Some(entry) = self.entries.find(mix(lease.item.0), eq) {
+            let is_last = (entry.attempt, entry.grant) == (lease.attempt, lease.grant)
+                && entry.epoch.is_none_or(|epoch| epoch == lease.epoch);
+            return Some(match is_last {
+                true => entry.reason,
+                false => FenceReason::Superseded,
+            });
+        }
+        let reason = self.marked(lease.item)?;
+        let is_last = (lease.attempt, lease.grant) == (1, 1)
+            && self.epoch_of(lease.item) == Some(lease.epoch);
+        is_last.then_some(reason)
+    }
+
+    /// Sets the item's bits; false when there may be no further page.
+    fn mark(&mut self, item: Lsn, reason: FenceReason, at: Nanos) -> bool {
+        let (page, word, shift) = position(item);
+        if !self.pages.contains_key(&page) {
+            if self.pages.len() == PAGES_MAX {
+                return false;
+            }
+            self.pages_queue.push_back((at, page));
+        }
+        let page = self.pages.entry(page).or_insert_with(|| Page {
+            bits: vec![0; PAGE_WORDS].into_boxed_slice(),
+            last_at: at,
+        });
+        page.bits[word] |= (reason as u64) << shift;
+        page.last_at = at;
+        true
+    }
+
+    fn marked(&self, item: Lsn) -> Option<FenceReason> {
+        let (page, word, shift) = position(item);
+        match (self.pages.get(&page)?.bits[word] >> shift) & 3 {
+            1 => Some(FenceReason::Completed),
+            2 => Some(FenceReason::Failed),
+            3 => Some(FenceReason::Expired),
+            _ => None,
+        }
+    }
+
+    fn epoch_of(&self, item: Lsn) -> Option<Epoch> {
+        let after = self.epochs.partition_point(|(first, _)| *first <= item);
+        Some(self.epochs[after.checked_sub(1)?].1)
+    }
+
+    fn sweep(&mut self, now: Nanos) {
+        for _ in 0..SWEEP_MAX {
+            match self.queue.front() {
+                Some((at, _)) if self.is_over(at, now) => self.forget_oldest(),
+                _ => break,
+            }
+        }
+        for _ in 0..SWEEP_MAX {
+            match self.pages_queue.front().copied() {
+                Some((at, page)) if self.is_over(at, now) => {
+                    self.pages_queue.pop_front();
+                    let last_at = self.pages[&page].last_at;
+                    if self.is_over(last_at, now) {
+                        self.pages.remove(&page);
+                    } else {
+                        self.pages_queue.push_back((last_at, page));
+                    }
+                }
+                _ => break,
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, item)) = self.queue.pop() {
+            let entry = self.entries.remove(mix(item.0), |entry| entry.item == item);
+            assert!(entry.is_some(), "item {item} is queued and not remembered");
+        }
+    }
+
+    fn is_over(&self, at: Nanos, now: Nanos) -> bool {
+        at.saturating_add(self.window) <= now
+    }
+}
+
+fn position(item: Lsn) -> (u64, usize, u64) {
+    let bit = (item.0 % PAGE_LSNS) * 2;
+    (item.0 / PAGE_LSNS, (bit / 64) as usize, bit % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(item: u64, attempt: u16, grant: u16, epoch: u32) -> LeaseRef {
+        LeaseRef {
+            item: Lsn(item),
+            attempt,
+            grant,
+            epoch: Epoch(epoch),
+        }
+    }
+
+    fn settled() -> Settled {
+        let mut settled = Settled::new(Duration::from_nanos(10));
+        settled.epoch_started(Lsn(1), Epoch(1));
+        settled
+    }
+
+    fn complete(settled: &mut Settled, lease: LeaseRef, at: u64) {
+        settled.insert(
+            lease.item,
+            (lease.attempt, lease.grant),
+            Some(lease.epoch),
+            FenceReason::Completed,
+            Nanos(at),
+        );
+    }
+
+    #[test]
+    fn the_common_case_takes_no_entry() {
+        let mut settled = settled();
+        complete(&mut settled, lease(5, 1, 1, 1), 0);
+        assert_eq!(settled.entries.len(), 0);
+        let reason = settled.reason(&lease(5, 1, 1, 1));
+        assert_eq!(reason, Some(FenceReason::Completed));
+        assert_eq!(settled.reason(&lease(6, 1, 1, 1)), None);
+    }
+
+    #[test]
+    fn an_earlier_lease_is_superseded() {
+        let mut settled = settled();
+        complete(&mut settled, lease(5, 2, 3, 1), 0);
+        let reason = |lease| settled.reason(&lease);
+        assert_eq!(reason(lease(5, 2, 3, 1)), Some(FenceReason::Completed));
+        assert_eq!(reason(lease(5, 1, 1, 1)), Some(FenceReason::Superseded));
+    }
+
+    #[test]
+    fn a_lost_grant_of_an_earlier_epoch_did_not_complete_the_item() {
+        let mut settled = settled();
+        settled.epoch_started(Lsn(100), Epoch(2));
+        complete(&mut settled, lease(5, 1, 1, 2), 0);
+        let reason = |lease| settled.reason(&lease);
+        assert_eq!(reason(lease(5, 1, 1, 1)), Some(FenceReason::Superseded));
+        assert_eq!(reason(lease(5, 1, 1, 2)), Some(FenceReason::Completed));
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten_in_time() {
+        let mut settled = settled();
+        complete(&mut settled, lease(5, 1, 1, 1), 0);
+        complete(&mut settled, lease(6, 2, 2, 1), 0);
+        complete(&mut settled, lease(PAGE_LSNS, 1, 1, 1), 10);
+        assert_eq!(settled.reason(&lease(5, 1, 1, 1)), None);
+        assert_eq!(settled.reason(&lease(6, 2, 2, 1)), None);
+        assert_eq!(settled.pages.len(), 1);
+    }
+}

@@ -1,0 +1,280 @@
+//! A shard: one part of a namespace's queue, owned by one core at a time.
+//!
+//! `handle_*` methods take a request and the time, decide, append a record and
+//! apply it. The shard's time never goes back: a request that is earlier than
+//! one before is taken to be as late.
+
+mod apply;
+pub(crate) mod digest;
+mod enqueue;
+mod lease;
+mod settle;
+mod time;
+
+use crate::dedupe::Dedupe;
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, SHARD_ID_MAX, SequenceId, ShardSpec};
+use crate::index::Index;
+use crate::item::{Item, Lease, State};
+use crate::options::Options;
+use crate::outcome::{Decision, FenceReason, Head, TokenRefused};
+use crate::owners::Owners;
+use crate::ready::{List, Ready};
+use crate::record::{Event, LeaseRef, Log, Record};
+use crate::settled::Settled;
+use crate::slab::{Slab, Slot};
+use crate::stats::Stats;
+use crate::token::{LeaseId, Token};
+use crate::wheel::Wheel;
+
+pub use apply::ReplayError;
+
+/// A shard of a namespace's queue.
+#[derive(Debug)]
+pub struct Shard {
+    spec: ShardSpec,
+    options: Options,
+    last_lsn: Lsn,
+    epoch: Epoch,
+    /// The latest time that the shard was told.
+    clock: Nanos,
+    slab: Slab,
+    index: Index,
+    ready: Ready,
+    dead: List,
+    wheel: Wheel,
+    dedupe: Dedupe,
+    settled: Settled,
+    owners: Owners,
+    stats: Stats,
+}
+
+impl Shard {
+    /// An empty shard, in epoch 0: it answers nothing before it is opened by
+    /// [`handle_open`](Shard::handle_open).
+    ///
+    /// # Panics
+    /// When `spec` contradicts itself or `options` are not valid.
+    pub fn new(spec: ShardSpec, options: Options) -> Shard {
+        assert!(spec.shard.0 <= SHARD_ID_MAX, "the shard is out of range");
+        assert!(spec.index < spec.count, "the shard's index is out of range");
+        if let Err(error) = options.validate() {
+            panic!("a shard was given options that are not valid: {error}");
+        }
+        Shard {
+            spec,
+            last_lsn: Lsn(0),
+            epoch: Epoch(0),
+            clock: Nanos(0),
+            slab: Slab::new(),
+            index: Index::new(),
+            ready: Ready::new(),
+            dead: List::EMPTY,
+            wheel: Wheel::new(),
+            dedupe: Dedupe::new(options.dedupe_window),
+            settled: Settled::new(options.dedupe_window),
+            owners: Owners::new(spec.secret),
+            stats: Stats::default(),
+            options,
+        }
+    }
+
+    /// Opens the shard: begins a new epoch, in which every active lease gets
+    /// its full recorded duration. LSNs skip ahead by `skip`, past those that
+    /// a crash may have undone where nothing is durable.
+    ///
+    /// # Panics
+    /// When the epochs are used up.
+    pub fn handle_open(&mut self, now: Nanos, skip: u64, log: &mut impl Log) -> Decision<Epoch> {
+        let previous = self.epoch;
+        assert!(previous.0 < EPOCH_MAX, "the shard's epochs are used up");
+        let epoch = Epoch(previous.0 + 1);
+        let record = Record {
+            lsn: Lsn(self.last_lsn.0 + 1 + skip),
+            epoch,
+            at: self.advance(now),
+            event: Event::EpochStarted { previous },
+        };
+        let place = log.append(&record);
+        self.apply(&record, place);
+        Decision {
+            outcome: epoch,
+            rests_on: Some(record.lsn),
+        }
+    }
+
+    /// The waiting item that [`handle_lease`](Shard::handle_lease) would lease.
+    pub fn head(&mut self, now: Nanos) -> Option<Head> {
+        self.best(now.max(self.clock)).map(|(_, head)| head)
+    }
+
+    /// When [`handle_time`](Shard::handle_time) next has something to do.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.wheel.next_deadline()
+    }
+
+    /// How many items are in which state.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The LSN of the last record.
+    pub fn last_lsn(&self) -> Lsn {
+        self.last_lsn
+    }
+
+    /// The epoch; 0 before the shard was first opened.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Which shard this is.
+    pub fn spec(&self) -> &ShardSpec {
+        &self.spec
+    }
+
+    /// What the shard goes by.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The shard's time: the latest that it was told.
+    pub fn last_time(&self) -> Nanos {
+        self.clock
+    }
+
+    /// Who holds leases, and how many, in no order.
+    pub fn owners(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.owners.iter()
+    }
+
+    /// Dead letters, in the order that they were given up on.
+    pub fn dead_letters(&self) -> impl Iterator<Item = SequenceId> + '_ {
+        let slots = self.dead.iter(&self.slab);
+        slots.map(|slot| self.spec.sequence_id(self.slab[slot].lsn))
+    }
+
+    fn best(&self, now: Nanos) -> Option<(Slot, Head)> {
+        self.ready
+            .head(&self.slab, now, self.options.priority_aging)
+    }
+
+    /// Takes the time of a request.
+    fn advance(&mut self, now: Nanos) -> Nanos {
+        self.clock = self.clock.max(now);
+        self.clock
+    }
+
+    /// Appends and applies the next record.
+    ///
+    /// # Panics
+    /// When the shard was not opened.
+    fn commit(&mut self, event: Event<'_>, log: &mut impl Log) -> Lsn {
+        assert!(self.epoch > Epoch(0), "the shard was not opened");
+        let record = Record {
+            lsn: Lsn(self.last_lsn.0 + 1),
+            epoch: self.epoch,
+            at: self.clock,
+            event,
+        };
+        let place = log.append(&record);
+        self.apply(&record, place);
+        record.lsn
+    }
+
+    /// A refusal: it rests on all that went before.
+    fn refuse<T>(&self, outcome: T) -> Decision<T> {
+        Decision {
+            outcome,
+            rests_on: (self.last_lsn > Lsn(0)).then_some(self.last_lsn),
+        }
+    }
+
+    fn refuse_token<T>(&self, refused: TokenRefused) -> Decision<Result<T, TokenRefused>> {
+        match refused {
+            TokenRefused::Fenced { .. } => self.refuse(Err(refused)),
+            // What the token itself says rests on nothing.
+            TokenRefused::Unknown | TokenRefused::NotMine => Decision {
+                outcome: Err(refused),
+                rests_on: None,
+            },
+        }
+    }
+
+    fn issue(&self, lease: &LeaseRef) -> Token {
+        let sequence_id = self.spec.sequence_id(lease.item);
+        let attempt = u32::from(lease.attempt);
+        Token {
+            sequence_id,
+            attempt,
+            lease_id: LeaseId::issue(
+                &self.spec.secret,
+                self.spec.shard,
+                lease.epoch,
+                sequence_id,
+                attempt,
+                lease.grant,
+            ),
+        }
+    }
+
+    /// The active lease that a token is for.
+    fn check(&self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
+        let id = token.lease_id;
+        let issued = LeaseId::issue(
+            &self.spec.secret,
+            id.shard(),
+            id.epoch(),
+            token.sequence_id,
+            token.attempt,
+            id.grant(),
+        );
+        let (true, Ok(attempt)) = (issued == id, u16::try_from(token.attempt)) else {
+            return Err(TokenRefused::Unknown);
+        };
+        let item = self.spec.lsn_of(token.sequence_id);
+        let (Some(item), true) = (item, id.shard() == self.spec.shard) else {
+            return Err(TokenRefused::NotMine);
+        };
+        if id.epoch() > self.epoch {
+            return Err(TokenRefused::NotMine);
+        }
+        let lease = LeaseRef {
+            item,
+            attempt,
+            grant: id.grant(),
+            epoch: id.epoch(),
+        };
+        let reason = match self.index.get(&self.slab, item) {
+            None => self.settled.reason(&lease),
+            Some(slot) => match self.slab[slot].ended(&lease) {
+                None => return Ok((slot, lease)),
+                reason => reason,
+            },
+        };
+        Err(TokenRefused::Fenced { reason })
+    }
+
+    /// The lease of an item that is leased.
+    ///
+    /// # Panics
+    /// When it is not.
+    fn leased(&self, slot: Slot) -> &Lease {
+        match &self.slab[slot].state {
+            State::Leased { lease, .. } => lease,
+            state => panic!("an item that is not leased was taken for leased: {state:?}"),
+        }
+    }
+}
+
+impl Item {
+    /// How a lease of this item ended; `None` when it is active.
+    fn ended(&self, lease: &LeaseRef) -> Option<FenceReason> {
+        let is_last = (self.attempt, self.grant) == (lease.attempt, lease.grant);
+        match &self.state {
+            State::Leased { lease: current, .. } if is_last && current.epoch == lease.epoch => None,
+            State::Leased { .. } => Some(FenceReason::Superseded),
+            _ if is_last => self.last_end.or(Some(FenceReason::Superseded)),
+            _ => Some(FenceReason::Superseded),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! All of a shard's logged state in a form that can be compared: what tests
+//! hold replay against.
+
+use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
+use crate::item::State;
+use crate::outcome::FenceReason;
+use crate::slab::Slot;
+
+use super::Shard;
+
+/// A shard's logged state at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The last record.
+    pub last_lsn: Lsn,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Items in the order of their LSNs.
+    pub items: Vec<ItemDigest>,
+    /// Dead letters, in their order.
+    pub dead: Vec<Lsn>,
+    /// Remembered request ids.
+    pub dedupe: Vec<(Lsn, [u64; 2])>,
+    /// Owners and their leases.
+    pub owners: Vec<(String, u64)>,
+}
+
+/// An item's logged state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemDigest {
+    /// Its enqueue.
+    pub lsn: Lsn,
+    /// Waiting, delayed, leased or dead.
+    pub state: &'static str,
+    /// When it came in, and when it is ready.
+    pub times: (Nanos, Nanos),
+    /// Its record's body.
+    pub body: (Place, u32),
+    /// Its last failure's record's body.
+    pub error: Option<(Place, u32)>,
+    /// Its time to live.
+    pub ttl: Millis,
+    /// Attempt, most attempts, grants.
+    pub counts: (u16, u16, u16),
+    /// Its priority.
+    pub priority: u8,
+    /// How its last lease ended.
+    pub last_end: Option<FenceReason>,
+    /// Owner, epoch, duration and longest recorded duration of its lease.
+    pub lease: Option<(String, Epoch, Millis, Millis)>,
+}
+
+impl Shard {
+    /// The shard's logged state, as it is at `at`, which is not before its
+    /// own time.
+    #[doc(hidden)]
+    pub fn digest(&self, at: Nanos) -> Digest {
+        let slots = 0..self.slab.slots();
+        let held = slots.filter(|slot| !matches!(self.slab[*slot].state, State::Vacant(_)));
+        let mut items: Vec<ItemDigest> = held.map(|slot| self.item_digest(slot, at)).collect();
+        items.sort_unstable_by_key(|item| item.lsn);
+        let owners = self.owners.iter();
+        let mut owners: Vec<_> = owners.map(|(name, n)| (name.to_owned(), n)).collect();
+        owners.sort_unstable();
+        let dead = self.dead.iter(&self.slab);
+        Digest {
+            last_lsn: self.last_lsn,
+            epoch: self.epoch,
+            items,
+            dead: dead.map(|slot| self.slab[slot].lsn).collect(),
+            dedupe: self.dedupe.snapshot(at),
+            owners,
+        }
+    }
+
+    fn item_digest(&self, slot: Slot, at: Nanos) -> ItemDigest {
+        let item = &self.slab[slot];
+        let (state, lease) = match &item.state {
+            State::Waiting(_) => ("waiting", None),
+            State::Delayed if item.since <= at => ("waiting", None),
+            State::Delayed => ("delayed", None),
+            State::Leased { owner, lease } => {
+                let owner = self.owners.name(*owner).to_owned();
+                let lease = (owner, lease.epoch, lease.duration, lease.recorded);
+                ("leased", Some(lease))
+            }
+            State::Dead(_) => ("dead", None),
+            State::Vacant(_) => ("vacant", None),
+        };
+        ItemDigest {
+            lsn: item.lsn,
+            state,
+            times: (item.enqueued_at, item.since),
+            body: (item.body, item.body_len),
+            error: item.last_error(),
+            ttl: item.ttl,
+            counts: (item.attempt, item.max_attempts, item.grant),
+            priority: item.priority,
+            last_end: item.last_end,
+            lease,
+        }
+    }
+}

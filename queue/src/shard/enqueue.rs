@@ -1,0 +1,86 @@
+//! Taking items in.
+
+use std::time::Duration;
+
+use crate::ids::{Millis, Nanos};
+use crate::outcome::{Decision, EnqueueRefused, Enqueued};
+use crate::payload::NewItem;
+use crate::record::{EnqueuedBody, Event, Log};
+use crate::slab::ITEMS_MAX;
+
+use super::Shard;
+
+/// Request ids that one enqueue may make room by when there are too many.
+const DEDUPE_SWEEP_MAX: usize = 16;
+
+impl Shard {
+    /// Takes an item in, or finds that it was taken in before.
+    ///
+    /// A duplicate rests on the first item's enqueue, a refusal on all that
+    /// went before.
+    ///
+    /// # Panics
+    /// When a text is longer than [`crate::TEXT_BYTES_MAX`], `max_attempts` is
+    /// 0, or the shard was not opened.
+    pub fn handle_enqueue(
+        &mut self,
+        now: Nanos,
+        item: &NewItem<'_>,
+        log: &mut impl Log,
+    ) -> Decision<Result<Enqueued, EnqueueRefused>> {
+        let at = self.advance(now);
+        let payload = &item.payload;
+        if let Some(id) = payload.request_id {
+            let secret = &self.spec.secret;
+            let key = secret.request_key(payload.resource_type, payload.resource_id, id);
+            if let Some(lsn) = self.dedupe.get(key, at) {
+                return Decision {
+                    outcome: Ok(Enqueued {
+                        sequence_id: self.spec.sequence_id(lsn),
+                        lsn,
+                        duplicate: true,
+                    }),
+                    rests_on: Some(lsn),
+                };
+            }
+            if self.dedupe.len() >= self.options.dedupe_entries_max {
+                self.dedupe.sweep(at, DEDUPE_SWEEP_MAX);
+            }
+            if self.dedupe.len() >= self.options.dedupe_entries_max {
+                return self.refuse(Err(EnqueueRefused::DedupeFull));
+            }
+        }
+        if self.stats.live() >= self.options.capacity || self.slab.len() >= ITEMS_MAX {
+            return self.refuse(Err(EnqueueRefused::CapacityReached));
+        }
+        let max_attempts = item.max_attempts.unwrap_or(self.options.max_attempts);
+        assert!(max_attempts > 0, "an item needs at least one attempt");
+        let body = EnqueuedBody {
+            ready_at: after(at, item.delay),
+            // A millisecond at least: zero is the mark of none.
+            ttl: item.ttl.map(|ttl| Millis::from(ttl).max(Millis(1))),
+            max_attempts,
+            priority: item.priority,
+            enqueued_by: item.enqueued_by,
+            payload: *payload,
+        };
+        let lsn = self.commit(Event::Enqueued(body), log);
+        Decision {
+            outcome: Ok(Enqueued {
+                sequence_id: self.spec.sequence_id(lsn),
+                lsn,
+                duplicate: false,
+            }),
+            rests_on: Some(lsn),
+        }
+    }
+}
+
+/// When a delay ends: at a whole millisecond, as timers do, so that an item
+/// which becomes ready is never older than one that was ready before it.
+pub(super) fn after(at: Nanos, delay: Duration) -> Nanos {
+    match delay.is_zero() {
+        true => at,
+        false => Nanos::from_millis(at.saturating_add(delay).millis_ceil()),
+    }
+}

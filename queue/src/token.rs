@@ -1,0 +1,212 @@
+//! Ownership tokens, which name their shard and cannot be guessed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::ids::{EPOCH_MAX, Epoch, SHARD_ID_MAX, Secret, SequenceId, ShardId};
+
+/// Length of a lease id as text.
+const TEXT_LEN: usize = 36;
+
+/// Where the hyphens are in it.
+const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+
+/// What the owner of a lease must show to renew or settle it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The item.
+    pub sequence_id: SequenceId,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// The lease.
+    pub lease_id: LeaseId,
+}
+
+/// A UUIDv8 (RFC 9562): shard (20 bits), epoch (24), the item's grant counter
+/// (16), and 62 bits of a keyed check over these, the item and the attempt.
+/// Version and variant take the six bits that are left.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseId([u8; 16]);
+
+impl LeaseId {
+    /// The lease id of a grant.
+    ///
+    /// # Panics
+    /// When `shard` or `epoch` is out of range.
+    pub(crate) fn issue(
+        secret: &Secret,
+        shard: ShardId,
+        epoch: Epoch,
+        sequence_id: SequenceId,
+        attempt: u32,
+        grant: u16,
+    ) -> LeaseId {
+        assert!(shard.0 <= SHARD_ID_MAX, "shard {shard} is out of range");
+        assert!(epoch.0 <= EPOCH_MAX, "epoch {epoch} is out of range");
+        let fields = (u128::from(shard.0) << 40) | (u128::from(epoch.0) << 16) | u128::from(grant);
+        let check = secret.lease_check(shard, epoch, sequence_id, attempt, grant) >> 2;
+        let version = 0b1000 << 76;
+        let variant = 0b10 << 62;
+        let bits = ((fields >> 12) << 80)
+            | version
+            | ((fields & 0xfff) << 64)
+            | variant
+            | u128::from(check);
+        LeaseId(bits.to_be_bytes())
+    }
+
+    /// A lease id from its bytes; any 16 bytes will do, the shard checks them.
+    pub fn from_bytes(bytes: [u8; 16]) -> LeaseId {
+        LeaseId(bytes)
+    }
+
+    /// The UUID's bytes, in network order.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// The shard that it says issued it.
+    pub fn shard(&self) -> ShardId {
+        ShardId((self.fields() >> 40) as u32)
+    }
+
+    /// The epoch that it says it was issued in.
+    pub fn epoch(&self) -> Epoch {
+        Epoch((self.fields() >> 16) as u32 & EPOCH_MAX)
+    }
+
+    pub(crate) fn grant(&self) -> u16 {
+        self.fields() as u16
+    }
+
+    /// Shard, epoch and grant counter: 60 bits.
+    fn fields(&self) -> u64 {
+        let high = (u128::from_be_bytes(self.0) >> 64) as u64;
+        ((high >> 16) << 12) | (high & 0xfff)
+    }
+
+    /// The lower-case hyphenated text of the UUID, without allocation.
+    pub fn to_text(&self) -> [u8; TEXT_LEN] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; TEXT_LEN];
+        let mut at = 0;
+        for byte in self.0 {
+            if HYPHENS.contains(&at) {
+                at += 1;
+            }
+            text[at] = DIGITS[usize::from(byte >> 4)];
+            text[at + 1] = DIGITS[usize::from(byte & 15)];
+            at += 2;
+        }
+        text
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.to_text();
+        f.pad(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text is no UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a lease id is a UUID: 8-4-4-4-12 hexadecimal digits")]
+pub struct LeaseIdError;
+
+impl FromStr for LeaseId {
+    type Err = LeaseIdError;
+
+    /// Upper-case digits are accepted too.
+    fn from_str(text: &str) -> Result<LeaseId, LeaseIdError> {
+        let text: &[u8; TEXT_LEN] = text.as_bytes().try_into().map_err(|_| LeaseIdError)?;
+        let mut bytes = [0; 16];
+        let mut at = 0;
+        for byte in &mut bytes {
+            if HYPHENS.contains(&at) {
+                if text[at] != b'-' {
+                    return Err(LeaseIdError);
+                }
+                at += 1;
+            }
+            *byte = (digit(text[at])? << 4) | digit(text[at + 1])?;
+            at += 2;
+        }
+        Ok(LeaseId(bytes))
+    }
+}
+
+fn digit(text: u8) -> Result<u8, LeaseIdError> {
+    match text {
+        b'0'..=b'9' => Ok(text - b'0'),
+        b'a'..=b'f' => Ok(text - b'a' + 10),
+        b'A'..=b'F' => Ok(text - b'A' + 10),
+        _ => Err(LeaseIdError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease_id(shard: u32, epoch: u32, grant: u16) -> LeaseId {
+        LeaseId::issue(
+            &Secret([9; 16]),
+            ShardId(shard),
+            Epoch(epoch),
+            SequenceId(77),
+            3,
+            grant,
+        )
+    }
+
+    #[test]
+    fn a_lease_id_carries_its_fields() {
+        for (shard, epoch, grant) in [
+            (0, 0, 0),
+            (SHARD_ID_MAX, EPOCH_MAX, u16::MAX),
+            (0xabcde, 0x123456, 0x789a),
+        ] {
+            let id = lease_id(shard, epoch, grant);
+            assert_eq!(id.shard(), ShardId(shard));
+            assert_eq!(id.epoch(), Epoch(epoch));
+            assert_eq!(id.grant(), grant);
+        }
+    }
+
+    #[test]
+    fn a_lease_id_is_a_uuid_of_version_8() {
+        let text = lease_id(SHARD_ID_MAX, EPOCH_MAX, u16::MAX).to_string();
+        assert_eq!(text.len(), 36);
+        assert_eq!(&text[14..15], "8");
+        assert!("89ab".contains(&text[19..20]), "{text}");
+    }
+
+    #[test]
+    fn a_lease_id_survives_its_text() {
+        let id = lease_id(5, 6, 7);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
+    }
+
+    #[test]
+    fn what_is_no_uuid_is_refused() {
+        let good = lease_id(5, 6, 7).to_string();
+        for bad in [
+            String::new(),
+            good[1..].to_owned(),
+            format!("{good}0"),
+            good.replace('-', "_"),
+            good.replacen('0', "g", 1),
+            "é".repeat(18),
+        ] {
+            assert_eq!(bad.parse::<LeaseId>(), Err(LeaseIdError), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! What callers were told, and whether the node may ever have told them so.
+//!
+//! The checker knows only replies, as they leave, and what is read back from the logs after a
+//! crash. A promise is judged twice: against what was promised before, when it is made; and
+//! against the durable history, when that is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use omnirelay_queue::LeaseId;
+
+use crate::history::{End, History, LeaseKey, Phase};
+use crate::violation::{Violation, broken};
+
+/// A namespace as the checker has to know it.
+#[derive(Debug, Clone)]
+pub struct Space {
+    /// Its first shard.
+    pub first_shard: u32,
+    /// How many it has.
+    pub shards: u32,
+    /// Whether it keeps what it acknowledges.
+    pub durable: bool,
+    /// How long request ids are remembered.
+    pub dedupe_ns: u64,
+}
+
+/// Which life of the node, and its clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Counts from 1.
+    pub life: u32,
+    /// The node's time.
+    pub now: u64,
+    /// The node's time at the life's beginning.
+    pub booted_at: u64,
+}
+
+/// What a token's last call may have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// Its owner has it and nobody has tried to end it.
+    Held,
+    /// Somebody asked to end it, and it is not known what came of that.
+    InDoubt,
+    /// It never reached its owner.
+    Undelivered,
+    /// Acknowledged as completed.
+    Completed,
+    /// Acknowledged as failed.
+    Failed,
+    /// Refused: over for ever.
+    Fenced,
+}
+
+#[derive(Debug, Clone)]
+struct Grant {
+    space: usize,
+    shard: u32,
+    key: LeaseKey,
+    fate: Fate,
+    life: u32,
+    /// The end that its owner was told last.
+    ends_at: u64,
+    /// The longest that the lease can be relied on after a restart.
+    lease_ns: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Promise {
+    space: usize,
+    shard: u32,
+    life: u32,
+    what: Promised,
+}
+
+#[derive(Debug, Clone)]
+enum Promised {
+    Enqueued { lsn: u64, resource: String },
+    Granted { key: LeaseKey, resource: String },
+    Ended { key: LeaseKey, lsn: u64, how: End },
+    Over { key: LeaseKey, reason: Option<String> },
+}
+
+/// A lease as a reply says it.
+#[derive(Debug, Clone)]
+pub struct GrantReply {
+    /// The namespace's place in the list.
+    pub space: usize,
+    /// The token's lease id, as text.
+    pub lease_id: String,
+    /// The item.
+    pub sequence_id: u64,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The resource in its payload.
+    pub resource: String,
+    /// Its end by the node's clock.
+    pub ends_at: u64,
+    /// Its duration.
+    pub lease_ns: u64,
+    /// Whether it reaches anybody; if not, it is given back.
+    pub delivered: bool,
+}
+
+/// An enqueue as a reply says it.
+#[derive(Debug, Clone)]
+pub struct EnqueueReply {
+    /// The namespace's place in the list.
+    pub space: usize,
+    /// The shard in the receipt.
+    pub shard: u32,
+    /// The LSN in the receipt.
+    pub lsn: u64,
+    /// The item.
+    pub sequence_id: u64,
+    /// Whether it was known.
+    pub duplicate: bool,
+    /// The resource.
+    pub resource: String,
+    /// The request id it was sent under.
+    pub request_id: Option<String>,
+    /// The durability in the receipt.
+    pub durability: String,
+}
+
+/// All promises of a run.
+#[derive(Debug, Default)]
+pub struct Checker {
+    spaces: Vec<Space>,
+    promises: Vec<Promise>,
+    items: BTreeMap<(usize, u64), String>,
+    requests: BTreeMap<(usize, String, String), (u64, u64, u32)>,
+    grants: BTreeMap<String, Grant>,
+    /// Tokens of an item, in the order of their replies.
+    tokens: BTreeMap<(usize, u64), Vec<String>>,
+    histories: BTreeMap<u32, History>,
+    /// Heartbeats on record of acknowledged length, by token: (life, end).
+    memory_lost: u64,
+}
+
+impl Checker {
+    /// Knows the namespaces, and nothing that happened.
+    pub fn new(spaces: Vec<Space>) -> Checker {
+        Checker { spaces, ..Checker::default() }
+    }
+
+    /// Acknowledgements in memory namespaces that were found lost after a crash.
+    pub fn memory_lost(&self) -> u64 {
+        self.memory_lost
+    }
+
+    /// What the logs said last.
+    pub fn histories(&self) -> &BTreeMap<u32, History> {
+        &self.histories
+    }
+
+    /// A history in which nothing has happened yet.
+    pub fn empty_history(&self, shard: u32) -> Option<History> {
+        let space = self.spaces.iter().find(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard))?;
+        Some(History::new(shard, space.durable, space.dedupe_ns))
+    }
+
+    fn promise(&mut self, at: Moment, space: usize, shard: u32, what: Promised) {
+        self.promises.push(Promise { space, shard, life: at.life, what });
+    }
+
+    /// Whether something from `life` must still hold at `at`.
+    fn holds(&self, space: usize, life: u32, at: Moment) -> bool {
+        self.spaces[space].durable || life == at.life
+    }
+
+    /// An item was acknowledged.
+    ///
+    /// # Errors
+    /// The rule that the reply breaks.
+    pub fn enqueued(&mut self, at: Moment, reply: EnqueueReply) -> Result<(), Violation> {
+        let space = &self.spaces[reply.space];
+        let index = u64::from(reply.shard.wrapping_sub(space.first_shard));
+        let id = reply.lsn * u64::from(space.shards) + index;
+        broken(id != reply.sequence_id, "a sequence id names its shard and record", || format!("{reply:?}, expected {id}"))?;
+        let told = if space.durable { "disk" } else { "memory" };
+        broken(reply.durability != told, "a receipt says the durability that was", || format!("{reply:?}"))?;
+        let name = (reply.space, reply.sequence_id);
+        let known = self.items.get(&name);
+        broken(known.is_some_and(|known| *known != reply.resource), "sequence ids are unique", || format!("{reply:?}, was {known:?}"))?;
+        broken(known.is_some() && !reply.duplicate, "sequence ids are unique", || format!("{reply:?} again"))?;
+        broken(reply.duplicate && reply.request_id.is_none(), "only a request id makes a duplicate", || format!("{reply:?}"))?;
+        self.items.insert(name, reply.resource.clone());
+        if let Some(id) = &reply.request_id {
+            let request = (reply.space, reply.resource.clone(), id.clone());
+            let dedupe_ns = self.spaces[reply.space].dedupe_ns;
+            match self.requests.get(&request) {
+                Some(&(first, when, life)) if first != reply.sequence_id => {
+                    let within = self.holds(reply.space, life, at) && at.now < when + dedupe_ns;
+                    broken(within, "a request id gives one sequence id within the window", || format!("{reply:?}, was {first}"))?;
+                    self.requests.insert(request, (reply.sequence_id, at.now, at.life));
+                }
+                Some(_) => {}
+                // The item may be older than its first acknowledgement: count from then only.
+                None if reply.duplicate => {}
+                None => drop(self.requests.insert(request, (reply.sequence_id, at.now, at.life))),
+            }
+        }
+        let what = Promised::Enqueued { lsn: reply.lsn, resource: reply.resource };
+        self.promise(at, reply.space, reply.shard, what);
+        Ok(())
+    }
+
+    /// A lease was handed out.
+    ///
+    /// # Errors
+    /// The rule that the reply breaks.
+    pub fn granted(&mut self, at: Moment, reply: GrantReply) -> Result<(), Violation> {
+        let (shard, key) = self.read_token(&reply.lease_id, reply.space, reply.sequence_id, reply.attempt);
+        let known = self.items.get(&(reply.space, reply.sequence_id));
+        let other = known.is_some_and(|known| *known != reply.resource);
+        broken(other, "a lease brings the payload that was enqueued", || format!("{reply:?}, enqueued {known:?}"))?;
+        broken(self.grants.contains_key(&reply.lease_id), "no token is given twice", || format!("{reply:?}"))?;
+        let name = (reply.space, reply.sequence_id);
+        for lease_id in self.tokens.get(&name).into_iter().flatten() {
+            let other = &self.grants[lease_id];
+            if !self.holds(other.space, other.life, at) {
+                continue;
+            }
+            let late = format!("{reply:?} at {at:?}, while {lease_id} is {other:?}");
+            broken(other.fate == Fate::Completed, "a completed item is not handed out", || late.clone())?;
+            broken(self.is_live(other, at), "an item has at most one valid token", || late.clone())?;
+            let not_more = reply.attempt <= u32::from(other.key.1) && other.fate != Fate::Undelivered;
+            broken(not_more, "attempts increase by one for each grant that counts", || late)?;
+        }
+        let fate = if reply.delivered { Fate::Held } else { Fate::Undelivered };
+        let grant = Grant {
+            space: reply.space,
+            shard,
+            key,
+            fate,
+            life: at.life,
+            ends_at: reply.ends_at,
+            lease_ns: reply.lease_ns,
+        };
+        self.grants.insert(reply.lease_id.clone(), grant);
+        self.tokens.entry(name).or_default().push(reply.lease_id);
+        self.promise(at, reply.space, shard, Promised::Granted { key, resource: reply.resource });
+        Ok(())
+    }
+
+    /// A lease reply was lost after the node had let it go: nobody holds it, and it stays live
+    /// until it runs out.
+    pub fn reads_token(&self, lease_id: &str) -> bool {
+        self.grants.contains_key(lease_id)
+    }
+
+    /// What a lease id says: shard, and the lease in it. Bits as the token's documentation has
+    /// them: shard 20, epoch 24, grant counter 16, around the UUID's version.
+    fn read_token(&self, text: &str, space: usize, sequence_id: u64, attempt: u32) -> (u32, LeaseKey) {
+        let id: LeaseId = text.parse().expect("the node writes UUIDs");
+        let high = (u128::from_be_bytes(*id.as_bytes()) >> 64) as u64;
+        let fields = ((high >> 16) << 12) | (high & 0xfff);
+        let lsn = sequence_id / u64::from(self.spaces[space].shards);
+        let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
+        ((fields >> 40) as u32, (lsn, attempt, fields as u16, (fields >> 16) as u32 & 0xff_ffff))
+    }
+
+    /// Whether the owner may rely on the lease at this time.
+    fn is_live(&self, grant: &Grant, at: Moment) -> bool {
+        let until = if grant.life == at.life { grant.ends_at } else { at.booted_at + grant.lease_ns };
+        grant.fate == Fate::Held && self.holds(grant.space, grant.life, at) && at.now < until
+    }
+
+    /// Somebody is about to end a lease: from now on its fate is not known.
+    pub fn settling(&mut self, lease_id: &str) {
+        if let Some(grant) = self.grants.get_mut(lease_id)
+            && grant.fate == Fate::Held
+        {
+            grant.fate = Fate::InDoubt;
+        }
+    }
+
+    /// Somebody is about to renew a lease: until the answer is there, it may end as late or as
+    /// early as that.
+    pub fn renewing(&mut self, lease_id: &str, ends_at: u64, lease_ns: u64) {
+        if let Some(grant) = self.grants.get_mut(lease_id) {
+            grant.ends_at = grant.ends_at.min(ends_at);
+            grant.lease_ns = grant.lease_ns.min(lease_ns);
+        }
+    }
+
+    /// A lease was renewed.
+    ///
+    /// # Errors
+    /// The rule that the reply breaks.
+    pub fn renewed(&mut self, at: Moment, lease_id: &str, ends_at: u64, lease_ns: u64) -> Result<(), Violation> {
+        let Some(grant) = self.grants.get_mut(lease_id) else { return Ok(()) };
+        let over = matches!(grant.fate, Fate::Completed | Fate::Failed | Fate::Fenced);
+        let durable = self.spaces[grant.space].durable || grant.life == at.life;
+        broken(over && durable, "a lease that is over stays over", || format!("{lease_id} renewed, was {grant:?}"))?;
+        (grant.ends_at, grant.lease_ns, grant.life) = (ends_at, lease_ns, at.life);
+        Ok(())
+    }
+
+    /// An item was completed, or its attempt failed.
+    ///
+    /// # Errors
+    /// The rule that the reply breaks.
+    pub fn settled(&mut self, at: Moment, lease_id: &str, sequence_id: u64, lsn: u64, completed: bool) -> Result<(), Violation> {
+        let Some(grant) = self.grants.get(lease_id).cloned() else {
+            return Err(Violation::new("only a token that was given is honoured", lease_id.to_owned()));
+        };
+        if self.holds(grant.space, grant.life, at) {
+            let over = matches!(grant.fate, Fate::Completed | Fate::Failed | Fate::Fenced);
+            broken(over, "a lease that is over stays over", || format!("{lease_id} settled, was {grant:?}"))?;
+            for other in &self.tokens[&(grant.space, sequence_id)] {
+                let done = other != lease_id && self.grants[other].fate == Fate::Completed;
+                let counts = self.holds(grant.space, self.grants[other].life, at);
+                broken(done && completed && counts, "an item is completed once", || format!("{lease_id} after {other}"))?;
+            }
+        }
+        let fate = if completed { Fate::Completed } else { Fate::Failed };
+        let how = if completed { End::Completed } else { End::Failed };
+        let known = self.grants.get_mut(lease_id).expect("just seen");
+        (known.fate, known.life) = (fate, at.life);
+        self.promise(at, grant.space, grant.shard, Promised::Ended { key: grant.key, lsn, how });
+        Ok(())
+    }
+
+    /// A token was refused as over.
+    ///
+    /// # Errors
+    /// The rule that the refusal breaks.
+    pub fn fenced(&mut self, at: Moment, lease_id: &str, reason: Option<&str>) -> Result<(), Violation> {
+        let Some(grant) = self.grants.get(lease_id).cloned() else { return Ok(()) };
+        broken(self.is_live(&grant, at), "no lease ends before its duration", || format!("{lease_id} fenced ({reason:?}) at {at:?}, was {grant:?}"))?;
+        if self.holds(grant.space, grant.life, at) {
+            let expected = match grant.fate {
+                Fate::Completed => Some("completed"),
+                _ => None,
+            };
+            let other = expected.is_some() && reason.is_some() && reason != expected;
+            broken(other, "a refusal says how the lease ended", || format!("{lease_id}: {reason:?}, was {grant:?}"))?;
+        }
+        let known = self.grants.get_mut(lease_id).expect("just seen");
+        if matches!(known.fate, Fate::Held | Fate::InDoubt) {
+            known.fate = Fate::Fenced;
+        }
+        known.life = at.life;
+        let what = Promised::Over { key: grant.key, reason: reason.map(str::to_owned) };
+        self.promise(at, grant.space, grant.shard, what);
+        Ok(())
+    }
+
+    /// A token was refused as unknown, or as another owner's.
+    ///
+    /// # Errors
+    /// If this node gave it out.
+    pub fn disowned(&self, lease_id: &str) -> Result<(), Violation> {
+        broken(self.grants.contains_key(lease_id), "a token that was given is never unknown", || lease_id.to_owned())
+    }
+
+    /// Judges everything promised so far by what the logs hold after a crash.
+    ///
+    /// # Errors
+    /// The first promise that is not kept.
+    pub fn recovered(&mut self, histories: BTreeMap<u32, History>) -> Result<(), Violation> {
+        for (shard, before) in &self.histories {
+            before.continues_in(&histories[shard])?;
+        }
+        for promise in std::mem::take(&mut self.promises) {
+            let history = &histories[&promise.shard];
+            let kept = keeps(history, &promise);
+            if self.spaces[promise.space].durable {
+                kept?;
+            } else if kept.is_err() {
+                self.memory_lost += 1;
+            }
+            let _ = promise.life;
+        }
+        self.delivered_grants_stand(&histories)?;
+        self.histories = histories;
+        Ok(())
+    }
+
+    /// No lease that reached its owner was taken back, or ran out before its owner expected.
+    fn delivered_grants_stand(&self, histories: &BTreeMap<u32, History>) -> Result<(), Violation> {
+        for (lease_id, grant) in &self.grants {
+            let history = &histories[&grant.shard];
+            let Some(ended) = history.ended.get(&grant.key) else { continue };
+            let taken = ended.how == End::Released && grant.fate != Fate::Undelivered;
+            broken(taken, "a lease that reached its owner is not taken back", || format!("{lease_id}: {ended:?}, {grant:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Leases that never reached an owner and are active all the same.
+    pub fn undelivered_and_active<'a>(&'a self, histories: &'a BTreeMap<u32, History>) -> impl Iterator<Item = &'a String> {
+        let undelivered = self.grants.iter().filter(|(_, grant)| grant.fate == Fate::Undelivered);
+        undelivered.filter(|(_, g)| histories[&g.shard].is_active(g.key)).map(|(id, _)| id)
+    }
+
+    /// Items of durable namespaces that were acknowledged, and are neither done nor dead.
+    pub fn unfinished(&self) -> BTreeSet<(u32, u64)> {
+        let mut open = BTreeSet::new();
+        for (shard, history) in &self.histories {
+            for (lsn, item) in &history.items {
+                if matches!(item.phase, Phase::Waiting(_) | Phase::Leased(_)) {
+                    open.insert((*shard, *lsn));
+                }
+            }
+        }
+        open
+    }
+}
+
+fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
+    let lost = |what: &'static str| Violation::new(what, format!("shard {}: {:?}, life {}", promise.shard, promise.what, promise.life));
+    match &promise.what {
+        Promised::Enqueued { lsn, resource } => {
+            let kept = history.items.get(lsn).is_some_and(|item| item.resource == *resource);
+            if kept { Ok(()) } else { Err(lost("an acknowledged enqueue survives every crash")) }
+        }
+        Promised::Granted { key, resource } => {
+            let item = history.items.get(&key.0).filter(|item| item.resource == *resource);
+            let kept = item.is_some_and(|item| item.leases.contains(key));
+            if kept { Ok(()) } else { Err(lost("a lease is durable before it is handed out")) }
+        }
+        Promised::Ended { key, lsn, how } => {
+            let ended = history.ended.get(key);
+            let kept = ended.is_some_and(|ended| ended.how == *how && ended.lsn == *lsn);
+            if kept { Ok(()) } else { Err(lost("an acknowledged settlement survives every crash")) }
+        }
+        Promised::Over { key, reason } => {
+            let is_last = history.items.get(&key.0).and_then(|item| item.leases.last()) == Some(key);
+            if history.is_active(*key) || (is_last && !history.ended.contains_key(key)) {
+                return Err(lost("a refusal rests on what is durable"));
+            }
+            let Some(ended) = history.ended.get(key) else { return Ok(()) };
+            let outcome = ended.how.reason();
+            let told = reason.as_deref().is_none_or(|told| told == outcome || told == "superseded");
+            if told { Ok(()) } else { Err(lost("a refusal says how the lease ended")) }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! How often each kind of fault really happened. A suite in which one never did has not tested it.
+
+use std::fmt;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])+ $name:ident $text:literal;)+) => {
+        /// A kind of fault.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Fault { $($(#[$doc])+ $name),+ }
+
+        impl Fault {
+            /// Every kind.
+            pub const ALL: &[Fault] = &[$(Fault::$name),+];
+
+            /// Its name in reports.
+            pub fn name(self) -> &'static str {
+                match self { $(Fault::$name => $text),+ }
+            }
+        }
+    };
+}
+
+faults! {
+    /// Power fails between two steps of the node.
+    CrashBetweenSteps "crash between steps";
+    /// Power fails right after a reply has left.
+    CrashAfterReply "crash after a reply";
+    /// Power fails within a write or sync.
+    CrashInDisk "crash in a disk operation";
+    /// The process is killed; the disk keeps what it was given.
+    Kill "process killed";
+    /// Power fails again before the node is open.
+    CrashInRecovery "crash before the node is open";
+    /// Unsynced sectors were lost.
+    SectorsLost "unsynced sectors lost";
+    /// A sector was half written.
+    TornSector "torn sector";
+    /// A sync failed and took the log with it.
+    FailedSync "failed sync";
+    /// The disk was full when asked for a segment.
+    DiskFull "disk full";
+    /// An enqueue was refused for lack of room.
+    StorageRefused "enqueue refused by a full disk";
+    /// The wall clock was set back between two lives.
+    WallBack "wall clock set back";
+    /// The wall clock was set forward between two lives.
+    WallForward "wall clock set forward";
+    /// A message stayed in a ring for long.
+    RingDelay "ring delay";
+    /// A ring had no room.
+    RingFull "ring full";
+    /// A reply left and never arrived.
+    LostReply "lost reply";
+    /// A grant could not be delivered and was given back.
+    UndeliveredGrant "undelivered grant";
+    /// A caller went away while its call was open.
+    CancelledCall "cancelled call";
+    /// A call's deadline passed before its outcome was certain.
+    DeadlinePassed "deadline passed";
+    /// A node came back with another number of cores.
+    OtherCores "restart with other cores";
+    /// A log thread took long.
+    SlowLog "slow log thread";
+    /// A payload had to be read off the core.
+    SlowRead "payload read off the core";
+    /// A memory namespace lost what it had acknowledged.
+    MemoryLoss "memory namespace loss";
+    /// A node ended in order and came back.
+    CleanRestart "clean restart";
+    /// A namespace was at capacity.
+    Backpressure "backpressure";
+    /// A token was used after its lease.
+    StaleToken "stale token used";
+    /// An enqueue was sent again under its request id.
+    Duplicate "duplicate request id";
+}
+
+/// Counts by kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hits([u64; Fault::ALL.len()]);
+
+impl Default for Hits {
+    fn default() -> Self {
+        Hits([0; Fault::ALL.len()])
+    }
+}
+
+impl Hits {
+    /// Counts one.
+    pub fn hit(&mut self, fault: Fault) {
+        self.add(fault, 1);
+    }
+
+    /// Counts some.
+    pub fn add(&mut self, fault: Fault, times: u64) {
+        self.0[fault as usize] += times;
+    }
+
+    /// How often it happened.
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
+    }
+
+    /// Adds another run's counts.
+    pub fn merge(&mut self, other: &Hits) {
+        for (sum, more) in self.0.iter_mut().zip(other.0) {
+            *sum += more;
+        }
+    }
+
+    /// Kinds that never happened.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let never = Fault::ALL.iter().filter(|&&fault| self.of(fault) == 0);
+        never.map(|fault| fault.name()).collect()
+    }
+}
+
+impl fmt::Display for Hits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &fault in Fault::ALL {
+            writeln!(f, "{:>10}  {}", self.of(fault), fault.name())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! Goes through the segments of a log and hands out their records.
+
+use std::path::PathBuf;
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::OpenError;
+use crate::format::{
+    BATCH_HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
+    segment_name,
+};
+use crate::recover::{Recovery, TornTail};
+use crate::scan::{Beyond, Window};
+use crate::survey::Begun;
+
+/// Where the caller of `open` takes records.
+pub(crate) type OnRecord<'a> =
+    &'a mut dyn FnMut(&RecordHeader, Position, &[u8]) -> Result<(), String>;
+
+/// A batch that is whole, but not proven durable by one behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) number: u64,
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+    /// Where it ends in its segment.
+    pub(crate) end: u64,
+    /// None in the marker of a clean end.
+    pub(crate) records: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The way through the segments, one after the other.
+pub(crate) struct Replay<'a, D> {
+    disk: &'a D,
+    on_record: OnRecord<'a>,
+    /// The number of the batch that must come next.
+    next_batch: u64,
+    /// Where it must be, if segments before this one had any.
+    end: Option<(u32, u64)>,
+    /// The last batch found; its records are not handed out yet.
+    pub(crate) held: Option<Held>,
+    /// Segments in which nothing counts any more.
+    pub(crate) dead: Vec<u32>,
+    pub(crate) recovery: Recovery,
+}
+
+impl<'a, D: Disk> Replay<'a, D> {
+    pub(crate) fn new(disk: &'a D, on_record: OnRecord<'a>) -> Self {
+        Self {
+            disk,
+            on_record,
+            next_batch: 1,
+            end: None,
+            held: None,
+            dead: Vec::new(),
+            recovery: Recovery::default(),
+        }
+    }
+
+    /// Goes through a segment, of which batches from `superseded` on do not
+    /// count because a later one has them.
+    pub(crate) fn segment(
+        &mut self,
+        begun: &Begun<D::File>,
+        superseded: u64,
+    ) -> Result<(), OpenError> {
+        let mut window = Window::new(&begun.file, begun.bytes.into());
+        let io = OpenError::io("read", self.path(begun.number));
+        let start = u64::from(SEGMENT_HEADER_BYTES);
+        let Some(header) = begun.header else {
+            // Its first batch was being written. Was it ever more than that?
+            let beyond = window.beyond_unverified(self.next_batch).map_err(io)?;
+            self.dead.push(begun.number);
+            return self.tail(begun, 0, &beyond, "its header is unreadable");
+        };
+        let (seed, first) = (header.crc_seed(), header.first_batch);
+        if first >= superseded {
+            self.dead.push(begun.number);
+            return Ok(());
+        }
+        if first > self.next_batch || (begun.first_valid && first < self.next_batch) {
+            return Err(self.missing(begun, first));
+        }
+        if !begun.first_valid {
+            let beyond = window.beyond(seed, start, first).map_err(io)?;
+            self.dead.push(begun.number);
+            return self.tail(begun, start, &beyond, "it is unreadable");
+        }
+        self.recovery.segments += 1;
+        let mut offset = start;
+        while self.next_batch < superseded {
+            let io = OpenError::io("read", self.path(begun.number));
+            let batch = window.batch(seed, offset, self.next_batch).map_err(io)?;
+            let Some((header, payload)) = batch else {
+                break;
+            };
+            // The batch before is durable, or this one would not be here.
+            let mut held = self.flush()?;
+            held.number = header.number;
+            held.segment = begun.number;
+            held.offset = u32::try_from(offset).expect("segments have 32-bit lengths");
+            held.end = offset + header.batch_bytes();
+            held.records = header.records;
+            held.payload.clear();
+            held.payload.extend_from_slice(payload);
+            let end = held.end;
+            self.held = Some(held);
+            if header.is_marker() {
+                // The next batch has its number and takes its place.
+                self.end = Some((begun.number, offset));
+                let io = OpenError::io("read", self.path(begun.number));
+                let beyond = window.beyond(seed, end, header.number).map_err(io)?;
+                return self.tail(begun, end, &beyond, "the log ends cleanly there");
+            }
+            self.next_batch += 1;
+            offset = end;
+        }
+        self.end = Some((begun.number, offset));
+        if self.next_batch >= superseded {
+            return Ok(());
+        }
+        let io = OpenError::io("read", self.path(begun.number));
+        let beyond = window.beyond(seed, offset, self.next_batch).map_err(io)?;
+        self.tail(begun, offset, &beyond, "it is unreadable")
+    }
+
+    /// Hands out the records of the batch that is held, from where it lies or
+    /// was copied to, and gives back its buffer.
+    pub(crate) fn flush(&mut self) -> Result<Held, OpenError> {
+        let Some(held) = self.held.take() else {
+            return Ok(Held::default());
+        };
+        let mut payload = &held.payload[..];
+        let mut records = 0;
+        while records < held.records {
+            let done = held.payload.len() - payload.len();
+            let offset = BATCH_HEADER_BYTES + done + RECORD_HEADER_BYTES;
+            let Some((header, body)) = RecordHeader::split(&mut payload) else {
+                return Err(self.unsound(&held));
+            };
+            let at = Position {
+                segment: held.segment,
+                offset: held.offset + u32::try_from(offset).expect("within a segment"),
+            };
+            (self.on_record)(&header, at, body).map_err(|reason| OpenError::Rejected {
+                file: self.path(at.segment),
+                offset: at.offset.into(),
+                reason,
+            })?;
+            self.recovery.last_at = self.recovery.last_at.max(header.at);
+            records += 1;
+        }
+        if !payload.is_empty() {
+            return Err(self.unsound(&held));
+        }
+        if records > 0 {
+            self.recovery.records += u64::from(records);
+            self.recovery.batches += 1;
+            self.recovery.bytes += held.end - u64::from(held.offset);
+        }
+        Ok(held)
+    }
+
+    /// What was found behind the last batch of a segment: nothing that counts,
+    /// or proof that something is missing.
+    fn tail(
+        &mut self,
+        begun: &Begun<D::File>,
+        offset: u64,
+        beyond: &Beyond,
+        state: &str,
+    ) -> Result<(), OpenError> {
+        if let Some((later, number)) = beyond.later {
+            return Err(OpenError::Corrupt {
+                file: self.path(begun.number),
+                offset,
+                expected: self.next_batch,
+                found: format!("{state}, while batch {number} follows at byte {later}"),
+            });
+        }
+        if beyond.bytes > 0 {
+            self.recovery.torn = Some(TornTail {
+                segment: begun.number,
+                offset,
+                bytes: beyond.bytes,
+            });
+        }
+        Ok(())
+    }
+
+    fn missing(&self, begun: &Begun<D::File>, first: u64) -> OpenError {
+        let here = (begun.number, u64::from(SEGMENT_HEADER_BYTES));
+        let (segment, offset) = self.end.unwrap_or(here);
+        OpenError::Corrupt {
+            file: self.path(segment),
+            offset,
+            expected: self.next_batch,
+            found: format!(
+                "it is unreadable or its segment is missing, while {} starts with batch {first}",
+                segment_name(begun.number)
+            ),
+        }
+    }
+
+    fn unsound(&self, held: &Held) -> OpenError {
+        OpenError::Corrupt {
+            file: self.path(held.segment),
+            offset: held.offset.into(),
+            expected: held.number,
+            found: "its records do not add up to its length".to_owned(),
+        }
+    }
+
+    fn path(&self, segment: u32) -> PathBuf {
+        self.disk.path(&segment_name(segment))
+    }
+}
