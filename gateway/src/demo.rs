@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::cli::Failure;
 use crate::cli::client::{Caller, Connection, block_on};
 use crate::config::Config;
-use crate::serve::{Node, ServeError};
+use crate::serve::{Node, ServeError, abort_on_panic};
 
 /// Between two enqueued items: about what two workers get done.
 const ENQUEUE_INTERVAL: Duration = Duration::from_millis(200);
@@ -57,7 +57,8 @@ const FAILURES: [(&str, &str); 3] = [
 ///
 /// # Panics
 /// If a thread cannot be started.
-pub fn run(config: &Config, data_dir: &Path) -> Result<(), ServeError> {
+pub fn run(config: &Config) -> Result<(), ServeError> {
+    abort_on_panic();
     let node = Node::start(config)?;
     let (stop, stopped) = watch::channel(false);
     let address = node.listen().to_string();
@@ -65,7 +66,7 @@ pub fn run(config: &Config, data_dir: &Path) -> Result<(), ServeError> {
         .name("demo".into())
         .spawn(move || block_on(roles(address, stopped)))
         .expect("a thread for the demo's roles");
-    introduce(&node, data_dir);
+    introduce(&node, &config.data_dir);
     block_on(until_told_to_stop());
     eprintln!("stopping");
     let _ = stop.send(true);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use omnirelay_net::http::HttpLimits;
+use omnirelay_net::rpc::REQUEST_BYTES_MAX;
 use omnirelay_net::runtime::{DriverChoice, DriverKind, bind_cores, bind_exclusive};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,13 +24,11 @@ pub enum ServeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// An address cannot be listened on.
-    #[error("{key} = {address}: {source}")]
+    /// An address cannot be listened on. The source names it.
+    #[error("`{key}`: {source}")]
     Listen {
         /// The configuration key.
         key: &'static str,
-        /// Its value.
-        address: SocketAddr,
         /// What the system said.
         source: io::Error,
     },
@@ -40,7 +39,9 @@ pub enum ServeError {
     #[error("cannot start the control side: {0}")]
     Control(#[source] io::Error),
     /// Calls were still open when the time to finish them was over.
-    #[error("the node was stopped before all open calls had ended; what was acknowledged is on disk")]
+    #[error(
+        "the node was stopped before all open calls had ended; what was acknowledged is on disk"
+    )]
     CutShort,
 }
 
@@ -71,23 +72,41 @@ impl Node {
     pub fn start(config: &Config) -> Result<Node, ServeError> {
         let data_dir = DataDir::open(&config.data_dir)?;
         let core_count = u16::try_from(config.cores.len()).expect("configuration bounds the cores");
-        let catalog = Catalog::open(data_dir.path(), core_count, &config.namespaces, &mut entropy)
-            .map_err(DataDirError::from)?;
-        let layout = Arc::new(Layout::new(catalog.namespaces(&config.namespaces), catalog.logs, core_count));
+        let catalog = Catalog::open(
+            data_dir.path(),
+            core_count,
+            &config.namespaces,
+            &mut entropy,
+        )
+        .map_err(DataDirError::from)?;
+        let layout = Arc::new(Layout::new(
+            catalog.namespaces(&config.namespaces),
+            catalog.logs,
+            core_count,
+        ));
 
-        let listen_error = |key, address| move |source| ServeError::Listen { key, address, source };
+        let listen_error = |key| move |source| ServeError::Listen { key, source };
         let (listen, listeners) =
-            bind_cores(config.listen, config.cores.len()).map_err(listen_error("listen", config.listen))?;
+            bind_cores(config.listen, config.cores.len()).map_err(listen_error("listen"))?;
         let admin_listener =
-            bind_exclusive(config.admin_listen).map_err(listen_error("admin_listen", config.admin_listen))?;
-        let admin_listen = admin_listener.local_addr().map_err(listen_error("admin_listen", config.admin_listen))?;
+            bind_exclusive(config.admin_listen).map_err(listen_error("admin_listen"))?;
+        let admin_listen = admin_listener
+            .local_addr()
+            .map_err(listen_error("admin_listen"))?;
         let status = NodeStatus::new(config);
-        let admin = start_admin(admin_listener, Arc::clone(&status)).map_err(ServeError::Control)?;
+        let admin =
+            start_admin(admin_listener, Arc::clone(&status)).map_err(ServeError::Control)?;
 
         let logs = layout.logs();
-        let opened = open_logs(data_dir.path(), &layout, config.segment_bytes, &mut entropy, &mut |log| {
-            status.recovering(format!("log {} of {logs}", log.0 + 1));
-        })?;
+        let opened = open_logs(
+            data_dir.path(),
+            &layout,
+            config.segment_bytes,
+            &mut entropy,
+            &mut |log| {
+                status.recovering(format!("log {} of {logs}", log.0 + 1));
+            },
+        )?;
         for recovery in &opened.recoveries {
             tell_recovery(recovery);
         }
@@ -102,8 +121,11 @@ impl Node {
             clock: Clock::start(opened.last_at),
             logs: opened.logs,
             listeners,
-            limits: HttpLimits { connections_max: config.limits.connections_max_per_core, ..HttpLimits::default() },
-            body_bytes_max: config.limits.batch_bytes_max,
+            limits: HttpLimits {
+                connections_max: config.limits.connections_max_per_core,
+                ..HttpLimits::default()
+            },
+            body_bytes_max: REQUEST_BYTES_MAX,
         })?;
         let driver = cores.driver();
         data_dir.write_node_file(&NodeFile {
@@ -121,7 +143,15 @@ impl Node {
             admin_listen,
             recoveries: opened.recoveries,
         });
-        Ok(Node { listen, admin_listen, driver, cores, status, admin, _data_dir: data_dir })
+        Ok(Node {
+            listen,
+            admin_listen,
+            driver,
+            cores,
+            status,
+            admin,
+            _data_dir: data_dir,
+        })
     }
 
     /// Where RPC is served.
@@ -138,7 +168,10 @@ impl Node {
     ///
     /// # Errors
     /// [`ServeError::CutShort`] if it gave up: the caller should end the process.
-    pub fn stop(self, cut_short: impl FnOnce(oneshot::Receiver<()>) -> bool) -> Result<(), ServeError> {
+    pub fn stop(
+        self,
+        cut_short: impl FnOnce(oneshot::Receiver<()>) -> bool,
+    ) -> Result<(), ServeError> {
         self.status.draining();
         self.cores.drain();
         let (ended, has_ended) = oneshot::channel();
@@ -179,8 +212,13 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         config.cores.len(),
         node.driver,
     );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Control)?;
-    let mut signals = runtime.block_on(async { Signals::new() }).map_err(ServeError::Control)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::Control)?;
+    let mut signals = runtime
+        .block_on(async { Signals::new() })
+        .map_err(ServeError::Control)?;
     let name = runtime.block_on(signals.next());
     tracing::info!(signal = name, "stopping: finishing open calls");
     let drain_timeout = config.drain_timeout;
@@ -207,7 +245,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -220,7 +261,7 @@ impl Signals {
 
 /// A core that panicked may have left its state half changed: the whole process ends, and what
 /// is on disk is recovered by the next.
-fn abort_on_panic() {
+pub(crate) fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
@@ -229,7 +270,9 @@ fn abort_on_panic() {
 }
 
 fn start_admin(listener: TcpListener, status: Arc<NodeStatus>) -> io::Result<Admin> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     listener.set_nonblocking(true)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {

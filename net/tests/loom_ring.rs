@@ -106,14 +106,19 @@ impl Bell {
     }
 }
 
+/// Every interleaving with up to three switches between threads that neither
+/// asked for: without that bound these take minutes, and with it each fence that
+/// is taken out is noticed.
+fn bounded_model() -> loom::model::Builder {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model
+}
+
 #[test]
 fn no_wake_up_is_lost() {
     const PRODUCERS: usize = 2;
-    // With two producers every interleaving is too many; three switches that
-    // nobody asked for are enough to lose a wake-up when a fence is missing.
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    bounded_model().check(|| {
         let bell = Arc::new(Bell::new());
         let raised = Arc::new(Raised::new());
         let work = Arc::new(AtomicUsize::new(0));
@@ -146,7 +151,7 @@ fn no_wake_up_is_lost() {
 
 #[test]
 fn no_element_sits_in_the_ring_of_a_sleeping_core() {
-    loom::model(|| {
+    bounded_model().check(|| {
         let bell = Arc::new(Bell::new());
         let raised = Arc::new(Raised::new());
         let (mut producer, mut consumer) = ring(2);

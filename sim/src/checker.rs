@@ -58,6 +58,8 @@ struct Grant {
     shard: u32,
     key: LeaseKey,
     fate: Fate,
+    granted_in: u32,
+    /// When its fate was last heard of.
     life: u32,
     /// The end that its owner was told last.
     ends_at: u64,
@@ -134,8 +136,10 @@ pub struct Checker {
     /// Tokens of an item, in the order of their replies.
     tokens: BTreeMap<(usize, u64), Vec<String>>,
     histories: BTreeMap<u32, History>,
-    /// Heartbeats on record of acknowledged length, by token: (life, end).
+    /// Node time at which each life before this one began and ended.
+    lives: BTreeMap<u32, (u64, u64)>,
     memory_lost: u64,
+    was_full: bool,
 }
 
 impl Checker {
@@ -147,6 +151,11 @@ impl Checker {
     /// Acknowledgements in memory namespaces that were found lost after a crash.
     pub fn memory_lost(&self) -> u64 {
         self.memory_lost
+    }
+
+    /// A disk was full.
+    pub fn disk_was_full(&mut self) {
+        self.was_full = true;
     }
 
     /// What the logs said last.
@@ -225,7 +234,8 @@ impl Checker {
             let late = format!("{reply:?} at {at:?}, while {lease_id} is {other:?}");
             broken(other.fate == Fate::Completed, "a completed item is not handed out", || late.clone())?;
             broken(self.is_live(other, at), "an item has at most one valid token", || late.clone())?;
-            let not_more = reply.attempt <= u32::from(other.key.1) && other.fate != Fate::Undelivered;
+            let counted = other.fate != Fate::Undelivered && self.holds(other.space, other.granted_in, at);
+            let not_more = counted && reply.attempt <= u32::from(other.key.1);
             broken(not_more, "attempts increase by one for each grant that counts", || late)?;
         }
         let fate = if reply.delivered { Fate::Held } else { Fate::Undelivered };
@@ -234,6 +244,7 @@ impl Checker {
             shard,
             key,
             fate,
+            granted_in: at.life,
             life: at.life,
             ends_at: reply.ends_at,
             lease_ns: reply.lease_ns,
@@ -242,12 +253,6 @@ impl Checker {
         self.tokens.entry(name).or_default().push(reply.lease_id);
         self.promise(at, reply.space, shard, Promised::Granted { key, resource: reply.resource });
         Ok(())
-    }
-
-    /// A lease reply was lost after the node had let it go: nobody holds it, and it stays live
-    /// until it runs out.
-    pub fn reads_token(&self, lease_id: &str) -> bool {
-        self.grants.contains_key(lease_id)
     }
 
     /// What a lease id says: shard, and the lease in it. Bits as the token's documentation has
@@ -263,8 +268,23 @@ impl Checker {
 
     /// Whether the owner may rely on the lease at this time.
     fn is_live(&self, grant: &Grant, at: Moment) -> bool {
-        let until = if grant.life == at.life { grant.ends_at } else { at.booted_at + grant.lease_ns };
-        grant.fate == Fate::Held && self.holds(grant.space, grant.life, at) && at.now < until
+        if grant.fate != Fate::Held || !self.holds(grant.space, grant.life, at) {
+            return false;
+        }
+        if grant.life == at.life {
+            return at.now < grant.ends_at;
+        }
+        let ended = |life: u32| self.lives.get(&life).map_or(u64::MAX, |&(_, ended_at)| ended_at);
+        // Every life since then gave it its duration anew, unless it had run out by then.
+        let since = self.lives.range(grant.life + 1..at.life);
+        let outlived = ended(grant.life) >= grant.ends_at
+            || since.into_iter().any(|(_, &(began, ended))| ended >= began + grant.lease_ns);
+        !outlived && at.now < at.booted_at + grant.lease_ns
+    }
+
+    /// A life of the node is over.
+    pub fn life_over(&mut self, at: Moment) {
+        self.lives.insert(at.life, (at.booted_at, at.now));
     }
 
     /// Somebody is about to end a lease: from now on its fate is not known.
@@ -294,6 +314,10 @@ impl Checker {
         let over = matches!(grant.fate, Fate::Completed | Fate::Failed | Fate::Fenced);
         let durable = self.spaces[grant.space].durable || grant.life == at.life;
         broken(over && durable, "a lease that is over stays over", || format!("{lease_id} renewed, was {grant:?}"))?;
+        if over {
+            // The crash of a memory namespace has undone its end.
+            grant.fate = Fate::Held;
+        }
         (grant.ends_at, grant.lease_ns, grant.life) = (ends_at, lease_ns, at.life);
         Ok(())
     }
@@ -338,8 +362,9 @@ impl Checker {
             let other = expected.is_some() && reason.is_some() && reason != expected;
             broken(other, "a refusal says how the lease ended", || format!("{lease_id}: {reason:?}, was {grant:?}"))?;
         }
+        let undone = !self.holds(grant.space, grant.life, at);
         let known = self.grants.get_mut(lease_id).expect("just seen");
-        if matches!(known.fate, Fate::Held | Fate::InDoubt) {
+        if undone || matches!(known.fate, Fate::Held | Fate::InDoubt) {
             known.fate = Fate::Fenced;
         }
         known.life = at.life;
@@ -356,30 +381,34 @@ impl Checker {
         broken(self.grants.contains_key(lease_id), "a token that was given is never unknown", || lease_id.to_owned())
     }
 
-    /// Judges everything promised so far by what the logs hold after a crash.
+    /// Judges everything promised so far by what the logs hold after a crash. Unless it is
+    /// `proven`, the end of what they hold may still be lost: the page cache has it, the disk
+    /// perhaps not.
     ///
     /// # Errors
     /// The first promise that is not kept.
-    pub fn recovered(&mut self, histories: BTreeMap<u32, History>) -> Result<(), Violation> {
+    pub fn recovered(&mut self, histories: BTreeMap<u32, History>, proven: bool) -> Result<(), Violation> {
         for (shard, before) in &self.histories {
             before.continues_in(&histories[shard])?;
         }
-        for promise in std::mem::take(&mut self.promises) {
-            let history = &histories[&promise.shard];
-            let kept = keeps(history, &promise);
+        for promise in &self.promises {
+            let kept = keeps(&histories[&promise.shard], promise);
             if self.spaces[promise.space].durable {
                 kept?;
             } else if kept.is_err() {
                 self.memory_lost += 1;
             }
-            let _ = promise.life;
         }
         self.delivered_grants_stand(&histories)?;
-        self.histories = histories;
+        if proven {
+            self.promises.clear();
+            self.histories = histories;
+        }
         Ok(())
     }
 
-    /// No lease that reached its owner was taken back, or ran out before its owner expected.
+    /// No lease that reached its owner was taken back, and none that reached nobody was left to
+    /// run out, except where the disk was full: there may be no room to say that it is undone.
     fn delivered_grants_stand(&self, histories: &BTreeMap<u32, History>) -> Result<(), Violation> {
         for (lease_id, grant) in &self.grants {
             let history = &histories[&grant.shard];
@@ -387,16 +416,18 @@ impl Checker {
             let taken = ended.how == End::Released && grant.fate != Fate::Undelivered;
             broken(taken, "a lease that reached its owner is not taken back", || format!("{lease_id}: {ended:?}, {grant:?}"))?;
         }
+        let known: BTreeSet<(u32, LeaseKey)> =
+            self.grants.values().filter(|g| g.fate != Fate::Undelivered).map(|g| (g.shard, g.key)).collect();
+        for (shard, history) in histories {
+            for (key, ended) in &history.ended {
+                let left = ended.how == End::Expired && ended.epoch == key.3 && !known.contains(&(*shard, *key));
+                broken(left && !self.was_full, "a lease that reached nobody is undone", || format!("shard {shard}: {key:?} {ended:?}"))?;
+            }
+        }
         Ok(())
     }
 
-    /// Leases that never reached an owner and are active all the same.
-    pub fn undelivered_and_active<'a>(&'a self, histories: &'a BTreeMap<u32, History>) -> impl Iterator<Item = &'a String> {
-        let undelivered = self.grants.iter().filter(|(_, grant)| grant.fate == Fate::Undelivered);
-        undelivered.filter(|(_, g)| histories[&g.shard].is_active(g.key)).map(|(id, _)| id)
-    }
-
-    /// Items of durable namespaces that were acknowledged, and are neither done nor dead.
+    /// Items that are neither done nor dead.
     pub fn unfinished(&self) -> BTreeSet<(u32, u64)> {
         let mut open = BTreeSet::new();
         for (shard, history) in &self.histories {

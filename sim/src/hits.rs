@@ -35,6 +35,10 @@ faults! {
     SectorsLost "unsynced sectors lost";
     /// A sector was half written.
     TornSector "torn sector";
+    /// A file's making, renaming or removal was undone.
+    NameLost "directory change lost";
+    /// A write failed half done and took the log with it.
+    FailedWrite "failed write";
     /// A sync failed and took the log with it.
     FailedSync "failed sync";
     /// The disk was full when asked for a segment.

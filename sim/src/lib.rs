@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The deterministic simulator: whole nodes on a fake clock, disk and scheduler.
+//!
+//! A seed decides everything: how many cores and logs a node has, when each of its steps happens,
+//! what its callers do, and what goes wrong. The node is the product's own ([`omnirelay::node`]
+//! with the queue and the log under it); only sockets, threads, clocks and disks are replaced.
+//! Every reply and every record is judged by a checker that shares no code with the queue. A run
+//! that breaks a rule does so again under the same seed.
+#![forbid(unsafe_code)]
+
+pub mod checker;
+pub mod client;
+pub mod clock;
+pub mod disk;
+mod hearing;
+pub mod history;
+pub mod hits;
+pub mod node;
+pub mod plan;
+mod readback;
+pub mod schedule;
+pub mod suite;
+pub mod violation;
+pub mod world;

@@ -203,9 +203,19 @@ impl Appender {
     /// # Panics
     /// If that batch was never handed out.
     pub fn handle_synced(&mut self, batch: u64) {
-        let out = self.sealed.front().map_or(self.next_batch, |next| next.number);
-        assert!(batch < out, "batch {batch} was synced before it was written");
-        while self.unsynced.front().is_some_and(|first| first.number <= batch) {
+        let out = self
+            .sealed
+            .front()
+            .map_or(self.next_batch, |next| next.number);
+        assert!(
+            batch < out,
+            "batch {batch} was synced before it was written"
+        );
+        while self
+            .unsynced
+            .front()
+            .is_some_and(|first| first.number <= batch)
+        {
             let synced = self.unsynced.pop_front().expect("looked at just now");
             self.buffers.give_back(synced.buffer);
         }
@@ -257,7 +267,10 @@ impl Appender {
             return None;
         }
         let start = start - BATCH_HEADER_BYTES;
-        assert!(start + len <= batch.payload_bytes, "a body lies in one batch");
+        assert!(
+            start + len <= batch.payload_bytes,
+            "a body lies in one batch"
+        );
         let buffer = Shared(Arc::clone(&batch.buffer));
         Some(Bytes::from_owner(buffer).slice(start..start + len))
     }

@@ -66,9 +66,7 @@ impl Buffers {
     /// An empty buffer that nobody else holds.
     pub(crate) fn take(&mut self) -> Arc<Vec<u8>> {
         let free = (0..self.free.len()).find(|&at| Arc::get_mut(&mut self.free[at]).is_some());
-        let mut buffer = free
-            .map(|at| self.free.swap_remove(at))
-            .unwrap_or_default();
+        let mut buffer = free.map(|at| self.free.swap_remove(at)).unwrap_or_default();
         Arc::get_mut(&mut buffer)
             .expect("a free buffer has one owner")
             .clear();

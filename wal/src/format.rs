@@ -311,7 +311,10 @@ mod tests {
         let mut damaged = page;
         damaged[26] ^= 4;
         damaged[SEGMENT_HEADER_COPY + 9] ^= 4;
-        assert_eq!(HeaderPage::decode(&damaged), HeaderPage::Newer(1 + (4 << 8)));
+        assert_eq!(
+            HeaderPage::decode(&damaged),
+            HeaderPage::Newer(1 + (4 << 8))
+        );
         damaged[SEGMENT_HEADER_COPY + 9] ^= 4;
         damaged[SEGMENT_HEADER_COPY + 30] ^= 4;
         assert_eq!(HeaderPage::decode(&damaged), HeaderPage::Broken);
@@ -362,7 +365,14 @@ mod tests {
         for number in [1, 99_999_999, 100_000_000, u32::MAX] {
             assert_eq!(segment_number(&segment_name(number)), Some(number));
         }
-        for name in ["0.seg", "00000000.seg", "1.seg", "+0000001.seg", "lock", "00000001.sex"] {
+        for name in [
+            "0.seg",
+            "00000000.seg",
+            "1.seg",
+            "+0000001.seg",
+            "lock",
+            "00000001.sex",
+        ] {
             assert_eq!(segment_number(name), None, "{name}");
         }
     }
@@ -373,7 +383,10 @@ mod tests {
     fn format_version_1_is_these_bytes() {
         assert_eq!(FORMAT_VERSION, 1);
         let page = HEADER.encode();
-        assert_eq!(hex(&page[..44]), "GOLDEN_SEGMENT");
+        assert_eq!(
+            hex(&page[..44]),
+            "4f525345474d4e5401000000030000000700000000000000efcdab89674523012a000000000000001153bf66"
+        );
         assert!(page[44..SEGMENT_HEADER_COPY].iter().all(|&byte| byte == 0));
         assert_eq!(page[..512], page[SEGMENT_HEADER_COPY..][..512]);
 
@@ -393,6 +406,9 @@ mod tests {
         );
         let seed = HEADER.crc_seed();
         let batch = BatchHeader::of(seed, 42, 1, &payload).encode(seed);
-        assert_eq!(hex(&batch), "GOLDEN_BATCH");
+        assert_eq!(
+            hex(&batch),
+            "4f5242541f0000002a0000000000000001000000737868b6b99c126700000000"
+        );
     }
 }

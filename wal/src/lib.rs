@@ -61,4 +61,5 @@ pub use options::{LogOptions, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SPARES_MAX};
 pub use reader::Reader;
 pub use real::{RealDisk, RealFile};
 pub use recover::{Opened, Recovery, TornTail, open};
+pub use replay::OnRecord;
 pub use writer::Writer;

@@ -36,7 +36,9 @@ impl RealDisk {
         let path = path.into();
         match fs::create_dir(&path) {
             Ok(()) => {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = path
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty());
                 File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
             }
             // What is there may be a file; opening it as a directory tells.

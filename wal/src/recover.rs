@@ -9,8 +9,7 @@ use crate::batch::Batch;
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::format::{
-    BATCH_HEADER_BYTES, Position, RecordHeader, SECTOR_BYTES, SEGMENT_HEADER_BYTES, batch_bytes,
-    segment_name,
+    BATCH_HEADER_BYTES, Position, SECTOR_BYTES, SEGMENT_HEADER_BYTES, batch_bytes, segment_name,
 };
 use crate::options::LogOptions;
 use crate::reader::Reader;
@@ -112,14 +111,15 @@ pub fn open<D: Disk>(
             stock.start_in_place(&options, &survey, &marker)?
         }
         Some(last) => {
-            let (start, last) = stock.start_behind_copy(&options, &survey, last)?;
-            replay.held = Some(last);
+            let (start, moved) = stock.start_behind_copy(&options, &last)?;
+            replay.leave(survey.segment(last.segment), &last);
+            replay.held = Some(moved);
             replay.flush()?;
             start
         }
     };
     stock.garbage.append(&mut replay.dead);
-    stock.sweep()?;
+    stock.sweep(&replay.cuts)?;
     Ok(Opened {
         appender: Appender::new(start.segment, stock.spares, start.next_batch),
         writer: start.writer,
@@ -206,8 +206,7 @@ impl<D: Disk> Stock<'_, D> {
     fn start_behind_copy(
         &mut self,
         options: &LogOptions,
-        survey: &Survey<D::File>,
-        last: Held,
+        last: &Held,
     ) -> Result<(Start<D>, Held), OpenError> {
         let payload_bytes = last.payload.len();
         let needs = SEGMENT_HEADER_BYTES as usize + batch_bytes(payload_bytes);
@@ -224,7 +223,7 @@ impl<D: Disk> Stock<'_, D> {
         } else {
             self.spares.remove(0)
         };
-        let mut buffer = last.payload;
+        let mut buffer = last.payload.clone();
         buffer.resize(batch_bytes(payload_bytes) - BATCH_HEADER_BYTES, 0);
         let batch = Batch {
             number: last.number,
@@ -251,17 +250,6 @@ impl<D: Disk> Stock<'_, D> {
         start.segment = Some(Segment::begun(spare.segment, spare.bytes, end));
         start.next_batch = batch.number + 1;
 
-        let old = survey.segment(last.segment);
-        let only_this = old.header.is_some_and(|header| header.first_batch == last.number);
-        if only_this {
-            self.garbage.push(last.segment);
-        } else if last.end < u64::from(old.bytes) {
-            // Its unused rest would be lost with every crash. The batch itself
-            // stays: a second copy of what was the last to be written.
-            let cut = old.file.set_len(last.end);
-            let path = self.disk.path(&segment_name(last.segment));
-            cut.map_err(OpenError::io("cut", path))?;
-        }
         let mut payload = Arc::try_unwrap(batch.buffer).expect("the writer keeps no batch");
         payload.truncate(payload_bytes);
         let moved = Held {
@@ -269,7 +257,7 @@ impl<D: Disk> Stock<'_, D> {
             offset: SEGMENT_HEADER_BYTES,
             end: end.into(),
             payload,
-            ..last
+            ..*last
         };
         Ok((start, moved))
     }
@@ -298,7 +286,14 @@ impl<D: Disk> Stock<'_, D> {
     }
 
     /// Removes what no longer counts, so that restarts do not fill the disk.
-    fn sweep(&mut self) -> Result<(), OpenError> {
+    fn sweep(&mut self, cuts: &[(u32, u64)]) -> Result<(), OpenError> {
+        for &(segment, keep) in cuts {
+            self.on(segment, "cut", |disk, name| {
+                let file = disk.open(name)?;
+                file.set_len(keep)?;
+                file.sync_data()
+            })?;
+        }
         for segment in std::mem::take(&mut self.garbage) {
             self.on(segment, "remove", |disk, name| disk.remove(name))?;
         }

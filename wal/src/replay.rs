@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::format::{
     BATCH_HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
@@ -12,9 +12,13 @@ use crate::recover::{Recovery, TornTail};
 use crate::scan::{Beyond, Window};
 use crate::survey::Begun;
 
-/// Where the caller of `open` takes records.
-pub(crate) type OnRecord<'a> =
-    &'a mut dyn FnMut(&RecordHeader, Position, &[u8]) -> Result<(), String>;
+/// The most unused bytes a segment keeps once nothing more is written to it.
+/// Without a bound every crash would cost a whole segment of disk space.
+const SLACK_BYTES_MAX: u64 = 64 << 10;
+
+/// What [`open`](crate::open) gives each record to: its header, where its body
+/// is, and the body. `Err` says why the record cannot be.
+pub type OnRecord<'a> = &'a mut dyn FnMut(&RecordHeader, Position, &[u8]) -> Result<(), String>;
 
 /// A batch that is whole, but not proven durable by one behind it.
 #[derive(Debug, Default)]
@@ -39,6 +43,9 @@ pub(crate) struct Replay<'a, D> {
     end: Option<(u32, u64)>,
     /// The last batch found; its records are not handed out yet.
     pub(crate) held: Option<Held>,
+    /// Segments with much unused space behind what they need to keep, and how
+    /// many bytes that is.
+    pub(crate) cuts: Vec<(u32, u64)>,
     /// Segments in which nothing counts any more.
     pub(crate) dead: Vec<u32>,
     pub(crate) recovery: Recovery,
@@ -52,6 +59,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             next_batch: 1,
             end: None,
             held: None,
+            cuts: Vec::new(),
             dead: Vec::new(),
             recovery: Recovery::default(),
         }
@@ -116,12 +124,37 @@ impl<'a, D: Disk> Replay<'a, D> {
             offset = end;
         }
         self.end = Some((begun.number, offset));
+        let io = OpenError::io("read", self.path(begun.number));
         if self.next_batch >= superseded {
+            // What was copied from here stays, as a second copy.
+            let copied = window.batch(seed, offset, self.next_batch).map_err(io)?;
+            let keep = offset + copied.map_or(0, |(header, _)| header.batch_bytes());
+            self.cut(begun, keep);
             return Ok(());
         }
-        let io = OpenError::io("read", self.path(begun.number));
         let beyond = window.beyond(seed, offset, self.next_batch).map_err(io)?;
         self.tail(begun, offset, &beyond, "it is unreadable")
+    }
+
+    /// The last batch has been copied to another segment: of this one, remains
+    /// what came before, and the batch itself as a second copy.
+    pub(crate) fn leave(&mut self, begun: &Begun<D::File>, last: &Held) {
+        if begun
+            .header
+            .is_some_and(|header| header.first_batch == last.number)
+        {
+            self.dead.push(begun.number);
+        } else {
+            self.cut(begun, last.end);
+        }
+    }
+
+    /// Notes that a segment which nothing more is written to needs only this
+    /// many bytes.
+    fn cut(&mut self, begun: &Begun<D::File>, keep: u64) {
+        if u64::from(begun.bytes) > keep + SLACK_BYTES_MAX {
+            self.cuts.push((begun.number, keep));
+        }
     }
 
     /// Hands out the records of the batch that is held, from where it lies or

@@ -42,14 +42,20 @@ impl<'a, F: DiskFile> Window<'a, F> {
 
     /// The bytes at an offset; `None` if the file ends before.
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> io::Result<Option<&[u8]>> {
-        let Some(end) = offset.checked_add(len as u64).filter(|&end| end <= self.len) else {
+        let Some(end) = offset
+            .checked_add(len as u64)
+            .filter(|&end| end <= self.len)
+        else {
             return Ok(None);
         };
         if offset < self.start || end > self.start + self.buffer.len() as u64 {
             let ahead = (self.len - offset).min(len.max(WINDOW_BYTES) as u64);
             let ahead = usize::try_from(ahead).expect("a segment fits memory");
             self.start = offset;
-            self.buffer.resize(ahead, 0);
+            if self.buffer.len() < ahead {
+                self.buffer = vec![0; ahead];
+            }
+            self.buffer.truncate(ahead);
             let read = self.file.read_at(&mut self.buffer, offset);
             if read.is_err() {
                 self.buffer.clear();
@@ -94,15 +100,13 @@ impl<'a, F: DiskFile> Window<'a, F> {
         let first = u64::from(SEGMENT_HEADER_BYTES + SECTOR_BYTES);
         self.sectors(first, |sector| {
             let ahead = BatchHeader::unverified_number(sector)?.checked_sub(number)?;
-            (1..BATCHES_AHEAD_MAX).contains(&ahead).then_some(number + ahead)
+            (1..BATCHES_AHEAD_MAX)
+                .contains(&ahead)
+                .then_some(number + ahead)
         })
     }
 
-    fn sectors(
-        &mut self,
-        from: u64,
-        later: impl Fn(&[u8]) -> Option<u64>,
-    ) -> io::Result<Beyond> {
+    fn sectors(&mut self, from: u64, later: impl Fn(&[u8]) -> Option<u64>) -> io::Result<Beyond> {
         const ZEROS: [u8; SECTOR_BYTES as usize] = [0; SECTOR_BYTES as usize];
         let mut beyond = Beyond::default();
         let mut offset = from;

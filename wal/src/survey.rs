@@ -123,7 +123,9 @@ impl<F: DiskFile> Survey<F> {
     pub(crate) fn superseded_from(&self, at: usize) -> u64 {
         let later = self.begun[at + 1..].iter();
         let later = later.filter(|begun| begun.first_valid);
-        let first = later.filter_map(|begun| begun.header).map(|header| header.first_batch);
+        let first = later
+            .filter_map(|begun| begun.header)
+            .map(|header| header.first_batch);
         first.min().unwrap_or(u64::MAX)
     }
 

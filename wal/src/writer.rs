@@ -148,7 +148,10 @@ impl<D: Disk> Writer<D> {
                 marked: false,
             });
         }
-        let tail = self.tail.as_mut().expect("the first batch starts a segment");
+        let tail = self
+            .tail
+            .as_mut()
+            .expect("the first batch starts a segment");
         assert_eq!(
             (batch.segment, batch.offset),
             (tail.segment, tail.offset),

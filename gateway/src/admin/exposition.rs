@@ -25,7 +25,9 @@ impl Format {
             for (name, value) in parts.filter_map(|part| part.split_once('=')) {
                 match name.trim().to_ascii_lowercase().as_str() {
                     "q" => quality = value.trim().parse().unwrap_or(0.0),
-                    "version" => is_known = matches!(value.trim().trim_matches('"'), "1.0.0" | "0.0.4"),
+                    "version" => {
+                        is_known = matches!(value.trim().trim_matches('"'), "1.0.0" | "0.0.4")
+                    }
                     _ => {}
                 }
             }
@@ -38,7 +40,11 @@ impl Format {
                 _ => {}
             }
         }
-        if open_metrics > 0.0 && open_metrics >= text { Format::OpenMetrics } else { Format::Text }
+        if open_metrics > 0.0 && open_metrics >= text {
+            Format::OpenMetrics
+        } else {
+            Format::Text
+        }
     }
 
     /// The response's media type.
@@ -88,7 +94,9 @@ impl fmt::Display for Number {
         match *self {
             Number::Whole(value) => write!(f, "{value}"),
             Number::Real(value) if value.is_nan() => f.write_str("NaN"),
-            Number::Real(value) if value.is_infinite() => f.write_str(if value > 0.0 { "+Inf" } else { "-Inf" }),
+            Number::Real(value) if value.is_infinite() => {
+                f.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
+            }
             Number::Real(value) => write!(f, "{value}"),
         }
     }
@@ -107,7 +115,10 @@ pub(super) struct Exposition {
 impl Exposition {
     /// An empty one.
     pub(super) fn new(format: Format) -> Exposition {
-        Exposition { format, out: String::new() }
+        Exposition {
+            format,
+            out: String::new(),
+        }
     }
 
     /// Begins a family; its samples follow. `name` is without the `_total` that a counter's
@@ -115,7 +126,11 @@ impl Exposition {
     pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let is_counter = kind == Kind::Counter;
         // Text 0.0.4 knows a counter by its sample's name, OpenMetrics by the name without the suffix.
-        let suffix = if is_counter && self.format == Format::Text { "_total" } else { "" };
+        let suffix = if is_counter && self.format == Format::Text {
+            "_total"
+        } else {
+            ""
+        };
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -124,11 +139,21 @@ impl Exposition {
         let _ = write!(self.out, "# HELP {name}{suffix} ");
         escape(&mut self.out, help, self.format == Format::OpenMetrics);
         let _ = write!(self.out, "\n# TYPE {name}{suffix} {kind}\n");
-        Family { out: &mut self.out, name, suffix: if is_counter { "_total" } else { "" } }
+        Family {
+            out: &mut self.out,
+            name,
+            suffix: if is_counter { "_total" } else { "" },
+        }
     }
 
     /// A family of one sample without labels.
-    pub(super) fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Into<Number>) {
+    pub(super) fn single(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        help: &str,
+        value: impl Into<Number>,
+    ) {
         self.family(name, kind, help).sample(&[], value);
     }
 
@@ -158,7 +183,12 @@ impl Family<'_> {
     /// Writes a histogram of seconds.
     pub(super) fn histogram(&mut self, labels: &[Label<'_>], buckets: &Buckets) {
         for (&bound_us, &count) in BOUNDS_US.iter().zip(&buckets.cumulative) {
-            self.line("_bucket", labels, Some(&Bound(bound_us).to_string()), count.into());
+            self.line(
+                "_bucket",
+                labels,
+                Some(&Bound(bound_us).to_string()),
+                count.into(),
+            );
         }
         self.line("_bucket", labels, Some("+Inf"), buckets.count.into());
         self.line("_sum", labels, None, seconds(buckets.sum_us).into());
@@ -182,7 +212,10 @@ impl Family<'_> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "exact up to 285 years of microseconds")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact up to 285 years of microseconds"
+)]
 fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }

@@ -19,7 +19,13 @@ use crate::node::{Board, Durability, Layout, LogId, Namespace, NamespaceId};
 pub(super) const STARTED: Nanos = Nanos(1_700_000_000_000_000_000);
 
 pub(super) fn status() -> Arc<NodeStatus> {
-    NodeStatus::new(&config::load(&Sources { cpus: vec![0, 1], ..Sources::default() }).unwrap())
+    NodeStatus::new(
+        &config::load(&Sources {
+            cpus: vec![0, 1],
+            ..Sources::default()
+        })
+        .unwrap(),
+    )
 }
 
 pub(super) fn facts() -> NodeFacts {
@@ -31,7 +37,10 @@ pub(super) fn facts() -> NodeFacts {
         options: Options::default(),
         secret: Secret([7; 16]),
     };
-    let namespaces = vec![namespace("resourcelease", 0, 2), namespace("odd\"name", 2, 1)];
+    let namespaces = vec![
+        namespace("resourcelease", 0, 2),
+        namespace("odd\"name", 2, 1),
+    ];
     NodeFacts {
         layout: Arc::new(Layout::new(namespaces, 2, 2)),
         board: Arc::new(Board::new(2, 2)),
@@ -42,7 +51,11 @@ pub(super) fn facts() -> NodeFacts {
             log: LogId(0),
             recovery: Recovery {
                 records: 9,
-                torn: Some(TornTail { segment: 1, offset: 4_096, bytes: 40 }),
+                torn: Some(TornTail {
+                    segment: 1,
+                    offset: 4_096,
+                    bytes: 40,
+                }),
                 ..Recovery::default()
             },
             took: Duration::from_millis(1_500),
@@ -58,19 +71,38 @@ pub(super) fn reports() -> CoreReports {
         log: LogId(log),
         epoch: 3,
         last_lsn: 100 + u64::from(shard),
-        stats: Stats { pending, active: 1, delayed: 2, dead: 0 },
+        stats: Stats {
+            pending,
+            active: 1,
+            delayed: 2,
+            dead: 0,
+        },
     };
     let core = |core: u16, shards| {
         let mut telemetry = Telemetry::default();
-        telemetry.count_reply(Some(Procedure::Enqueue), Code::Ok, Duration::from_micros(80));
-        telemetry.count_reply(Some(Procedure::Enqueue), Code::ResourceExhausted, Duration::from_micros(200));
+        telemetry.count_reply(
+            Some(Procedure::Enqueue),
+            Code::Ok,
+            Duration::from_micros(80),
+        );
+        telemetry.count_reply(
+            Some(Procedure::Enqueue),
+            Code::ResourceExhausted,
+            Duration::from_micros(200),
+        );
         telemetry.count_reply(None, Code::InvalidArgument, Duration::from_micros(10));
         telemetry.count_batch(4_096, 3, Duration::from_micros(90));
         CoreReport {
             core,
             driver: "epoll",
             telemetry,
-            http: HttpReport { accepted: 5, open: 2, refused: 1, timed_out: 0, failed: 0 },
+            http: HttpReport {
+                accepted: 5,
+                open: 2,
+                refused: 1,
+                timed_out: 0,
+                failed: 0,
+            },
             shards,
             open_calls: 4,
             storage_full: false,

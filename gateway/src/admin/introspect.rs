@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use omnirelay_net::messages::Timestamp;
 use omnirelay_net::rpc::{Code, Procedure};
 use omnirelay_queue::{Nanos, Stats};
-use omnirelay_net::messages::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::latency::cells;
@@ -36,7 +36,12 @@ pub(super) fn render(view: View, status: &NodeStatus, moment: &Moment, process: 
     put("startedAt", rfc3339(moment.started).into());
     put("now", rfc3339(moment.now).into());
     put("uptimeSeconds", uptime.as_secs_f64().into());
-    for (key, value) in moment.readiness.to_json().as_object().expect("readiness is an object") {
+    for (key, value) in moment
+        .readiness
+        .to_json()
+        .as_object()
+        .expect("readiness is an object")
+    {
         put(key, value.clone());
     }
     put(
@@ -52,14 +57,20 @@ pub(super) fn render(view: View, status: &NodeStatus, moment: &Moment, process: 
     );
     if view == View::Full {
         put("configuration", status.configuration()["config"].clone());
-        put("configurationSources", status.configuration()["sources"].clone());
+        put(
+            "configurationSources",
+            status.configuration()["sources"].clone(),
+        );
     }
     put("cores", cores(status, moment));
     put("rpc", rpc(&reports));
     put("wal", wal(view, &reports));
     if let Some(facts) = &moment.node {
         put("driver", facts.driver.to_string().into());
-        put("addresses", json!({"listen": facts.listen.to_string(), "admin": facts.admin_listen.to_string()}));
+        put(
+            "addresses",
+            json!({"listen": facts.listen.to_string(), "admin": facts.admin_listen.to_string()}),
+        );
         put("namespaces", namespaces(facts, moment));
         put("logs", logs(facts, &reports));
         if view == View::Full {
@@ -75,7 +86,9 @@ fn cores(status: &NodeStatus, moment: &Moment) -> Value {
         core.insert("core".into(), number.into());
         core.insert("cpu".into(), json!(status.cpus().get(number)));
         core.insert("up".into(), report.is_some().into());
-        let Some(report) = report else { return Value::Object(core) };
+        let Some(report) = report else {
+            return Value::Object(core);
+        };
         let told = json!({
             "driver": report.driver,
             "connections": {
@@ -99,15 +112,24 @@ fn cores(status: &NodeStatus, moment: &Moment) -> Value {
 }
 
 fn rpc(reports: &[&CoreReport]) -> Value {
-    let add = |sums: &mut [u64], codes: &[u64]| sums.iter_mut().zip(codes).for_each(|(sum, &code)| *sum += code);
+    let add = |sums: &mut [u64], codes: &[u64]| {
+        sums.iter_mut()
+            .zip(codes)
+            .for_each(|(sum, &code)| *sum += code)
+    };
     let procedures: Value = Procedure::ALL
         .iter()
         .enumerate()
         .map(|(at, procedure)| {
             let (mut codes, mut latency) = ([0; Code::ALL.len()], latency_histogram());
-            for counts in reports.iter().map(|report| &report.telemetry.procedures[at]) {
+            for counts in reports
+                .iter()
+                .map(|report| &report.telemetry.procedures[at])
+            {
                 add(&mut codes, &counts.codes);
-                latency.add(&counts.latency_us).expect("all have the same bounds");
+                latency
+                    .add(&counts.latency_us)
+                    .expect("all have the same bounds");
             }
             json!({
                 "procedure": procedure.name(),
@@ -127,19 +149,25 @@ fn rpc(reports: &[&CoreReport]) -> Value {
 /// The statuses that occurred.
 fn by_name(codes: &[u64]) -> Value {
     let occurred = Code::ALL.iter().zip(codes).filter(|&(_, &count)| count > 0);
-    Value::Object(occurred.map(|(code, &count)| (code.name().to_owned(), count.into())).collect())
+    Value::Object(
+        occurred
+            .map(|(code, &count)| (code.name().to_owned(), count.into()))
+            .collect(),
+    )
 }
 
 fn wal(view: View, reports: &[&CoreReport]) -> Value {
     let mut sync = latency_histogram();
     let (mut bytes, mut batches, mut records) = (0, 0, 0);
     for telemetry in reports.iter().map(|report| &report.telemetry) {
-        sync.add(&telemetry.wal_sync_us).expect("all have the same bounds");
+        sync.add(&telemetry.wal_sync_us)
+            .expect("all have the same bounds");
         bytes += telemetry.wal_bytes;
         batches += telemetry.wal_batches;
         records += telemetry.wal_records;
     }
-    let mut wal = json!({"bytes": bytes, "batches": batches, "records": records, "syncUs": quantiles(&sync)});
+    let mut wal =
+        json!({"bytes": bytes, "batches": batches, "records": records, "syncUs": quantiles(&sync)});
     if view == View::Live {
         wal["syncUs"]["cells"] = cells(&sync).map(|(us, count)| json!([us, count])).collect();
     }
@@ -166,7 +194,6 @@ fn namespaces(facts: &NodeFacts, moment: &Moment) -> Value {
                 "durability": namespace.durability.as_str(),
                 "firstShard": namespace.first_shard.0,
                 "shards": namespace.shards,
-                "capacity": namespace.options.capacity,
                 "stats": stats(&namespace_stats(facts, moment, id)),
             })
         })
@@ -175,10 +202,21 @@ fn namespaces(facts: &NodeFacts, moment: &Moment) -> Value {
 
 /// As reported; for a core that did not answer, as it published them last.
 fn namespace_stats(facts: &NodeFacts, moment: &Moment, id: NamespaceId) -> Stats {
-    let parts = (0u16..).map(CoreId).zip(moment.reports.iter()).map(|(core, report)| match report {
-        Some(report) => sum(report.shards.iter().filter(|shard| shard.namespace == id).map(|shard| shard.stats)),
-        None => sum(facts.layout.logs_of(core).map(|log| facts.board.log_stats(id, log))),
-    });
+    let parts =
+        (0u16..)
+            .map(CoreId)
+            .zip(moment.reports.iter())
+            .map(|(core, report)| match report {
+                Some(report) => sum(report
+                    .shards
+                    .iter()
+                    .filter(|shard| shard.namespace == id)
+                    .map(|shard| shard.stats)),
+                None => sum(facts
+                    .layout
+                    .logs_of(core)
+                    .map(|log| facts.board.log_stats(id, log))),
+            });
     sum(parts)
 }
 
@@ -204,8 +242,10 @@ fn logs(facts: &NodeFacts, reports: &[&CoreReport]) -> Value {
 }
 
 fn shards(facts: &NodeFacts, reports: &[&CoreReport]) -> Value {
-    let mut rows: Vec<_> =
-        reports.iter().flat_map(|report| report.shards.iter().map(|shard| (report.core, shard))).collect();
+    let mut rows: Vec<_> = reports
+        .iter()
+        .flat_map(|report| report.shards.iter().map(|shard| (report.core, shard)))
+        .collect();
     rows.sort_by_key(|(_, shard)| shard.shard);
     rows.into_iter()
         .map(|(core, shard)| {
@@ -235,7 +275,8 @@ fn stats(stats: &Stats) -> Value {
 /// RFC 3339 in UTC, to the millisecond.
 fn rfc3339(time: Nanos) -> String {
     let ms = time.0 / 1_000_000;
-    let seconds = i64::try_from(ms / 1_000).expect("u64 nanoseconds are fewer seconds than an i64 holds");
+    let seconds =
+        i64::try_from(ms / 1_000).expect("u64 nanoseconds are fewer seconds than an i64 holds");
     let nanos = i32::try_from(ms % 1_000).expect("below 1,000") * 1_000_000;
     Timestamp { seconds, nanos }.to_string()
 }

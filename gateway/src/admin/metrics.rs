@@ -36,20 +36,53 @@ pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> Stri
 }
 
 fn node(out: &mut Exposition, moment: &Moment) {
-    let driver = moment.node.as_ref().map_or_else(String::new, |node| node.driver.to_string());
-    out.family("omnirelay_build_info", Kind::Gauge, "Always 1; the labels say what runs.")
-        .sample(&[("version", env!("CARGO_PKG_VERSION")), ("driver", &driver)], 1);
+    out.family(
+        "omnirelay_build_info",
+        Kind::Gauge,
+        "Always 1; the label says what runs.",
+    )
+    .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
     let uptime = Duration::from_nanos(moment.now.0.saturating_sub(moment.started.0));
-    out.single("omnirelay_uptime_seconds", Kind::Gauge, "Time since the process started.", uptime.as_secs_f64());
-    out.single("omnirelay_ready", Kind::Gauge, "1 while /readyz says ready.", moment.readiness.ready);
+    out.single(
+        "omnirelay_uptime_seconds",
+        Kind::Gauge,
+        "Time since the process started.",
+        uptime.as_secs_f64(),
+    );
+    out.single(
+        "omnirelay_ready",
+        Kind::Gauge,
+        "1 while /readyz says ready.",
+        moment.readiness.ready,
+    );
 }
 
 fn cores(out: &mut Exposition, moment: &Moment, reports: &[&CoreReport]) {
-    let mut up = out.family("omnirelay_core_up", Kind::Gauge, "1 if the core answered this scrape.");
+    let mut up = out.family(
+        "omnirelay_core_up",
+        Kind::Gauge,
+        "1 if the core answered this scrape.",
+    );
     for (core, report) in moment.reports.iter().enumerate() {
         up.sample(&[("core", &core.to_string())], report.is_some());
     }
-    let mut by_core = |name, kind, help, value: fn(&CoreReport) -> u64| each_core(out, name, kind, help, reports, value);
+    let mut driver = out.family(
+        "omnirelay_core_info",
+        Kind::Gauge,
+        "Always 1; how the core does IO.",
+    );
+    for report in reports {
+        driver.sample(
+            &[
+                ("core", &report.core.to_string()),
+                ("driver", report.driver),
+            ],
+            1_u64,
+        );
+    }
+    let mut by_core = |name, kind, help, value: fn(&CoreReport) -> u64| {
+        each_core(out, name, kind, help, reports, value)
+    };
     by_core(
         "omnirelay_open_calls",
         Kind::Gauge,
@@ -68,12 +101,36 @@ fn cores(out: &mut Exposition, moment: &Moment, reports: &[&CoreReport]) {
         "1 once a log of the core takes nothing more.",
         |r| u64::from(r.log_failure.is_some()),
     );
-    each_core_http(out, "omnirelay_connections", Kind::Gauge, "Connections open now.", reports, |r| r.http.open);
-    let mut connections = |name, help, value| each_core_http(out, name, Kind::Counter, help, reports, value);
-    connections("omnirelay_connections_accepted", "Connections accepted.", |r| r.http.accepted);
-    connections("omnirelay_connections_refused", "Connections refused over the limit.", |r| r.http.refused);
-    connections("omnirelay_connections_timed_out", "Connections closed for being idle or slow.", |r| r.http.timed_out);
-    connections("omnirelay_connections_failed", "Connections that broke off or were malformed.", |r| r.http.failed);
+    each_core_http(
+        out,
+        "omnirelay_connections",
+        Kind::Gauge,
+        "Connections open now.",
+        reports,
+        |r| r.http.open,
+    );
+    let mut connections =
+        |name, help, value| each_core_http(out, name, Kind::Counter, help, reports, value);
+    connections(
+        "omnirelay_connections_accepted",
+        "Connections accepted.",
+        |r| r.http.accepted,
+    );
+    connections(
+        "omnirelay_connections_refused",
+        "Connections refused over the limit.",
+        |r| r.http.refused,
+    );
+    connections(
+        "omnirelay_connections_timed_out",
+        "Connections closed for being idle or slow.",
+        |r| r.http.timed_out,
+    );
+    connections(
+        "omnirelay_connections_failed",
+        "Connections that broke off or were malformed.",
+        |r| r.http.failed,
+    );
 }
 
 fn each_core(
@@ -100,7 +157,10 @@ fn each_core_http(
 ) {
     let mut family = out.family(name, kind, help);
     for report in reports {
-        family.sample(&[("transport", "http"), ("core", &report.core.to_string())], value(report));
+        family.sample(
+            &[("transport", "http"), ("core", &report.core.to_string())],
+            value(report),
+        );
     }
 }
 
@@ -123,10 +183,26 @@ fn items(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
             family.sample(&labels, value(&row.stats));
         }
     };
-    family("omnirelay_resourcelease_pending", "Items that wait to be leased.", |s| s.pending);
-    family("omnirelay_resourcelease_active", "Items that are leased.", |s| s.active);
-    family("omnirelay_resourcelease_delayed", "Items whose delay has not ended.", |s| s.delayed);
-    family("omnirelay_resourcelease_dead_letters", "Items that are given up on.", |s| s.dead);
+    family(
+        "omnirelay_resourcelease_pending",
+        "Items that wait to be leased.",
+        |s| s.pending,
+    );
+    family(
+        "omnirelay_resourcelease_active",
+        "Items that are leased.",
+        |s| s.active,
+    );
+    family(
+        "omnirelay_resourcelease_delayed",
+        "Items whose delay has not ended.",
+        |s| s.delayed,
+    );
+    family(
+        "omnirelay_resourcelease_dead_letters",
+        "Items that are given up on.",
+        |s| s.dead,
+    );
 }
 
 fn item_rows(facts: &NodeFacts, reports: &[&CoreReport]) -> Vec<ItemRow> {
@@ -142,7 +218,9 @@ fn item_rows(facts: &NodeFacts, reports: &[&CoreReport]) -> Vec<ItemRow> {
                 stats,
             };
             if is_labelled {
-                rows.extend(of_namespace.map(|shard| row(Some(shard.shard.to_string()), shard.stats)));
+                rows.extend(
+                    of_namespace.map(|shard| row(Some(shard.shard.to_string()), shard.stats)),
+                );
             } else {
                 rows.push(row(None, sum(of_namespace.map(|shard| shard.stats))));
             }
@@ -170,14 +248,23 @@ fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
     for report in reports {
         let core = report.core.to_string();
         let telemetry = &report.telemetry;
-        let routed = Procedure::ALL.iter().map(|procedure| procedure.name()).zip(&telemetry.procedures);
-        let rows = routed.map(|(name, counts)| (name, &counts.codes)).chain([("unknown", &telemetry.unrouted)]);
+        let routed = Procedure::ALL
+            .iter()
+            .map(|procedure| procedure.name())
+            .zip(&telemetry.procedures);
+        let rows = routed
+            .map(|(name, counts)| (name, &counts.codes))
+            .chain([("unknown", &telemetry.unrouted)]);
         for (procedure, codes) in rows {
             for (code, &count) in Code::ALL.iter().zip(codes) {
                 // Success starts at 0, so that a rate is right from the first call on.
                 if count > 0 || (*code == Code::Ok && procedure != "unknown") {
-                    let labels =
-                        [("transport", "http"), ("procedure", procedure), ("code", code.name()), ("core", &core)];
+                    let labels = [
+                        ("transport", "http"),
+                        ("procedure", procedure),
+                        ("code", code.name()),
+                        ("core", &core),
+                    ];
                     requests.sample(&labels, count);
                 }
             }
@@ -191,9 +278,14 @@ fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
     for (at, procedure) in Procedure::ALL.iter().enumerate() {
         let mut merged = latency_histogram();
         for report in reports {
-            merged.add(&report.telemetry.procedures[at].latency_us).expect("all have the same bounds");
+            merged
+                .add(&report.telemetry.procedures[at].latency_us)
+                .expect("all have the same bounds");
         }
-        duration.histogram(&[("transport", "http"), ("procedure", procedure.name())], &Buckets::of(&merged));
+        duration.histogram(
+            &[("transport", "http"), ("procedure", procedure.name())],
+            &Buckets::of(&merged),
+        );
     }
 }
 
@@ -205,12 +297,21 @@ fn logs(out: &mut Exposition, reports: &[&CoreReport]) {
     );
     for report in reports {
         let core = report.core.to_string();
-        sync.histogram(&[("core", &core)], &Buckets::of(&report.telemetry.wal_sync_us));
+        sync.histogram(
+            &[("core", &core)],
+            &Buckets::of(&report.telemetry.wal_sync_us),
+        );
     }
     let mut counter = |name, help, value| each_core(out, name, Kind::Counter, help, reports, value);
-    counter("omnirelay_wal_bytes", "Bytes written to logs.", |r| r.telemetry.wal_bytes);
-    counter("omnirelay_wal_batches", "Batches written to logs.", |r| r.telemetry.wal_batches);
-    counter("omnirelay_wal_records", "Records written to logs.", |r| r.telemetry.wal_records);
+    counter("omnirelay_wal_bytes", "Bytes written to logs.", |r| {
+        r.telemetry.wal_bytes
+    });
+    counter("omnirelay_wal_batches", "Batches written to logs.", |r| {
+        r.telemetry.wal_batches
+    });
+    counter("omnirelay_wal_records", "Records written to logs.", |r| {
+        r.telemetry.wal_records
+    });
 }
 
 fn recovery(out: &mut Exposition, facts: &NodeFacts) {
@@ -220,13 +321,28 @@ fn recovery(out: &mut Exposition, facts: &NodeFacts) {
             family.sample(&[("log", &found.log.0.to_string())], value(found));
         }
     };
-    by_log("omnirelay_wal_recovery_seconds", "How long reading the log back took at the start.", |found| {
-        found.took.as_secs_f64().into()
-    });
-    by_log("omnirelay_wal_recovery_records", "Records read back at the start.", |found| found.recovery.records.into());
-    by_log("omnirelay_wal_recovery_torn_bytes", "Bytes of unfinished batches left out at the start.", |found| {
-        found.recovery.torn.as_ref().map_or(0, |torn| torn.bytes).into()
-    });
+    by_log(
+        "omnirelay_wal_recovery_seconds",
+        "How long reading the log back took at the start.",
+        |found| found.took.as_secs_f64().into(),
+    );
+    by_log(
+        "omnirelay_wal_recovery_records",
+        "Records read back at the start.",
+        |found| found.recovery.records.into(),
+    );
+    by_log(
+        "omnirelay_wal_recovery_torn_bytes",
+        "Bytes of unfinished batches left out at the start.",
+        |found| {
+            found
+                .recovery
+                .torn
+                .as_ref()
+                .map_or(0, |torn| torn.bytes)
+                .into()
+        },
+    );
 }
 
 fn of_process(out: &mut Exposition, moment: &Moment, process: &Process) {
@@ -247,10 +363,30 @@ fn of_process(out: &mut Exposition, moment: &Moment, process: &Process) {
         "Memory in RAM, mapped logs included.",
         process.resident_bytes.map(Number::from),
     );
-    single("process_virtual_memory_bytes", Kind::Gauge, "Address space.", process.virtual_bytes.map(Number::from));
-    single("process_threads", Kind::Gauge, "Threads.", process.threads.map(Number::from));
-    single("process_open_fds", Kind::Gauge, "Open file descriptors.", process.open_fds.map(Number::from));
-    single("process_max_fds", Kind::Gauge, "Most file descriptors allowed.", process.fds_max.map(Number::from));
+    single(
+        "process_virtual_memory_bytes",
+        Kind::Gauge,
+        "Address space.",
+        process.virtual_bytes.map(Number::from),
+    );
+    single(
+        "process_threads",
+        Kind::Gauge,
+        "Threads.",
+        process.threads.map(Number::from),
+    );
+    single(
+        "process_open_fds",
+        Kind::Gauge,
+        "Open file descriptors.",
+        process.open_fds.map(Number::from),
+    );
+    single(
+        "process_max_fds",
+        Kind::Gauge,
+        "Most file descriptors allowed.",
+        process.fds_max.map(Number::from),
+    );
     single(
         "process_start_time_seconds",
         Kind::Gauge,

@@ -19,7 +19,8 @@ pub(super) struct Process {
 impl Process {
     /// Reads `/proc/self`.
     pub(super) fn read() -> Process {
-        let text = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        let text =
+            |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         let status = text("status");
         Process {
             cpu_seconds: cpu_seconds(&text("stat")),
@@ -36,7 +37,10 @@ impl Process {
 /// so fields are counted from its closing parenthesis.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(") ")?;
-    let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<f64>);
+    let mut times = fields
+        .split_ascii_whitespace()
+        .skip(11)
+        .map(str::parse::<f64>);
     let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
     Some((user + system) / TICKS_PER_SECOND)
 }
@@ -52,7 +56,9 @@ fn open_fds() -> io::Result<u64> {
 }
 
 fn fds_max(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 

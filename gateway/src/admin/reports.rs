@@ -24,23 +24,30 @@ pub(super) struct ReportCache {
 
 impl Default for ReportCache {
     fn default() -> ReportCache {
-        ReportCache { age_max: AGE_MAX, newest: Mutex::new(None) }
+        ReportCache {
+            age_max: AGE_MAX,
+            newest: Mutex::new(None),
+        }
     }
 }
 
 impl ReportCache {
-    /// The newest reports, or those that `ask` brings if they are too old. A caller that goes away
-    /// while it asks leaves the asking to the next.
-    pub(super) async fn get(&self, ask: impl Future<Output = Vec<Option<CoreReport>>>) -> CoreReports {
+    /// The newest reports, or those that `ask` brings if they are too old, and when they came. A
+    /// caller that goes away while it asks leaves the asking to the next.
+    pub(super) async fn get(
+        &self,
+        ask: impl Future<Output = Vec<Option<CoreReport>>>,
+    ) -> (Instant, CoreReports) {
         let mut newest = self.newest.lock().await;
         if let Some((at, reports)) = newest.as_ref()
             && at.elapsed() < self.age_max
         {
-            return Arc::clone(reports);
+            return (*at, Arc::clone(reports));
         }
         let reports = CoreReports::from(ask.await);
-        *newest = Some((Instant::now(), Arc::clone(&reports)));
-        reports
+        let at = Instant::now();
+        *newest = Some((at, Arc::clone(&reports)));
+        (at, reports)
     }
 }
 
@@ -59,15 +66,27 @@ mod tests {
 
     #[tokio::test]
     async fn scrapes_at_the_same_moment_ask_the_cores_once() {
-        let (cache, times) = (ReportCache { age_max: Duration::from_secs(3_600), newest: Mutex::new(None) }, Cell::new(0));
-        let (a, b) = tokio::join!(cache.get(ask(&times)), cache.get(ask(&times)));
-        assert!(Arc::ptr_eq(&a, &b));
+        let (cache, times) = (
+            ReportCache {
+                age_max: Duration::from_secs(3_600),
+                newest: Mutex::new(None),
+            },
+            Cell::new(0),
+        );
+        let ((at, a), (same_at, b)) = tokio::join!(cache.get(ask(&times)), cache.get(ask(&times)));
+        assert!(Arc::ptr_eq(&a, &b) && at == same_at);
         assert_eq!(times.get(), 1);
     }
 
     #[tokio::test]
     async fn old_reports_are_not_shown_again() {
-        let (cache, times) = (ReportCache { age_max: Duration::ZERO, newest: Mutex::new(None) }, Cell::new(0));
+        let (cache, times) = (
+            ReportCache {
+                age_max: Duration::ZERO,
+                newest: Mutex::new(None),
+            },
+            Cell::new(0),
+        );
         cache.get(ask(&times)).await;
         cache.get(ask(&times)).await;
         assert_eq!(times.get(), 2);
@@ -78,6 +97,6 @@ mod tests {
         let (cache, times) = (ReportCache::default(), Cell::new(0));
         let gone = tokio::time::timeout(Duration::ZERO, cache.get(std::future::pending())).await;
         assert!(gone.is_err());
-        assert_eq!(cache.get(ask(&times)).await.len(), 2);
+        assert_eq!(cache.get(ask(&times)).await.1.len(), 2);
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -65,7 +67,10 @@ pub async fn serve(
     let mut shutdown = pin!(shutdown);
     loop {
         let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            let place = Arc::clone(&places)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             (place, listener.accept().await)
         };
         tokio::select! {
@@ -89,7 +94,10 @@ pub async fn serve(
     drop(listener);
     let _ = end.send(true);
     // Connections give up after the same time; what is left then is dropped with the set.
-    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    let _ = timeout(GRACE, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
     Ok(())
 }
 
@@ -126,8 +134,11 @@ fn routes(status: Arc<NodeStatus>) -> Router {
 }
 
 async fn page() -> Response {
-    let headers =
-        [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-cache"), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, PAGE_POLICY),
+    ];
     (headers, PAGE).into_response()
 }
 
@@ -144,15 +155,30 @@ async fn readyz(State(status): State<Arc<NodeStatus>>) -> Response {
     } else {
         status.moment_with(Arc::default()).readiness
     };
-    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     document(code, &readiness.to_json())
 }
 
 async fn metrics(State(status): State<Arc<NodeStatus>>, headers: HeaderMap) -> Response {
-    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     let format = Format::accepted_by(&accept.join(","));
     let text = metrics::render(format, &status.moment().await, &Process::read());
-    ([(CONTENT_TYPE, format.content_type()), (CACHE_CONTROL, "no-store")], text).into_response()
+    (
+        [
+            (CONTENT_TYPE, format.content_type()),
+            (CACHE_CONTROL, "no-store"),
+        ],
+        text,
+    )
+        .into_response()
 }
 
 async fn introspect(State(status): State<Arc<NodeStatus>>, RawQuery(query): RawQuery) -> Response {
@@ -160,16 +186,26 @@ async fn introspect(State(status): State<Arc<NodeStatus>>, RawQuery(query): RawQ
         None | Some("" | "view=full") => View::Full,
         Some("view=live") => View::Live,
         Some(other) => {
-            let message = format!("`{other}` is not understood; the query is view=full or view=live");
+            let message =
+                format!("`{other}` is not understood; the query is view=full or view=live");
             return document(StatusCode::BAD_REQUEST, &json!({"message": message}));
         }
     };
     let moment = status.moment().await;
-    document(StatusCode::OK, &introspect::render(view, &status, &moment, &Process::read()))
+    document(
+        StatusCode::OK,
+        &introspect::render(view, &status, &moment, &Process::read()),
+    )
 }
 
 async fn not_found(uri: Uri) -> Response {
-    let paths = ["/", "/healthz", "/readyz", "/metrics", "/omnirelay/introspect"];
+    let paths = [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/omnirelay/introspect",
+    ];
     document(
         StatusCode::NOT_FOUND,
         &json!({"message": format!("no `{}` here", uri.path()), "paths": paths}),
@@ -178,12 +214,18 @@ async fn not_found(uri: Uri) -> Response {
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let message = format!("`{}` is not {method}", uri.path());
-    document(StatusCode::METHOD_NOT_ALLOWED, &json!({"message": message, "allowed": ["GET", "HEAD"]}))
+    document(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &json!({"message": message, "allowed": ["GET", "HEAD"]}),
+    )
 }
 
 fn document(code: StatusCode, value: &Value) -> Response {
-    let headers =
-        [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let headers = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
     (code, headers, format!("{value}\n")).into_response()
 }
 

@@ -85,7 +85,11 @@ impl NodeStatus {
             cpus: config.cores.clone(),
             clock,
             started: clock.now(),
-            state: Mutex::new(State { phase: Phase::Starting, node: None, reporter: None }),
+            state: Mutex::new(State {
+                phase: Phase::Starting,
+                node: None,
+                reporter: None,
+            }),
             cache: ReportCache::default(),
         })
     }
@@ -102,8 +106,26 @@ impl NodeStatus {
     /// The cores serve. A node that was told to drain meanwhile, or has failed, does not become
     /// ready, but its cores are shown.
     pub fn ready(&self, node: RunningNode) {
-        let RunningNode { layout, board, reporter, driver, listen, admin_listen, recoveries } = node;
-        self.serves(NodeFacts { layout, board, driver, listen, admin_listen, recoveries }, Some(reporter));
+        let RunningNode {
+            layout,
+            board,
+            reporter,
+            driver,
+            listen,
+            admin_listen,
+            recoveries,
+        } = node;
+        self.serves(
+            NodeFacts {
+                layout,
+                board,
+                driver,
+                listen,
+                admin_listen,
+                recoveries,
+            },
+            Some(reporter),
+        );
     }
 
     fn serves(&self, node: NodeFacts, reporter: Option<Reporter>) {
@@ -141,11 +163,15 @@ impl NodeStatus {
     /// Asks the cores how they are, or takes what they said a moment ago.
     pub(super) async fn moment(&self) -> Moment {
         let reporter = self.state().reporter.clone();
-        let reports = match reporter {
-            Some(reporter) => self.cache.get(reporter.reports()).await,
-            None => CoreReports::default(),
+        let Some(reporter) = reporter else {
+            return self.moment_with(CoreReports::default());
         };
-        self.moment_with(reports)
+        let (at, reports) = self.cache.get(reporter.reports()).await;
+        let mut moment = self.moment_with(reports);
+        // The moment is that of the reports, so that rates between two of them come out right.
+        let age = u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        moment.now = Nanos(moment.now.0.saturating_sub(age));
+        moment
     }
 
     /// The node's moment with the given reports.
@@ -194,7 +220,10 @@ mod tests {
         assert!(status.is_serving());
         status.draining();
         assert_eq!(phase(&status), (false, "draining"));
-        assert!(status.moment_with(fixture::reports()).node.is_some(), "a draining node is still shown");
+        assert!(
+            status.moment_with(fixture::reports()).node.is_some(),
+            "a draining node is still shown"
+        );
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `omnirelay demo`: a node with example traffic.
 
-use std::path::Path;
-
 use crate::logging;
 
 use super::failure::Failure;
@@ -43,5 +41,5 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
     };
     let config = sources.load()?;
     logging::init(&config.log);
-    crate::demo::run(&config, Path::new(&args.data_dir)).map_err(|error| failed(&error))
+    crate::demo::run(&config).map_err(|error| failed(&error))
 }

@@ -8,7 +8,7 @@ use omnirelay_net::messages::{
     LeaseBatchRequest, LeaseRequest, LeaseResponse, OwnershipToken, Payload, Receipt, StatsRequest,
 };
 use omnirelay_net::rpc::{Call, Reply};
-use serde_json::json;
+use serde::Serialize;
 
 use super::body::{BodyArgs, parse_duration, parse_pair};
 use super::client::{Caller, Connection, block_on, parse_token, token_text};
@@ -311,15 +311,22 @@ fn take(args: TakeArgs) -> Result<(), Failure> {
     };
     match args.output.output {
         Output::Json => leases.iter().try_for_each(|lease| {
-            let mut document = serde_json::to_value(lease).expect("a message has string keys");
-            document["token"] = json!(lease.ownership_token.as_ref().map(token_text));
-            output::json(&document)
+            let token = lease.ownership_token.as_ref().map(token_text);
+            output::json(&Taken { lease, token })
         }),
         Output::Table => output::table(
             &["TYPE", "ID", "ATTEMPT", "LEASED FOR", "TOKEN", "BODY"],
             leases.iter().map(lease_row),
         ),
     }
+}
+
+/// A lease as the server tells it, and its token in the form that `--token` takes.
+#[derive(Serialize)]
+struct Taken<'a> {
+    #[serde(flatten)]
+    lease: &'a LeaseResponse,
+    token: Option<String>,
 }
 
 fn lease_row(lease: &LeaseResponse) -> Vec<String> {

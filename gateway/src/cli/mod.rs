@@ -43,17 +43,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node until it is told to stop
     Serve(serve::ServeArgs),
-    /// Run a node with example traffic, to look around
     Demo(demo::DemoArgs),
-    /// Send one RPC and print its reply
     Request(request::RequestArgs),
-    /// Enqueue work, take it, and settle it
     Lease(lease::LeaseArgs),
-    /// Check or show the configuration
     Config(config::ConfigArgs),
-    /// Show what a running node knows about itself
     Introspect(introspect::IntrospectArgs),
     /// Print a completion script for a shell
     #[command(
@@ -68,7 +62,8 @@ enum Command {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    match run(std::env::args_os()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
@@ -77,13 +72,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let parsed = Cli::command()
         .try_get_matches_from(arguments)
         .and_then(|found| Cli::from_arg_matches(&found));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&error, arguments),
     };
     match cli.command {
         Command::Serve(args) => serve::run(&args),
@@ -101,7 +96,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
 }
 
 /// Prints help and versions as they are; turns what clap refuses into a failure of our form.
-fn explain(error: &clap::Error) -> Result<(), Failure> {
+fn explain(error: &clap::Error, arguments: &[OsString]) -> Result<(), Failure> {
     let rendered = error.render();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -120,22 +115,38 @@ fn explain(error: &clap::Error) -> Result<(), Failure> {
                 "name one of the commands above",
             ))
         }
-        _ => {
-            let text = rendered.to_string();
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let (message, usage) = text.split_once("\n\nUsage: ").unwrap_or((text, ""));
-            let message = message
-                .split("\n\nFor more information")
-                .next()
-                .unwrap_or(message);
-            let usage = usage.lines().next().unwrap_or_default().trim();
-            let help = match usage {
-                "" => "`omnirelay --help` lists what there is".to_owned(),
-                usage => format!("usage: {usage}; add --help for the rest"),
-            };
-            Err(Failure::usage(message.trim(), help))
-        }
+        _ => Err(refusal(&rendered.to_string(), &command_path(arguments))),
     }
+}
+
+/// What clap says about a wrong command line, in our form.
+fn refusal(text: &str, command: &str) -> Failure {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let (text, usage) = text.split_once("\n\nUsage: ").unwrap_or((text, ""));
+    let (message, _) = text
+        .split_once("\n\nFor more information")
+        .unwrap_or((text, ""));
+    let help = match usage.lines().next() {
+        Some(usage) => format!("usage: {}; add --help for the rest", usage.trim()),
+        None => format!("`{command} --help` lists what it takes"),
+    };
+    Failure::usage(message.trim().replace("\n\n", "\n"), help)
+}
+
+/// The command that a command line names, as far as it goes.
+fn command_path(arguments: &[OsString]) -> String {
+    let mut path = String::from("omnirelay");
+    let root = Cli::command();
+    let mut command = &root;
+    for argument in arguments.iter().skip(1) {
+        match command.find_subcommand(argument) {
+            Some(inner) => command = inner,
+            None => break,
+        }
+        path.push(' ');
+        path.push_str(command.get_name());
+    }
+    path
 }
 
 #[cfg(test)]

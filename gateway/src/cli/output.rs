@@ -79,10 +79,13 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The beginning of a body, where it is text.
+/// The beginning of a body where it is text, else its length.
 pub(super) fn preview(body: &[u8]) -> String {
     const PREVIEW_CHARS: usize = 48;
     match std::str::from_utf8(body) {
+        Ok(text) if text.contains(|c: char| c.is_control() && !c.is_whitespace()) => {
+            format!("<{} bytes>", body.len())
+        }
         Ok(text) => match text.char_indices().nth(PREVIEW_CHARS) {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text.to_owned(),
@@ -104,6 +107,7 @@ mod tests {
     fn a_preview_is_short_and_cut_between_characters() {
         assert_eq!(preview(b"{}"), "{}");
         assert_eq!(preview(&[0xff, 0]), "<2 bytes>");
+        assert_eq!(preview(&[0, 1, 2]), "<3 bytes>");
         assert_eq!(preview("é".repeat(60).as_bytes()).chars().count(), 49);
     }
 }

@@ -17,12 +17,6 @@ pub struct Knob {
     pub doc: &'static str,
 }
 
-/// Largest body of one call, fixed by the protocol.
-pub const BODY_BYTES_MAX: u64 = 4 << 20;
-/// Most items of one batch call, fixed by the protocol.
-pub const BATCH_ITEMS_MAX: u64 = 1_000;
-/// Largest batch call in bytes, fixed by the protocol.
-pub const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// Smallest log segment: a record with the largest body and attributes always fits a fresh one.
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
 /// Most namespaces on one node; each costs telemetry series and start-up work.
@@ -32,8 +26,7 @@ pub const SHARDS_MAX: u64 = 4_096;
 /// Most shards of all namespaces together; each has fixed tables of some 10 KB.
 pub const SHARDS_TOTAL_MAX: u64 = 16_384;
 
-const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * BODY_BYTES_MAX);
-const _: () = assert!(BATCH_BYTES_MAX >= BODY_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * omnirelay_net::rpc::BODY_BYTES_MAX as u64);
 const _: () = assert!(SHARDS_MAX <= SHARDS_TOTAL_MAX);
 
 const fn ms(n: u64) -> Duration {
@@ -135,34 +128,6 @@ pub static NODE: &[Knob] = &[
         default: Some("10000"),
         doc: "Connections a core keeps open; further ones are refused. Each costs a file \
               descriptor and about 20 KB.",
-    },
-    Knob {
-        key: "limits.body_bytes_max",
-        kind: Kind::Bytes {
-            min: 1_024,
-            max: BODY_BYTES_MAX,
-        },
-        default: Some("4194304"),
-        doc: "Largest body of one call in bytes. A call in flight may hold this much memory.",
-    },
-    Knob {
-        key: "limits.batch_items_max",
-        kind: Kind::Integer {
-            min: 1,
-            max: BATCH_ITEMS_MAX,
-        },
-        default: Some("1000"),
-        doc: "Most items in one batch call. Larger batches cost less CPU per item and delay the \
-              calls behind them.",
-    },
-    Knob {
-        key: "limits.batch_bytes_max",
-        kind: Kind::Bytes {
-            min: 1_024,
-            max: BATCH_BYTES_MAX,
-        },
-        default: Some("16777216"),
-        doc: "Largest body of one batch call in bytes. Must be at least `limits.body_bytes_max`.",
     },
 ];
 

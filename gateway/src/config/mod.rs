@@ -59,12 +59,6 @@ pub struct Log {
 pub struct Limits {
     /// Connections a core keeps open.
     pub connections_max_per_core: usize,
-    /// Largest body of one call in bytes.
-    pub body_bytes_max: usize,
-    /// Most items in one batch call.
-    pub batch_items_max: usize,
-    /// Largest body of one batch call in bytes, at least `body_bytes_max`.
-    pub batch_bytes_max: usize,
 }
 
 /// A checked configuration. Only [`load`] makes one.
@@ -130,15 +124,11 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
             .expect("its knob's bound is 1 GiB"),
         limits: Limits {
             connections_max_per_core: size("limits.connections_max_per_core"),
-            body_bytes_max: size("limits.body_bytes_max"),
-            batch_items_max: size("limits.batch_items_max"),
-            batch_bytes_max: size("limits.batch_bytes_max"),
         },
         namespaces,
         settings,
     };
     config.check_addresses()?;
-    config.check_limits()?;
     Ok(config)
 }
 
@@ -169,19 +159,6 @@ impl Config {
                             .into(),
                 });
             }
-        }
-        Ok(())
-    }
-
-    fn check_limits(&self) -> Result<(), ConfigError> {
-        if self.limits.body_bytes_max > self.limits.batch_bytes_max {
-            let node = &self.settings.node;
-            return Err(contradiction(
-                entry(node, "limits.body_bytes_max"),
-                "must not exceed",
-                entry(node, "limits.batch_bytes_max"),
-                "raise limits.batch_bytes_max or lower limits.body_bytes_max",
-            ));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 use super::value::Kind;
 use super::*;
+use crate::node::Durability;
 
 fn sources() -> Sources {
     Sources {
@@ -55,7 +56,7 @@ fn without_any_source_the_contracts_defaults_hold() {
     assert_eq!(config.data_dir, PathBuf::from("./omnirelay-data"));
     assert_eq!(config.cores, [0, 1, 2, 3]);
     assert_eq!(config.driver, Driver::Auto);
-    assert_eq!(config.limits.body_bytes_max, 4 << 20);
+    assert_eq!(config.limits.connections_max_per_core, 10_000);
     let names: Vec<_> = config.namespaces.keys().collect();
     assert_eq!(names, ["resourcelease"]);
     let namespace = &config.namespaces["resourcelease"];
@@ -143,9 +144,9 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
     error[config.unknown_key]: unknown key `namespaces."a.b".lease_durations` in omnirelay.toml
     help: did you mean `namespaces."a.b".lease_duration`?
     "#);
-    insta::assert_snapshot!(refusal(&file(&dir, "body_bytes_max = 4096")), @r"
-    error[config.unknown_key]: unknown key `body_bytes_max` in omnirelay.toml
-    help: did you mean `limits.body_bytes_max`?
+    insta::assert_snapshot!(refusal(&file(&dir, "connections_max_per_core = 4096")), @r"
+    error[config.unknown_key]: unknown key `connections_max_per_core` in omnirelay.toml
+    help: did you mean `limits.connections_max_per_core`?
     ");
     insta::assert_snapshot!(refusal(&file(&dir, "[tls]\ncert = \"x\"")), @r"
     error[config.unknown_key]: unknown key `tls` in omnirelay.toml
@@ -183,10 +184,6 @@ fn a_value_of_the_wrong_type_or_out_of_range_is_refused_with_what_is_allowed() {
     insta::assert_snapshot!(refusal(&file(&dir, "[namespaces.\"a::b\"]\nshards = 1")), @r#"
     error[config.value]: `namespaces.<name> = "a::b"` in omnirelay.toml is not allowed: it must be 1 to 128 ASCII letters, digits, `.`, `-` or `_`, starting with a letter or digit
     help: change `namespaces.<name>`; `omnirelay config show --explain` describes every key
-    "#);
-    insta::assert_snapshot!(refusal(&set(&["limits.body_bytes_max=5MiB"])), @r#"
-    error[config.value]: `limits.body_bytes_max = "5MiB"` in --set is not allowed: it must be a size from 1KiB to 4MiB, as bytes or text such as "64MiB"
-    help: change `limits.body_bytes_max`; `omnirelay config show --explain` describes every key
     "#);
     insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.shards=0"])), @r"
     error[config.value]: `namespaces.resourcelease.shards = 0` in --set is not allowed: it must be a whole number from 1 to 4096
@@ -232,10 +229,6 @@ fn values_that_contradict_each_other_are_refused() {
     error[config.contradiction]: `namespaces.resourcelease.requeue_delay = "10m"` (--set) must not exceed `namespaces.resourcelease.requeue_delay_max = "5m"` (default)
     help: raise requeue_delay_max or lower requeue_delay
     "#);
-    insta::assert_snapshot!(refusal(&set(&["limits.batch_bytes_max=1MiB"])), @r"
-    error[config.contradiction]: `limits.body_bytes_max = 4194304` (default) must not exceed `limits.batch_bytes_max = 1048576` (--set)
-    help: raise limits.batch_bytes_max or lower limits.body_bytes_max
-    ");
     insta::assert_snapshot!(refusal(&set(&["cores=5"])), @r"
     error[config.contradiction]: `cores = 5` (--set) is more than the CPUs there are
     help: this process may use 4 CPUs: [0, 1, 2, 3]
@@ -385,9 +378,6 @@ fn the_effective_configuration_says_where_each_value_came_from() {
 
     [limits]
     connections_max_per_core = 10000  # default
-    body_bytes_max = 4194304          # default
-    batch_items_max = 1000            # default
-    batch_bytes_max = 16777216        # default
 
     [namespaces.jobs]
     lease_duration = "30s"         # default

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use hashbrown::HashMap;
 use omnirelay_net::http::HttpCounters;
 use omnirelay_net::rpc::Call;
 use omnirelay_wal::Disk;
@@ -80,16 +81,17 @@ impl Stop {
 
 /// Where a reply is put for the future that waits for it.
 #[derive(Default)]
-struct ReplySlot {
-    id: Option<CallId>,
-    waker: Option<Waker>,
-    outcome: Option<Outcome>,
+struct ReplyCell {
+    waker: Cell<Option<Waker>>,
+    outcome: Cell<Option<Outcome>>,
 }
 
 /// One core's state, shared by the tasks on its thread.
 pub struct CoreCell<D: Disk> {
     pub(super) core: RefCell<Core<D>>,
-    replies: RefCell<Vec<ReplySlot>>,
+    /// Replies that a future waits for. A call's slot in the core is used again as soon as it has
+    /// been answered, which may be before its reply is put here: hence by the whole id.
+    replies: RefCell<HashMap<CallId, Rc<ReplyCell>>>,
     /// The core has been given something: its turn must be finished.
     pub(super) dirty: Signal,
     /// The earliest deadline may have come nearer.
@@ -111,10 +113,15 @@ pub struct CoreCell<D: Disk> {
 }
 
 impl<D: Disk> CoreCell<D> {
-    pub(super) fn new(core: Core<D>, clock: Clock, layout: std::sync::Arc<Layout>, driver: &'static str) -> Rc<Self> {
+    pub(super) fn new(
+        core: Core<D>,
+        clock: Clock,
+        layout: std::sync::Arc<Layout>,
+        driver: &'static str,
+    ) -> Rc<Self> {
         Rc::new(CoreCell {
             core: RefCell::new(core),
-            replies: RefCell::new(Vec::new()),
+            replies: RefCell::default(),
             dirty: Signal::default(),
             rearm: Signal::default(),
             drain: Stop::default(),
@@ -142,33 +149,38 @@ impl<D: Disk> CoreCell<D> {
     /// Hands a call to the core. Dropping the future before it is ready cancels the call: what it
     /// would have been given goes back.
     pub fn call(self: &Rc<Self>, call: Call, context: &CallContext) -> ReplyFuture<D> {
-        let id = self.core.borrow_mut().handle_call(self.clock.now(), call, context);
-        let mut replies = self.replies.borrow_mut();
-        let slot = id.slot as usize;
-        if slot >= replies.len() {
-            replies.resize_with(slot + 1, ReplySlot::default);
-        }
-        replies[slot] = ReplySlot { id: Some(id), waker: None, outcome: None };
+        let id = self
+            .core
+            .borrow_mut()
+            .handle_call(self.clock.now(), call, context);
+        let reply = Rc::new(ReplyCell::default());
+        self.replies.borrow_mut().insert(id, Rc::clone(&reply));
         self.dirty.set();
-        ReplyFuture { cell: Rc::clone(self), id, done: false }
+        ReplyFuture {
+            cell: Rc::clone(self),
+            id,
+            reply,
+            done: false,
+        }
     }
 
     /// Gives back grants whose reply could not be delivered.
     pub fn undelivered(&self, grants: Vec<GrantRef>) {
         if !grants.is_empty() {
-            self.core.borrow_mut().handle_undelivered(self.clock.now(), grants);
+            self.core
+                .borrow_mut()
+                .handle_undelivered(self.clock.now(), grants);
             self.dirty.set();
         }
     }
 
-    /// Puts a reply where its future finds it. A reply that nobody waits for is undone.
+    /// Puts a reply where its future finds it; gives it back if nobody waits for it any more.
     pub(super) fn put_reply(&self, id: CallId, outcome: Outcome) -> Option<Outcome> {
-        let mut replies = self.replies.borrow_mut();
-        let Some(slot) = replies.get_mut(id.slot as usize).filter(|slot| slot.id == Some(id)) else {
+        let Some(reply) = self.replies.borrow_mut().remove(&id) else {
             return Some(outcome);
         };
-        slot.outcome = Some(outcome);
-        if let Some(waker) = slot.waker.take() {
+        reply.outcome.set(Some(outcome));
+        if let Some(waker) = reply.waker.take() {
             waker.wake();
         }
         None
@@ -204,6 +216,7 @@ impl<D: Disk> CoreCell<D> {
 pub struct ReplyFuture<D: Disk> {
     cell: Rc<CoreCell<D>>,
     id: CallId,
+    reply: Rc<ReplyCell>,
     done: bool,
 }
 
@@ -211,18 +224,13 @@ impl<D: Disk> Future for ReplyFuture<D> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let cell = Rc::clone(&self.cell);
-        let mut replies = cell.replies.borrow_mut();
-        let slot = &mut replies[self.id.slot as usize];
-        debug_assert_eq!(slot.id, Some(self.id), "a slot belongs to its call until the reply is taken");
-        match slot.outcome.take() {
+        match self.reply.outcome.take() {
             Some(outcome) => {
-                slot.id = None;
                 self.done = true;
                 Poll::Ready(outcome)
             }
             None => {
-                slot.waker = Some(cx.waker().clone());
+                self.reply.waker.set(Some(cx.waker().clone()));
                 Poll::Pending
             }
         }
@@ -234,18 +242,11 @@ impl<D: Disk> Drop for ReplyFuture<D> {
         if self.done {
             return;
         }
-        let outcome = {
-            let mut replies = self.cell.replies.borrow_mut();
-            let slot = &mut replies[self.id.slot as usize];
-            slot.id = None;
-            slot.outcome.take()
-        };
-        match outcome {
-            Some(outcome) => self.cell.undelivered(outcome.grants),
-            None => {
-                self.cell.core.borrow_mut().handle_cancel(self.id);
-                self.cell.dirty.set();
-            }
+        if let Some(outcome) = self.reply.outcome.take() {
+            self.cell.undelivered(outcome.grants);
+        } else if self.cell.replies.borrow_mut().remove(&self.id).is_some() {
+            self.cell.core.borrow_mut().handle_cancel(self.id);
+            self.cell.dirty.set();
         }
     }
 }

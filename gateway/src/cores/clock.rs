@@ -13,11 +13,19 @@ pub struct Clock {
 
 impl Clock {
     /// Starts at wall time, or at `not_before` if the wall clock has been set back since.
-    #[expect(clippy::disallowed_methods, reason = "this is where the product reads the clocks")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is where the product reads the clocks"
+    )]
     pub fn start(not_before: Nanos) -> Clock {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
         let wall = Nanos(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        Clock { base: wall.max(not_before), started: Instant::now() }
+        Clock {
+            base: wall.max(not_before),
+            started: Instant::now(),
+        }
     }
 
     /// The time now.

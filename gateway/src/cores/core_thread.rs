@@ -46,7 +46,6 @@ pub(super) struct CoreSeed<D: Disk> {
 
 /// The parts of a core's thread that are not the core.
 struct Pump<D: Disk> {
-    id: CoreId,
     cell: Rc<CoreCell<D>>,
     threads: Vec<(LogId, LogThreads)>,
     outbound: Vec<Outbound>,
@@ -58,11 +57,21 @@ pub(super) fn start<D: Disk>(seed: CoreSeed<D>, driver: &'static str) -> Rc<Core
     let cell = CoreCell::new(core, seed.clock, seed.layout, driver);
     cell.core.borrow_mut().handle_open(seed.clock.now());
     cell.dirty.set();
-    let pump = Pump { id: seed.id, cell: Rc::clone(&cell), threads: seed.threads, outbound: seed.outbound };
+    let pump = Pump {
+        cell: Rc::clone(&cell),
+        threads: seed.threads,
+        outbound: seed.outbound,
+    };
     let stopped = || Rc::clone(&cell);
     runtime::spawn(pump.run());
-    runtime::spawn(until_stopped(stopped(), take_events(seed.id, Rc::clone(&cell), seed.inbox)));
-    runtime::spawn(until_stopped(stopped(), take_messages(Rc::clone(&cell), seed.inbound, seed.messages)));
+    runtime::spawn(until_stopped(
+        stopped(),
+        take_events(seed.id, Rc::clone(&cell), seed.inbox),
+    ));
+    runtime::spawn(until_stopped(
+        stopped(),
+        take_messages(Rc::clone(&cell), seed.inbound, seed.messages),
+    ));
     runtime::spawn(until_stopped(stopped(), keep_time(Rc::clone(&cell))));
     cell
 }
@@ -70,14 +79,24 @@ pub(super) fn start<D: Disk>(seed: CoreSeed<D>, driver: &'static str) -> Rc<Core
 /// Runs a task that has no end of its own for as long as the core lives.
 async fn until_stopped<D: Disk>(cell: Rc<CoreCell<D>>, task: impl Future<Output = ()>) {
     let mut task = std::pin::pin!(task);
-    poll_fn(|cx| if cell.stop.poll(cx).is_ready() { Poll::Ready(()) } else { task.as_mut().poll(cx) }).await;
+    poll_fn(|cx| {
+        if cell.stop.poll(cx).is_ready() {
+            Poll::Ready(())
+        } else {
+            task.as_mut().poll(cx)
+        }
+    })
+    .await;
 }
 
 impl<D: Disk> Pump<D> {
     async fn run(mut self) {
         loop {
             self.cell.dirty.wait().await;
-            self.cell.core.borrow_mut().finish_turn(self.cell.clock.now());
+            self.cell
+                .core
+                .borrow_mut()
+                .finish_turn(self.cell.clock.now());
             self.reply();
             let all_sent = self.send();
             self.do_tasks();
@@ -109,7 +128,9 @@ impl<D: Disk> Pump<D> {
 
     fn reply(&self) {
         loop {
-            let Some((id, outcome)) = self.cell.core.borrow_mut().poll_outcome() else { return };
+            let Some((id, outcome)) = self.cell.core.borrow_mut().poll_outcome() else {
+                return;
+            };
             if let Some(unwanted) = self.cell.put_reply(id, outcome) {
                 self.cell.undelivered(unwanted.grants);
             }
@@ -120,8 +141,14 @@ impl<D: Disk> Pump<D> {
     fn send(&mut self) -> bool {
         let mut all_sent = true;
         loop {
-            let Some((to, message)) = self.cell.core.borrow_mut().poll_message() else { break };
-            let lane = self.outbound.iter_mut().find(|lane| lane.to == to).expect("a ring to every other core");
+            let Some((to, message)) = self.cell.core.borrow_mut().poll_message() else {
+                break;
+            };
+            let lane = self
+                .outbound
+                .iter_mut()
+                .find(|lane| lane.to == to)
+                .expect("a ring to every other core");
             if let Err(message) = lane.ring.push(message) {
                 self.cell.core.borrow_mut().return_message(to, message);
                 all_sent = false;
@@ -138,11 +165,17 @@ impl<D: Disk> Pump<D> {
 
     fn do_tasks(&self) {
         loop {
-            let Some(task) = self.cell.core.borrow_mut().poll_task() else { return };
+            let Some(task) = self.cell.core.borrow_mut().poll_task() else {
+                return;
+            };
             let log = match &task {
                 LogTask::Write(log, _) | LogTask::Allocate(log) | LogTask::Read(log, _) => *log,
             };
-            let (_, threads) = self.threads.iter().find(|(id, _)| *id == log).expect("a core has its logs' threads");
+            let (_, threads) = self
+                .threads
+                .iter()
+                .find(|(id, _)| *id == log)
+                .expect("a core has its logs' threads");
             match task {
                 LogTask::Write(_, batch) => threads.write(batch),
                 LogTask::Allocate(_) => threads.allocate(),
@@ -157,11 +190,21 @@ async fn take_events<D: Disk>(id: CoreId, cell: Rc<CoreCell<D>>, mut inbox: Inbo
         while let Some(event) = inbox.try_next() {
             let now = cell.clock.now();
             match event {
-                Event::Synced { log, batch, bytes, records, took } => {
-                    cell.telemetry.borrow_mut().count_batch(bytes, records, took);
+                Event::Synced {
+                    log,
+                    batch,
+                    bytes,
+                    records,
+                    took,
+                } => {
+                    cell.telemetry
+                        .borrow_mut()
+                        .count_batch(bytes, records, took);
                     cell.core.borrow_mut().handle_synced(now, log, batch);
                 }
-                Event::LogFailed(log, why) => cell.core.borrow_mut().handle_log_failed(now, log, why),
+                Event::LogFailed(log, why) => {
+                    cell.core.borrow_mut().handle_log_failed(now, log, why)
+                }
                 Event::Spare(log, spare) => cell.core.borrow_mut().handle_spare(now, log, spare),
                 Event::Read(read, bytes) => cell.core.borrow_mut().handle_read(now, read, bytes),
                 Event::Drain => {
@@ -189,7 +232,9 @@ async fn take_messages<D: Disk>(
             while taken < MESSAGES_PER_TURN
                 && let Some(message) = ring.pop()
             {
-                cell.core.borrow_mut().handle_message(cell.clock.now(), message);
+                cell.core
+                    .borrow_mut()
+                    .handle_message(cell.clock.now(), message);
                 taken += 1;
             }
         }
@@ -216,7 +261,10 @@ async fn keep_time<D: Disk>(cell: Rc<CoreCell<D>>) {
             runtime::yield_to_driver().await;
             continue;
         }
-        let at = next.map_or_else(|| cell.clock.instant(now) + IDLE, |at| cell.clock.instant(at));
+        let at = next.map_or_else(
+            || cell.clock.instant(now) + IDLE,
+            |at| cell.clock.instant(at),
+        );
         let mut sleep = std::pin::pin!(runtime::sleep_until(at));
         poll_fn(|cx| {
             if sleep.as_mut().poll(cx).is_ready() {

@@ -53,16 +53,22 @@ pub struct Inbox {
 
 /// The core's end.
 #[derive(Debug)]
-pub struct InboxReader {
+pub(super) struct InboxReader {
     queue: Arc<ArrayQueue<Event>>,
     listener: NotifierListener,
 }
 
 /// Makes a core's inbox.
-pub fn inbox() -> (Inbox, InboxReader) {
+pub(super) fn inbox() -> (Inbox, InboxReader) {
     let queue = Arc::new(ArrayQueue::new(INBOX_EVENTS_MAX));
     let (notifier, listener) = Notifier::pair();
-    (Inbox { queue: Arc::clone(&queue), notifier }, InboxReader { queue, listener })
+    (
+        Inbox {
+            queue: Arc::clone(&queue),
+            notifier,
+        },
+        InboxReader { queue, listener },
+    )
 }
 
 impl Inbox {
@@ -87,12 +93,12 @@ impl Inbox {
 
 impl InboxReader {
     /// The next event, if there is one.
-    pub fn try_next(&mut self) -> Option<Event> {
+    pub(super) fn try_next(&mut self) -> Option<Event> {
         self.queue.pop()
     }
 
     /// Waits until there may be an event.
-    pub async fn notified(&mut self) {
+    pub(super) async fn notified(&mut self) {
         self.listener.notified().await;
     }
 }

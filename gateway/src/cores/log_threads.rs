@@ -18,7 +18,7 @@ const STACK_BYTES: usize = 256 * 1024;
 
 /// A log's threads, as its core holds them. Dropping it ends them; [`LogThreads::join`] waits.
 #[derive(Debug)]
-pub struct LogThreads {
+pub(super) struct LogThreads {
     batches: mpsc::Sender<Batch>,
     allocations: mpsc::Sender<()>,
     reads: mpsc::Sender<ReadRequest>,
@@ -26,11 +26,11 @@ pub struct LogThreads {
 
 /// The threads themselves, to wait for.
 #[derive(Debug)]
-pub struct LogThreadsEnd(Vec<JoinHandle<()>>);
+pub(super) struct LogThreadsEnd(Vec<JoinHandle<()>>);
 
 impl LogThreadsEnd {
     /// Waits until the log is closed. The [`LogThreads`] must have been dropped.
-    pub fn join(self) {
+    pub(super) fn join(self) {
         for thread in self.0 {
             if thread.join().is_err() {
                 tracing::error!("a log thread panicked");
@@ -44,7 +44,7 @@ impl LogThreads {
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub fn start<D>(
+    pub(super) fn start<D>(
         log: LogId,
         writer: Writer<D>,
         allocator: Allocator<D>,
@@ -58,45 +58,75 @@ impl LogThreads {
         let (allocations, allocation_queue) = mpsc::channel();
         let (reads, read_queue) = mpsc::channel();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            thread::Builder::new().name(format!("{name}-{}", log.0)).stack_size(STACK_BYTES).spawn(run)
+            thread::Builder::new()
+                .name(format!("{name}-{}", log.0))
+                .stack_size(STACK_BYTES)
+                .spawn(run)
         };
         let to = inbox.clone();
-        let write = spawn("log", Box::new(move || write_batches(log, writer, &batch_queue, &to)))?;
+        let write = spawn(
+            "log",
+            Box::new(move || write_batches(log, writer, &batch_queue, &to)),
+        )?;
         let to = inbox.clone();
-        let allocate = spawn("alloc", Box::new(move || allocate_spares(log, allocator, &allocation_queue, &to)))?;
+        let allocate = spawn(
+            "alloc",
+            Box::new(move || allocate_spares(log, allocator, &allocation_queue, &to)),
+        )?;
         let to = inbox.clone();
-        let read = spawn("read", Box::new(move || read_records(&reader, &read_queue, &to)))?;
-        Ok((LogThreads { batches, allocations, reads }, LogThreadsEnd(vec![write, allocate, read])))
+        let read = spawn(
+            "read",
+            Box::new(move || read_records(&reader, &read_queue, &to)),
+        )?;
+        Ok((
+            LogThreads {
+                batches,
+                allocations,
+                reads,
+            },
+            LogThreadsEnd(vec![write, allocate, read]),
+        ))
     }
 
     /// Writes and syncs a batch.
-    pub fn write(&self, batch: Batch) {
+    pub(super) fn write(&self, batch: Batch) {
         // The thread ends only when this sender is dropped.
         let _ = self.batches.send(batch);
     }
 
     /// Allocates a spare segment.
-    pub fn allocate(&self) {
+    pub(super) fn allocate(&self) {
         let _ = self.allocations.send(());
     }
 
     /// Reads a record's body.
-    pub fn read(&self, request: ReadRequest) {
+    pub(super) fn read(&self, request: ReadRequest) {
         let _ = self.reads.send(request);
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures how long a sync takes")]
-fn write_batches<D: Disk>(log: LogId, mut writer: Writer<D>, batches: &mpsc::Receiver<Batch>, inbox: &Inbox) {
+fn write_batches<D: Disk>(
+    log: LogId,
+    mut writer: Writer<D>,
+    batches: &mpsc::Receiver<Batch>,
+    inbox: &Inbox,
+) {
     while let Ok(batch) = batches.recv() {
         let started = Instant::now();
         match writer.write(&batch) {
             Ok(()) => {
-                let (number, bytes, records) = (batch.number, batch.disk_bytes() as u64, batch.records());
+                let (number, bytes, records) =
+                    (batch.number, batch.disk_bytes() as u64, batch.records());
                 // The appender gets the buffer back with the event: let go of it first.
                 drop(batch);
                 let took = started.elapsed();
-                inbox.send(Event::Synced { log, batch: number, bytes, records: u64::from(records), took });
+                inbox.send(Event::Synced {
+                    log,
+                    batch: number,
+                    bytes,
+                    records: u64::from(records),
+                    took,
+                });
             }
             Err(poisoned) => {
                 tracing::error!(log = log.0, error = %poisoned, "the log failed; nothing in it is acknowledged any more");
@@ -110,7 +140,12 @@ fn write_batches<D: Disk>(log: LogId, mut writer: Writer<D>, batches: &mpsc::Rec
     }
 }
 
-fn allocate_spares<D: Disk>(log: LogId, mut allocator: Allocator<D>, asked: &mpsc::Receiver<()>, inbox: &Inbox) {
+fn allocate_spares<D: Disk>(
+    log: LogId,
+    mut allocator: Allocator<D>,
+    asked: &mpsc::Receiver<()>,
+    inbox: &Inbox,
+) {
     while asked.recv().is_ok() {
         let mut owed = 1;
         let mut refused = false;
@@ -142,7 +177,9 @@ fn allocate_spares<D: Disk>(log: LogId, mut allocator: Allocator<D>, asked: &mps
 
 fn read_records<D: Disk>(reader: &Reader<D>, asked: &mpsc::Receiver<ReadRequest>, inbox: &Inbox) {
     while let Ok(request) = asked.recv() {
-        let bytes = reader.read(request.at, request.len).map_err(|error| error.to_string());
+        let bytes = reader
+            .read(request.at, request.len)
+            .map_err(|error| error.to_string());
         inbox.send(Event::Read(request.id, bytes));
     }
 }

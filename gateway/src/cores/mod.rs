@@ -13,4 +13,6 @@ pub use cell::{CoreCell, ReplyFuture};
 pub use clock::Clock;
 pub use inbox::{Event, Inbox};
 pub use start::{Cores, OpenedLog, Reporter, StartError, Startup};
-pub use telemetry::{CoreReport, HttpReport, ProcedureCounts, ShardReport, Telemetry, latency_histogram};
+pub use telemetry::{
+    CoreReport, HttpReport, ProcedureCounts, ShardReport, Telemetry, latency_histogram,
+};

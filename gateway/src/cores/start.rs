@@ -22,7 +22,7 @@ use super::telemetry::CoreReport;
 use crate::inbound::HttpInbound;
 use crate::node::{Board, CoreId, Layout, LogId, LogParts};
 
-/// How long a scrape waits for a core.
+/// How long a scrape waits for the cores.
 const REPORT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A recovered log, with the shards that its records made.
@@ -102,20 +102,35 @@ impl Cores {
         D: Disk + Send + Sync + 'static,
     {
         let cores = startup.layout.cores();
-        let board = Arc::new(Board::new(startup.layout.namespaces().len(), startup.layout.logs()));
-        let (inboxes, readers): (Vec<Inbox>, Vec<InboxReader>) = (0..cores).map(|_| inbox()).unzip();
-        let (seeds, logs) =
-            make_seeds(startup.layout, &board, startup.clock, startup.logs, &inboxes, readers)?;
+        let board = Arc::new(Board::new(
+            startup.layout.namespaces().len(),
+            startup.layout.logs(),
+        ));
+        let (inboxes, readers): (Vec<Inbox>, Vec<InboxReader>) =
+            (0..cores).map(|_| inbox()).unzip();
+        let (seeds, logs) = make_seeds(
+            startup.layout,
+            &board,
+            startup.clock,
+            startup.logs,
+            &inboxes,
+            readers,
+        )?;
         let (ready, is_ready) = mpsc::channel();
         let mut threads = Vec::new();
-        for ((seed, listener), &cpu) in seeds.into_iter().zip(startup.listeners).zip(&startup.cpus) {
+        for ((seed, listener), &cpu) in seeds.into_iter().zip(startup.listeners).zip(&startup.cpus)
+        {
             let core = Core {
                 listener,
                 limits: startup.limits.clone(),
                 body_bytes_max: startup.body_bytes_max,
                 ready: ready.clone(),
             };
-            let options = CoreOptions { cpu: Some(cpu), driver: startup.driver, ..CoreOptions::default() };
+            let options = CoreOptions {
+                cpu: Some(cpu),
+                driver: startup.driver,
+                ..CoreOptions::default()
+            };
             let thread = thread::Builder::new()
                 .name(format!("core-{}", seed.id.0))
                 .spawn(move || core.run(seed, options))
@@ -123,16 +138,28 @@ impl Cores {
             threads.push(thread);
         }
         drop(ready);
-        let mut started = Cores { inboxes, board, driver: DriverKind::Epoll, threads, logs };
+        let mut started = Cores {
+            inboxes,
+            board,
+            driver: DriverKind::Epoll,
+            threads,
+            logs,
+        };
         for _ in 0..cores {
             match is_ready.recv() {
                 Ok((_, Ok(driver))) => started.driver = driver,
                 Ok((core, Err(why))) => {
                     started.drain();
                     started.join();
-                    return Err(StartError::Core { core, cpu: startup.cpus[usize::from(core)], why });
+                    return Err(StartError::Core {
+                        core,
+                        cpu: startup.cpus[usize::from(core)],
+                        why,
+                    });
                 }
-                Err(_) => unreachable!("every core thread says how its start went, or aborts the process"),
+                Err(_) => {
+                    unreachable!("every core thread says how its start went, or aborts the process")
+                }
             }
         }
         Ok(started)
@@ -150,7 +177,9 @@ impl Cores {
 
     /// A handle that asks cores for reports.
     pub fn reporter(&self) -> Reporter {
-        Reporter { inboxes: self.inboxes.clone() }
+        Reporter {
+            inboxes: self.inboxes.clone(),
+        }
     }
 
     /// Has every core finish what is open and take nothing more.
@@ -190,10 +219,14 @@ impl Reporter {
                 inbox.try_send(Event::Report(to)).ok().map(|()| answer)
             })
             .collect();
+        let by = tokio::time::Instant::now() + REPORT_TIME_MAX;
         let mut reports = Vec::with_capacity(asked.len());
         for answer in asked {
             let report = match answer {
-                Some(answer) => tokio::time::timeout(REPORT_TIME_MAX, answer).await.ok().and_then(Result::ok),
+                Some(answer) => tokio::time::timeout_at(by, answer)
+                    .await
+                    .ok()
+                    .and_then(Result::ok),
                 None => None,
             };
             reports.push(report);
@@ -238,7 +271,11 @@ where
                 let (producer, consumer) = ring(RING_MESSAGES);
                 let notifier = notifiers[to].clone();
                 let id = seeds[to].id;
-                seeds[from].outbound.push(Outbound { to: id, ring: producer, notifier });
+                seeds[from].outbound.push(Outbound {
+                    to: id,
+                    ring: producer,
+                    notifier,
+                });
                 seeds[to].inbound.push(consumer);
             }
         }
@@ -246,9 +283,14 @@ where
     let mut ends = Vec::new();
     for log in logs {
         let core = usize::from(layout.core_of(log.id).0);
-        let (threads, end) =
-            LogThreads::start(log.id, log.writer, log.allocator, log.reader.clone(), &inboxes[core])
-                .map_err(StartError::Thread)?;
+        let (threads, end) = LogThreads::start(
+            log.id,
+            log.writer,
+            log.allocator,
+            log.reader.clone(),
+            &inboxes[core],
+        )
+        .map_err(StartError::Thread)?;
         ends.push(end);
         seeds[core].threads.push((log.id, threads));
         seeds[core].logs.push(LogParts {
@@ -290,13 +332,20 @@ impl Core {
         };
         let cell = core_thread::start(seed, name);
         cell.opened.wait().await;
-        let failure = cell.core.borrow().failure().map(|(log, why)| format!("log {}: {why}", log.0));
+        let failure = cell
+            .core
+            .borrow()
+            .failure()
+            .map(|(log, why)| format!("log {}: {why}", log.0));
         let listener = runtime::TcpListener::from_std(self.listener);
         match (failure, listener) {
             (None, Ok(listener)) => {
                 let _ = self.ready.send((id, Ok(driver)));
                 drop(self.ready);
-                let inbound = std::rc::Rc::new(HttpInbound::new(std::rc::Rc::clone(&cell), self.body_bytes_max));
+                let inbound = std::rc::Rc::new(HttpInbound::new(
+                    std::rc::Rc::clone(&cell),
+                    self.body_bytes_max,
+                ));
                 let counters = std::rc::Rc::clone(&cell.http);
                 serve(listener, inbound, self.limits, counters, cell.drain.wait()).await;
             }

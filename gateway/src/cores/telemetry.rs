@@ -17,12 +17,15 @@ const LATENCY_DIGITS: u8 = 2;
 
 /// An empty latency histogram in µs.
 pub fn latency_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).expect("constant bounds are valid")
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS)
+        .expect("constant bounds are valid")
 }
 
 /// A duration as the histograms count it.
-pub fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).clamp(1, LATENCY_US_MAX)
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros())
+        .unwrap_or(u64::MAX)
+        .clamp(1, LATENCY_US_MAX)
 }
 
 /// Counters of one procedure.
@@ -53,7 +56,10 @@ pub struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Telemetry {
-        let counts = || ProcedureCounts { codes: [0; Code::ALL.len()], latency_us: latency_histogram() };
+        let counts = || ProcedureCounts {
+            codes: [0; Code::ALL.len()],
+            latency_us: latency_histogram(),
+        };
         Telemetry {
             procedures: Procedure::ALL.iter().map(|_| counts()).collect(),
             unrouted: [0; Code::ALL.len()],
@@ -68,10 +74,16 @@ impl Default for Telemetry {
 impl Telemetry {
     /// Counts a reply.
     pub fn count_reply(&mut self, procedure: Option<Procedure>, code: Code, latency: Duration) {
-        let code = Code::ALL.iter().position(|&c| c == code).expect("every code is listed");
+        let code = Code::ALL
+            .iter()
+            .position(|&c| c == code)
+            .expect("every code is listed");
         match procedure {
             Some(procedure) => {
-                let at = Procedure::ALL.iter().position(|&p| p == procedure).expect("every procedure is listed");
+                let at = Procedure::ALL
+                    .iter()
+                    .position(|&p| p == procedure)
+                    .expect("every procedure is listed");
                 let counts = &mut self.procedures[at];
                 counts.codes[code] += 1;
                 counts.latency_us.saturating_record(micros(latency));

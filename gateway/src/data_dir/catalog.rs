@@ -31,7 +31,9 @@ pub enum CatalogError {
         source: io::Error,
     },
     /// The file is not a catalog.
-    #[error("{path} is damaged: {source}; restore it from a backup, the logs cannot be read without it")]
+    #[error(
+        "{path} is damaged: {source}; restore it from a backup, the logs cannot be read without it"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -39,13 +41,17 @@ pub enum CatalogError {
         source: serde_json::Error,
     },
     /// The file is there no more, but the logs are.
-    #[error("{path} is missing but there are logs beside it; restore it from a backup, the logs cannot be read without it")]
+    #[error(
+        "{path} is missing but there are logs beside it; restore it from a backup, the logs cannot be read without it"
+    )]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// The file was written by a newer version.
-    #[error("{path} has format {found}, this version reads up to {FORMAT}; start the newer version that wrote it")]
+    #[error(
+        "{path} has format {found}, this version reads up to {FORMAT}; start the newer version that wrote it"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -114,7 +120,14 @@ impl Catalog {
                 if dir.join("log-0").exists() {
                     return Err(CatalogError::Missing { path });
                 }
-                (Catalog { format: FORMAT, logs, namespaces: Vec::new() }, true)
+                (
+                    Catalog {
+                        format: FORMAT,
+                        logs,
+                        namespaces: Vec::new(),
+                    },
+                    true,
+                )
             }
             Err(source) => return Err(CatalogError::Io { path, source }),
         };
@@ -137,13 +150,23 @@ impl Catalog {
         if changed {
             let json = serde_json::to_vec_pretty(&catalog).expect("plain data serialises");
             // It holds secrets: nobody else may read it.
-            write::replace(dir, FILE, &json, 0o600).map_err(|source| CatalogError::Io { path, source })?;
+            write::replace(dir, FILE, &json, 0o600)
+                .map_err(|source| CatalogError::Io { path, source })?;
         }
         Ok(catalog)
     }
 
-    fn add(&mut self, name: &str, shards: u32, entropy: &mut dyn FnMut() -> u64) -> Result<(), CatalogError> {
-        let first: u64 = self.namespaces.iter().map(|entry| u64::from(entry.shards)).sum();
+    fn add(
+        &mut self,
+        name: &str,
+        shards: u32,
+        entropy: &mut dyn FnMut() -> u64,
+    ) -> Result<(), CatalogError> {
+        let first: u64 = self
+            .namespaces
+            .iter()
+            .map(|entry| u64::from(entry.shards))
+            .sum();
         if first + u64::from(shards) > SHARDS_MAX {
             return Err(CatalogError::TooManyShards(first + u64::from(shards)));
         }
@@ -186,7 +209,8 @@ impl Catalog {
 
 impl NamespaceEntry {
     fn secret(&self) -> Secret {
-        let number = u128::from_str_radix(&self.secret, 16).expect("checked when the catalog was read");
+        let number =
+            u128::from_str_radix(&self.secret, 16).expect("checked when the catalog was read");
         Secret(number.to_be_bytes())
     }
 }
@@ -196,15 +220,22 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Catalog, CatalogError> {
     struct Head {
         format: u32,
     }
-    let damaged = |source| CatalogError::Damaged { path: path.to_owned(), source };
+    let damaged = |source| CatalogError::Damaged {
+        path: path.to_owned(),
+        source,
+    };
     let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;
     if head.format > FORMAT {
-        return Err(CatalogError::Newer { path: path.to_owned(), found: head.format });
+        return Err(CatalogError::Newer {
+            path: path.to_owned(),
+            found: head.format,
+        });
     }
     let catalog: Catalog = serde_json::from_slice(bytes).map_err(damaged)?;
     let mut next = 0;
     for entry in &catalog.namespaces {
-        let secret_is_sound = entry.secret.len() == 32 && u128::from_str_radix(&entry.secret, 16).is_ok();
+        let secret_is_sound =
+            entry.secret.len() == 32 && u128::from_str_radix(&entry.secret, 16).is_ok();
         if entry.first_shard != next || entry.shards == 0 || !secret_is_sound {
             let why = format!("namespace {} does not follow the one before it", entry.name);
             return Err(damaged(serde::de::Error::custom(why)));
@@ -226,7 +257,10 @@ mod tests {
     use super::*;
 
     fn configured(shards: u32) -> BTreeMap<String, config::Namespace> {
-        let sources = config::Sources { set: vec![format!("namespaces.jobs.shards={shards}")], ..Default::default() };
+        let sources = config::Sources {
+            set: vec![format!("namespaces.jobs.shards={shards}")],
+            ..Default::default()
+        };
         config::load(&sources).expect("valid").namespaces
     }
 
@@ -245,7 +279,10 @@ mod tests {
         let second = open(dir.path(), 4).unwrap();
         assert_eq!(first.logs, 2);
         let entries = |c: &Catalog| -> Vec<_> {
-            c.namespaces.iter().map(|n| (n.name.clone(), n.first_shard, n.shards, n.secret.clone())).collect()
+            c.namespaces
+                .iter()
+                .map(|n| (n.name.clone(), n.first_shard, n.shards, n.secret.clone()))
+                .collect()
         };
         assert_eq!(entries(&first), entries(&second));
         assert_eq!(entries(&first).len(), 2, "`jobs` and the default namespace");
@@ -265,7 +302,10 @@ mod tests {
     fn a_missing_catalog_beside_logs_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("log-0")).unwrap();
-        assert!(matches!(open(dir.path(), 4), Err(CatalogError::Missing { .. })));
+        assert!(matches!(
+            open(dir.path(), 4),
+            Err(CatalogError::Missing { .. })
+        ));
     }
 
     #[test]
@@ -273,10 +313,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         std::fs::write(&path, b"{\"format\": 99}").unwrap();
-        assert!(matches!(open(dir.path(), 4), Err(CatalogError::Newer { found: 99, .. })));
+        assert!(matches!(
+            open(dir.path(), 4),
+            Err(CatalogError::Newer { found: 99, .. })
+        ));
         std::fs::write(&path, b"{\"format\": 1, \"logs\":").unwrap();
-        assert!(matches!(open(dir.path(), 4), Err(CatalogError::Damaged { .. })));
+        assert!(matches!(
+            open(dir.path(), 4),
+            Err(CatalogError::Damaged { .. })
+        ));
         std::fs::write(&path, br#"{"format":1,"logs":1,"namespaces":[{"name":"a","first_shard":7,"shards":1,"secret":"00","origin":""}]}"#).unwrap();
-        assert!(matches!(open(dir.path(), 4), Err(CatalogError::Damaged { .. })));
+        assert!(matches!(
+            open(dir.path(), 4),
+            Err(CatalogError::Damaged { .. })
+        ));
     }
 }

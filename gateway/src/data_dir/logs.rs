@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Place, Record, Shard, ShardId};
-use omnirelay_wal::{Disk, LogOptions, OpenError, RealDisk, Recovery, RecordHeader, open};
+use omnirelay_wal::{Disk, LogOptions, OpenError, RealDisk, RecordHeader, Recovery, open};
 
 use super::DataDirError;
 use crate::cores::OpenedLog;
@@ -47,16 +47,26 @@ pub fn open_logs(
     entropy: &mut dyn FnMut() -> u64,
     progress: &mut dyn FnMut(LogId),
 ) -> Result<OpenedLogs<RealDisk>, DataDirError> {
-    let mut all = OpenedLogs { logs: Vec::new(), recoveries: Vec::new(), last_at: Nanos(0) };
+    let mut all = OpenedLogs {
+        logs: Vec::new(),
+        recoveries: Vec::new(),
+        last_at: Nanos(0),
+    };
     for log in (0..layout.logs()).map(LogId) {
         progress(log);
         let path = dir.join(format!("log-{}", log.0));
-        let unusable = |source| DataDirError::Unusable { path: path.clone(), source };
+        let unusable = |source| DataDirError::Unusable {
+            path: path.clone(),
+            source,
+        };
         std::fs::create_dir_all(&path).map_err(unusable)?;
         let disk = RealDisk::open(&path).map_err(unusable)?;
-        let options = LogOptions { log: log.0, segment_bytes };
-        let (opened, recovery) =
-            open_log(disk, &path, options, layout, log, entropy).map_err(|source| DataDirError::Log { log: log.0, source })?;
+        let options = LogOptions {
+            log: log.0,
+            segment_bytes,
+        };
+        let (opened, recovery) = open_log(disk, &path, options, layout, log, entropy)
+            .map_err(|source| DataDirError::Log { log: log.0, source })?;
         all.last_at = all.last_at.max(Nanos(recovery.recovery.last_at));
         all.logs.push(opened);
         all.recoveries.push(recovery);
@@ -64,7 +74,10 @@ pub fn open_logs(
     // The new logs' directories must outlive a power failure too.
     std::fs::File::open(dir)
         .and_then(|d| d.sync_all())
-        .map_err(|source| DataDirError::Unusable { path: dir.to_owned(), source })?;
+        .map_err(|source| DataDirError::Unusable {
+            path: dir.to_owned(),
+            source,
+        })?;
     Ok(all)
 }
 
@@ -73,7 +86,6 @@ pub fn open_logs(
 ///
 /// # Errors
 /// See [`OpenError`].
-#[expect(clippy::disallowed_methods, reason = "measures how long recovery takes")]
 pub fn open_log<D: Disk>(
     disk: D,
     path: &Path,
@@ -87,8 +99,12 @@ pub fn open_log<D: Disk>(
         .shards()
         .filter(|&shard| layout.log_of(shard) == log)
         .map(|shard| {
-            let namespace = layout.namespace(layout.namespace_of(shard).expect("a shard of the layout"));
-            Shard::new(namespace.shard_spec(shard.0 - namespace.first_shard.0), namespace.options.clone())
+            let namespace =
+                layout.namespace(layout.namespace_of(shard).expect("a shard of the layout"));
+            Shard::new(
+                namespace.shard_spec(shard.0 - namespace.first_shard.0),
+                namespace.options.clone(),
+            )
         })
         .collect();
     let logs = u32::from(layout.logs());
@@ -96,11 +112,26 @@ pub fn open_log<D: Disk>(
         let shard = shards
             .get_mut((header.shard / logs) as usize)
             .filter(|shard| shard.spec().shard == ShardId(header.shard))
-            .ok_or_else(|| format!("a record of shard {}, which this node does not have", header.shard))?;
+            .ok_or_else(|| {
+                format!(
+                    "a record of shard {}, which this node does not have",
+                    header.shard
+                )
+            })?;
         let event = Event::decode(header.kind, body).map_err(|error| error.to_string())?;
-        let record = Record { lsn: Lsn(header.lsn), epoch: Epoch(header.epoch), at: Nanos(header.at), event };
-        let place = Place { segment: at.segment, offset: at.offset };
-        shard.replay(&record, place).map_err(|error| error.to_string())
+        let record = Record {
+            lsn: Lsn(header.lsn),
+            epoch: Epoch(header.epoch),
+            at: Nanos(header.at),
+            event,
+        };
+        let place = Place {
+            segment: at.segment,
+            offset: at.offset,
+        };
+        shard
+            .replay(&record, place)
+            .map_err(|error| error.to_string())
     };
     let mut opened = open(disk, options, entropy, &mut replay)?;
     while opened.appender.spares() < SPARES_MIN {
@@ -108,10 +139,20 @@ pub fn open_log<D: Disk>(
             Ok(spare) => opened.appender.handle_spare(spare),
             // A full disk must not keep a node down that can still end the work it has.
             Err(_) if opened.appender.room() >= ROOM_TO_START_BYTES => break,
-            Err(source) => return Err(OpenError::Io { doing: "allocate a segment in", path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(OpenError::Io {
+                    doing: "allocate a segment in",
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         }
     }
-    let recovery = LogRecovery { log, recovery: opened.recovery, took: started.elapsed() };
+    let recovery = LogRecovery {
+        log,
+        recovery: opened.recovery,
+        took: started.elapsed(),
+    };
     let opened = OpenedLog {
         id: log,
         appender: opened.appender,

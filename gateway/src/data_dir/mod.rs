@@ -20,13 +20,15 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use catalog::{Catalog, CatalogError, NamespaceEntry};
-pub use logs::{LogRecovery, OpenedLogs, open_logs};
+pub use logs::{LogRecovery, OpenedLogs, open_log, open_logs};
 
 /// Why a data directory cannot be used. Each says what to do; nothing in it has been changed.
 #[derive(Debug, Error)]
 pub enum DataDirError {
     /// It cannot be made or entered.
-    #[error("cannot use the data directory {path}: {source}; check the path, its owner and that the disk is writable")]
+    #[error(
+        "cannot use the data directory {path}: {source}; check the path, its owner and that the disk is writable"
+    )]
     Unusable {
         /// The directory.
         path: PathBuf,
@@ -75,10 +77,16 @@ impl DataDir {
     /// # Errors
     /// If it cannot be made, entered or locked.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
-        let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
+        let unusable = |source| DataDirError::Unusable {
+            path: path.to_owned(),
+            source,
+        };
         std::fs::create_dir_all(path).map_err(unusable)?;
         let lock = DirLock::acquire(path)?;
-        Ok(DataDir { path: path.to_owned(), _lock: lock })
+        Ok(DataDir {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Where it is.
@@ -92,7 +100,11 @@ impl DataDir {
     /// If the file cannot be written.
     pub fn write_node_file(&self, node: &NodeFile) -> Result<(), DataDirError> {
         let json = serde_json::to_vec_pretty(node).expect("plain data serialises");
-        write::replace(&self.path, "node.json", &json, 0o644)
-            .map_err(|source| DataDirError::Unusable { path: self.path.clone(), source })
+        write::replace(&self.path, "node.json", &json, 0o644).map_err(|source| {
+            DataDirError::Unusable {
+                path: self.path.clone(),
+                source,
+            }
+        })
     }
 }

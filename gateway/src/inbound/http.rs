@@ -30,19 +30,25 @@ pub struct HttpInbound<D: Disk> {
 impl<D: Disk> HttpInbound<D> {
     /// Serves calls on the core of `cell`; bodies above `body_bytes_max` are refused.
     pub fn new(cell: Rc<CoreCell<D>>, body_bytes_max: usize) -> HttpInbound<D> {
-        HttpInbound { cell, body_bytes_max }
+        HttpInbound {
+            cell,
+            body_bytes_max,
+        }
     }
 }
 
 impl<D: Disk> Service for HttpInbound<D> {
     type Body = DeliveryBody;
 
-    async fn call(self: Rc<Self>, request: Request<Incoming>, _peer: SocketAddr) -> Response<DeliveryBody> {
+    async fn call(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        _peer: SocketAddr,
+    ) -> Response<DeliveryBody> {
         respond(&self.cell, request, self.body_bytes_max).await
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "measures the call's latency")]
 async fn respond<D: Disk>(
     cell: &Rc<CoreCell<D>>,
     request: Request<Incoming>,
@@ -50,26 +56,51 @@ async fn respond<D: Disk>(
 ) -> Response<DeliveryBody> {
     let started = Instant::now();
     if request.uri().path() != rpc::PATH {
-        return plain(StatusCode::NOT_FOUND, &format!("no such path; RPC is POST {}\n", rpc::PATH));
+        return plain(
+            StatusCode::NOT_FOUND,
+            &format!("no such path; RPC is POST {}\n", rpc::PATH),
+        );
     }
     if request.method() != Method::POST {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "RPC is POST\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
     let (parts, body) = request.into_parts();
     let head = match RequestHead::parse(&parts.headers) {
         Ok(head) => head,
         Err(error) => {
-            cell.telemetry.borrow_mut().count_reply(None, error.code, started.elapsed());
+            cell.telemetry
+                .borrow_mut()
+                .count_reply(None, error.code, started.elapsed());
             return deliver(rpc::error_response(None, None, &error), Vec::new(), cell);
         }
     };
-    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let announced = parts
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse().ok());
     let mut routed = None;
-    let outcome = answer(cell, &head, body, announced, body_bytes_max, started, &mut routed).await;
-    let code = outcome.reply.as_ref().map_or_else(|error| error.code, |_| Code::Ok);
-    cell.telemetry.borrow_mut().count_reply(routed, code, started.elapsed());
+    let outcome = answer(
+        cell,
+        &head,
+        body,
+        announced,
+        body_bytes_max,
+        started,
+        &mut routed,
+    )
+    .await;
+    let code = outcome
+        .reply
+        .as_ref()
+        .map_or_else(|error| error.code, |_| Code::Ok);
+    cell.telemetry
+        .borrow_mut()
+        .count_reply(routed, code, started.elapsed());
     let shard = outcome.shard.map(|shard| shard.0);
     let response = match &outcome.reply {
         Ok(reply) => rpc::reply_response(&head.service, shard, head.encoding, reply),
@@ -88,14 +119,20 @@ async fn answer<D: Disk>(
     started: Instant,
     routed: &mut Option<Procedure>,
 ) -> Outcome {
-    let refuse = |error| Outcome { reply: Err(error), shard: None, grants: Vec::new() };
+    let refuse = |error| Outcome {
+        reply: Err(error),
+        shard: None,
+        grants: Vec::new(),
+    };
     let (procedure, namespace) = match route(cell, head) {
         Ok(found) => found,
         Err(error) => return refuse(error),
     };
     *routed = Some(procedure);
     if head.encoding == Encoding::Raw {
-        return refuse(Error::encoding_unsupported("Rpc-Encoding `raw`: the lease procedures take json or proto"));
+        return refuse(Error::encoding_unsupported(
+            "Rpc-Encoding `raw`: the lease procedures take json or proto",
+        ));
     }
     if announced.is_some_and(|bytes| bytes > body_bytes_max as u64) {
         return refuse(too_large(body_bytes_max));
@@ -105,8 +142,14 @@ async fn answer<D: Disk>(
     let body: Bytes = match read_body(body, body_bytes_max, deadline).await {
         Ok(body) => body,
         Err(BodyError::TooLarge { .. }) => return refuse(too_large(body_bytes_max)),
-        Err(BodyError::TimedOut) => return refuse(Error::deadline("the request's body did not arrive within its ttl")),
-        Err(BodyError::Broken) => return refuse(Error::body_malformed("the request's body broke off")),
+        Err(BodyError::TimedOut) => {
+            return refuse(Error::deadline(
+                "the request's body did not arrive within its ttl",
+            ));
+        }
+        Err(BodyError::Broken) => {
+            return refuse(Error::body_malformed("the request's body broke off"));
+        }
     };
     let call = match rpc::decode_call(procedure, head.encoding, &body) {
         Ok(call) => call,
@@ -114,15 +157,24 @@ async fn answer<D: Disk>(
     };
     let owner = owner(head, &call);
     if owner.len() > OWNER_BYTES_MAX {
-        return refuse(Error::payload_too_large(format!("the owner of a lease is at most {OWNER_BYTES_MAX} bytes")));
+        return refuse(Error::payload_too_large(format!(
+            "the owner of a lease is at most {OWNER_BYTES_MAX} bytes"
+        )));
     }
-    let left = u64::try_from(deadline.saturating_duration_since(started).as_nanos()).unwrap_or(u64::MAX);
+    let left =
+        u64::try_from(deadline.saturating_duration_since(started).as_nanos()).unwrap_or(u64::MAX);
     let spent = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let context = CallContext {
         namespace,
         owner,
         shard_key: head.shard_key.clone(),
-        reply_by: Nanos(cell.clock().now().0.saturating_sub(spent).saturating_add(left)),
+        reply_by: Nanos(
+            cell.clock()
+                .now()
+                .0
+                .saturating_sub(spent)
+                .saturating_add(left),
+        ),
     };
     cell.call(call, &context).await
 }
@@ -133,8 +185,16 @@ fn route<D: Disk>(
 ) -> Result<(Procedure, crate::node::NamespaceId), Error> {
     let (name, procedure) = Procedure::parse(&head.procedure)?;
     let namespace = cell.layout().find_namespace(name).ok_or_else(|| {
-        let names: Vec<&str> = cell.layout().namespaces().iter().map(|n| n.name.as_str()).collect();
-        Error::namespace_unknown(format!("no namespace `{name}`; this node has {}", names.join(", ")))
+        let names: Vec<&str> = cell
+            .layout()
+            .namespaces()
+            .iter()
+            .map(|n| n.name.as_str())
+            .collect();
+        Error::namespace_unknown(format!(
+            "no namespace `{name}`; this node has {}",
+            names.join(", ")
+        ))
     })?;
     Ok((procedure, namespace))
 }
@@ -146,11 +206,16 @@ fn owner(head: &RequestHead, call: &Call) -> String {
         Call::LeaseBatch(request) => request.peer_id.as_ref(),
         _ => None,
     };
-    asked.or(head.peer_id.as_ref()).unwrap_or(&head.caller).clone()
+    asked
+        .or(head.peer_id.as_ref())
+        .unwrap_or(&head.caller)
+        .clone()
 }
 
 fn too_large(limit: usize) -> Error {
-    Error::payload_too_large(format!("the request's body is above {limit} bytes; send less, or smaller batches"))
+    Error::payload_too_large(format!(
+        "the request's body is above {limit} bytes; send less, or smaller batches"
+    ))
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<DeliveryBody> {
@@ -160,7 +225,11 @@ fn plain(status: StatusCode, text: &str) -> Response<DeliveryBody> {
 }
 
 /// Sends a response; grants in it go back if its body is never taken.
-fn deliver<D: Disk>(response: Response<Bytes>, grants: Vec<GrantRef>, cell: &Rc<CoreCell<D>>) -> Response<DeliveryBody> {
+fn deliver<D: Disk>(
+    response: Response<Bytes>,
+    grants: Vec<GrantRef>,
+    cell: &Rc<CoreCell<D>>,
+) -> Response<DeliveryBody> {
     if grants.is_empty() {
         return response.map(DeliveryBody::new);
     }

@@ -35,8 +35,16 @@ impl Board {
     /// A board on which nothing waits yet.
     pub fn new(namespaces: usize, logs: u16) -> Board {
         let logs = usize::from(logs);
-        let empty = || CachePadded::new(Cell { head_since: AtomicU64::new(NO_HEAD), ..Cell::default() });
-        Board { logs, cells: (0..namespaces * logs).map(|_| empty()).collect() }
+        let empty = || {
+            CachePadded::new(Cell {
+                head_since: AtomicU64::new(NO_HEAD),
+                ..Cell::default()
+            })
+        };
+        Board {
+            logs,
+            cells: (0..namespaces * logs).map(|_| empty()).collect(),
+        }
     }
 
     fn cell(&self, namespace: NamespaceId, log: LogId) -> &Cell {
@@ -44,14 +52,22 @@ impl Board {
     }
 
     /// Publishes a log's numbers. Called by the log's core only.
-    pub(super) fn publish(&self, namespace: NamespaceId, log: LogId, stats: Stats, head: Option<Head>) {
+    pub(super) fn publish(
+        &self,
+        namespace: NamespaceId,
+        log: LogId,
+        stats: Stats,
+        head: Option<Head>,
+    ) {
         let cell = self.cell(namespace, log);
         cell.pending.store(stats.pending, Relaxed);
         cell.active.store(stats.active, Relaxed);
         cell.delayed.store(stats.delayed, Relaxed);
         cell.dead.store(stats.dead, Relaxed);
-        cell.head_since.store(head.map_or(NO_HEAD, |h| h.ready_since.0), Relaxed);
-        cell.head_priority.store(head.map_or(0, |h| u64::from(h.effective_priority)), Relaxed);
+        cell.head_since
+            .store(head.map_or(NO_HEAD, |h| h.ready_since.0), Relaxed);
+        cell.head_priority
+            .store(head.map_or(0, |h| u64::from(h.effective_priority)), Relaxed);
     }
 
     /// The best waiting item of a log as it was published last.

@@ -87,16 +87,28 @@ impl Calls {
     }
 
     pub(super) fn insert(&mut self, call: PendingCall) -> CallId {
-        self.earliest = Some(self.earliest.map_or(call.reply_by, |e| e.min(call.reply_by)));
+        self.earliest = Some(
+            self.earliest
+                .map_or(call.reply_by, |e| e.min(call.reply_by)),
+        );
         self.open += 1;
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.slots[slot as usize];
             entry.call = Some(call);
-            return CallId { slot, generation: entry.generation };
+            return CallId {
+                slot,
+                generation: entry.generation,
+            };
         }
         let slot = u32::try_from(self.slots.len()).expect("fewer than 2^32 calls at once");
-        self.slots.push(Slot { generation: 0, call: Some(call) });
-        CallId { slot, generation: 0 }
+        self.slots.push(Slot {
+            generation: 0,
+            call: Some(call),
+        });
+        CallId {
+            slot,
+            generation: 0,
+        }
     }
 
     pub(super) fn get_mut(&mut self, id: CallId) -> Option<&mut PendingCall> {
@@ -145,7 +157,10 @@ impl Calls {
     /// True while the call waits for work.
     pub(super) fn is_parked(&mut self, id: CallId) -> bool {
         self.get_mut(id).is_some_and(|call| {
-            call.lease.as_ref().is_some_and(|wish| wish.seek == Seek::Parked) && !call.abandoned
+            call.lease
+                .as_ref()
+                .is_some_and(|wish| wish.seek == Seek::Parked)
+                && !call.abandoned
         })
     }
 
@@ -175,14 +190,22 @@ impl Calls {
         }
         self.earliest = None;
         for (slot, entry) in (0u32..).zip(&self.slots) {
-            let Some(call) = entry.call.as_ref().filter(|call| !call.abandoned) else { continue };
-            let id = CallId { slot, generation: entry.generation };
+            let Some(call) = entry.call.as_ref().filter(|call| !call.abandoned) else {
+                continue;
+            };
+            let id = CallId {
+                slot,
+                generation: entry.generation,
+            };
             if call.reply_by <= now {
                 if !due.contains(&id) {
                     due.push(id);
                 }
             } else {
-                self.earliest = Some(self.earliest.map_or(call.reply_by, |e| e.min(call.reply_by)));
+                self.earliest = Some(
+                    self.earliest
+                        .map_or(call.reply_by, |e| e.min(call.reply_by)),
+                );
             }
         }
     }
@@ -192,7 +215,10 @@ impl Calls {
         (0u32..)
             .zip(&self.slots)
             .filter(|(_, entry)| entry.call.is_some())
-            .map(|(slot, entry)| CallId { slot, generation: entry.generation })
+            .map(|(slot, entry)| CallId {
+                slot,
+                generation: entry.generation,
+            })
             .collect()
     }
 }

@@ -92,13 +92,24 @@ pub struct Core<D: Disk> {
 
 impl<D: Disk> Core<D> {
     /// Joins a core's logs. [`Core::handle_open`] must follow before the first call.
-    pub fn new(id: CoreId, layout: Arc<Layout>, board: Arc<Board>, parts: Vec<LogParts<D>>) -> Core<D> {
+    pub fn new(
+        id: CoreId,
+        layout: Arc<Layout>,
+        board: Arc<Board>,
+        parts: Vec<LogParts<D>>,
+    ) -> Core<D> {
         let namespaces = layout.namespaces().len();
         let mut logs = Vec::with_capacity(parts.len());
         let mut readers = Vec::with_capacity(parts.len());
         for part in parts {
             readers.push(part.reader);
-            logs.push(owned_log(&layout, part.id, part.appender, part.shards, part.segment_bytes));
+            logs.push(owned_log(
+                &layout,
+                part.id,
+                part.appender,
+                part.shards,
+                part.segment_bytes,
+            ));
         }
         let stale = (0..logs.len())
             .flat_map(|log| (0..namespaces).map(move |n| (namespace_id(n), log)))
@@ -130,7 +141,9 @@ impl<D: Disk> Core<D> {
                     super::Durability::Memory => super::MEMORY_LSN_SKIP,
                     super::Durability::Disk => 0,
                 };
-                self.logs[log].with_shard(slot, |shard, out| shard.handle_open(now, skip, out));
+                // Nothing leaves before `is_synced`, so there is nothing to hold back here.
+                let _epoch =
+                    self.logs[log].with_shard(slot, |shard, out| shard.handle_open(now, skip, out));
             }
         }
         self.finish_turn(now);
@@ -138,7 +151,9 @@ impl<D: Disk> Core<D> {
 
     /// True when everything decided so far is on disk.
     pub fn is_synced(&self) -> bool {
-        self.logs.iter().all(|log| log.failed.is_none() && !log.in_flight && log.appender.open_bytes() == 0)
+        self.logs
+            .iter()
+            .all(|log| log.failed.is_none() && !log.in_flight && log.appender.open_bytes() == 0)
     }
 
     /// True when no call is open.
@@ -153,7 +168,9 @@ impl<D: Disk> Core<D> {
 
     /// Why a log takes nothing more, if one does not.
     pub fn failure(&self) -> Option<(LogId, &str)> {
-        self.logs.iter().find_map(|log| Some((log.id, log.failed.as_deref()?)))
+        self.logs
+            .iter()
+            .find_map(|log| Some((log.id, log.failed.as_deref()?)))
     }
 
     /// True while some log's disk has no room for new work.
@@ -176,13 +193,20 @@ impl<D: Disk> Core<D> {
     pub fn handle_message(&mut self, now: Nanos, message: Message) {
         match message {
             Message::Execute(m) => {
-                let log = self.local_log(m.log).expect("parts are sent to the core of their log");
+                let log = self
+                    .local_log(m.log)
+                    .expect("parts are sent to the core of their log");
                 self.execute(now, m.ticket, log, m.part);
             }
             Message::Done(m) => self.join(now, m.call, m.log, m.results),
             Message::Release(grants) => self.handle_undelivered(now, grants),
             Message::Interest(core, namespace) => self.handle_interest(now, core, namespace),
-            Message::Offer { namespace, log, ready } => self.handle_offer(now, namespace, log, ready),
+            Message::Offer {
+                namespace,
+                log,
+                ready,
+            } => self.handle_offer(now, namespace, log, ready),
+            Message::Decline(namespace) => self.work.note_change(namespace),
         }
     }
 
@@ -194,7 +218,11 @@ impl<D: Disk> Core<D> {
         owned.synced = batch;
         owned.in_flight = false;
         owned.appender.handle_synced(batch);
-        while self.logs[index].held.front().is_some_and(|held| held.batch <= batch) {
+        while self.logs[index]
+            .held
+            .front()
+            .is_some_and(|held| held.batch <= batch)
+        {
             let held = self.logs[index].held.pop_front().expect("just seen");
             self.release_held(now, index, held.ticket, held.results);
         }
@@ -258,10 +286,14 @@ impl<D: Disk> Core<D> {
                 if self.logs[log].shards[slot].due.is_none_or(|due| due > now) {
                     continue;
                 }
-                if self.logs[log].failed.is_some() || !self.logs[log].admits(super::owned_log::Admit::Settle, TIMER_ROOM_BYTES) {
+                if self.logs[log].failed.is_some()
+                    || !self.logs[log].admits(super::owned_log::Admit::Settle, TIMER_ROOM_BYTES)
+                {
                     continue;
                 }
-                self.logs[log].with_shard(slot, |shard, out| shard.handle_time(now, out, TIMERS_PER_TURN));
+                self.logs[log].with_shard(slot, |shard, out| {
+                    shard.handle_time(now, out, TIMERS_PER_TURN)
+                });
                 let namespace = self.logs[log].shards[slot].namespace;
                 self.note_change(namespace, log);
             }
@@ -275,7 +307,13 @@ impl<D: Disk> Core<D> {
 
     /// When [`Core::handle_time`] has something to do.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        let shards = self.logs.iter().filter(|log| log.failed.is_none()).flat_map(|log| &log.shards).filter_map(|s| s.due).min();
+        let shards = self
+            .logs
+            .iter()
+            .filter(|log| log.failed.is_none())
+            .flat_map(|log| &log.shards)
+            .filter_map(|s| s.due)
+            .min();
         match (shards, self.calls.next_deadline()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -304,7 +342,8 @@ impl<D: Disk> Core<D> {
         for (namespace, log) in std::mem::take(&mut self.stale) {
             let stats = self.log_stats(namespace, log);
             let head = self.log_head(now, namespace, log).map(|(_, head)| head);
-            self.board.publish(namespace, self.logs[log].id, stats, head);
+            self.board
+                .publish(namespace, self.logs[log].id, stats, head);
         }
     }
 
@@ -335,7 +374,9 @@ impl<D: Disk> Core<D> {
 
     /// This core's shards and the state of each.
     pub fn shards(&self) -> impl Iterator<Item = (LogId, NamespaceId, &Shard)> {
-        self.logs.iter().flat_map(|log| log.shards.iter().map(|s| (log.id, s.namespace, &s.shard)))
+        self.logs
+            .iter()
+            .flat_map(|log| log.shards.iter().map(|s| (log.id, s.namespace, &s.shard)))
     }
 
     /// Undoes grants whose replies did not reach their callers.
@@ -345,14 +386,17 @@ impl<D: Disk> Core<D> {
             if core == self.id {
                 self.release_grant(now, &grant);
             } else {
-                self.messages.push_back((core, Message::Release(vec![grant])));
+                self.messages
+                    .push_back((core, Message::Release(vec![grant])));
             }
         }
     }
 
     /// The caller is gone: stop waiting for it, and undo what it would have been given.
     pub fn handle_cancel(&mut self, id: CallId) {
-        let Some(call) = self.calls.get_mut(id) else { return };
+        let Some(call) = self.calls.get_mut(id) else {
+            return;
+        };
         call.abandoned = true;
         if call.outstanding == 0 {
             self.calls.remove(id);
@@ -387,7 +431,13 @@ fn namespace_id(index: usize) -> NamespaceId {
     NamespaceId(u16::try_from(index).expect("fewer than 65,536 namespaces"))
 }
 
-fn owned_log(layout: &Layout, id: LogId, appender: Appender, shards: Vec<Shard>, segment_bytes: u64) -> OwnedLog {
+fn owned_log(
+    layout: &Layout,
+    id: LogId,
+    appender: Appender,
+    shards: Vec<Shard>,
+    segment_bytes: u64,
+) -> OwnedLog {
     let mut live_all = 0;
     let shards = shards
         .into_iter()
@@ -397,7 +447,9 @@ fn owned_log(layout: &Layout, id: LogId, appender: Appender, shards: Vec<Shard>,
             let live = stats.pending + stats.active + stats.delayed;
             live_all += live;
             OwnedShard {
-                namespace: layout.namespace_of(spec).expect("a log holds shards of the layout"),
+                namespace: layout
+                    .namespace_of(spec)
+                    .expect("a log holds shards of the layout"),
                 last_batch: 0,
                 due: shard.next_deadline(),
                 live,

@@ -17,11 +17,15 @@ pub(super) fn draining() -> Error {
 }
 
 pub(super) fn backpressure(why: &str) -> Error {
-    Error::backpressure(format!("the queue is full: {why}; retry later or raise the limit"))
+    Error::backpressure(format!(
+        "the queue is full: {why}; retry later or raise the limit"
+    ))
 }
 
 pub(super) fn storage_full() -> Error {
-    Error::storage_full("the disk has no room for new work; free space under the data directory, it clears by itself")
+    Error::storage_full(
+        "the disk has no room for new work; free space under the data directory, it clears by itself",
+    )
 }
 
 pub(super) fn durability_lost(why: &str) -> Error {
@@ -31,11 +35,15 @@ pub(super) fn durability_lost(why: &str) -> Error {
 }
 
 pub(super) fn unknown_token() -> Error {
-    Error::unknown_token("this node never issued the token: check that sequenceId, attempt and leaseId were copied unchanged")
+    Error::unknown_token(
+        "this node never issued the token: check that sequenceId, attempt and leaseId were copied unchanged",
+    )
 }
 
 pub(super) fn not_owner() -> Error {
-    Error::not_owner("the token was issued after this node's state: it is not the shard's current owner")
+    Error::not_owner(
+        "the token was issued after this node's state: it is not the shard's current owner",
+    )
 }
 
 pub(super) fn fenced(reason: Option<&str>) -> Error {
@@ -52,5 +60,7 @@ pub(super) fn fenced(reason: Option<&str>) -> Error {
 }
 
 pub(super) fn unreadable(why: &str) -> Error {
-    Error::internal(format!("the item's payload could not be read back ({why}); it stays in the queue"))
+    Error::internal(format!(
+        "the item's payload could not be read back ({why}); it stays in the queue"
+    ))
 }

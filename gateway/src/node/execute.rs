@@ -13,7 +13,8 @@ use super::errors;
 use super::layout::{Durability, LogId, NamespaceId};
 use super::owned_log::{Admit, Granted, Held, HeldResult};
 use super::part::{
-    Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, ItemResult, Message, Part, SettleEntry, Take, Ticket,
+    Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, ItemResult, Message, Part,
+    SettleEntry, Take, Ticket,
 };
 
 /// Parts that may wait for a log's disk at once; more are refused.
@@ -31,7 +32,10 @@ struct Decided {
 
 impl Decided {
     fn with_capacity(entries: usize) -> Decided {
-        Decided { results: Vec::with_capacity(entries), batch: 0 }
+        Decided {
+            results: Vec::with_capacity(entries),
+            batch: 0,
+        }
     }
 
     fn push(&mut self, index: u32, result: ItemResult) {
@@ -44,10 +48,13 @@ impl<D: Disk> Core<D> {
     pub(super) fn dispatch(&mut self, now: Nanos, ticket: Ticket, log: LogId, part: Part) {
         let core = self.layout.core_of(log);
         if core == self.id {
-            let index = self.local_log(log).expect("the layout gave the log to this core");
+            let index = self
+                .local_log(log)
+                .expect("the layout gave the log to this core");
             self.execute(now, ticket, index, part);
         } else {
-            self.messages.push_back((core, Message::Execute(ExecuteMessage { ticket, log, part })));
+            self.messages
+                .push_back((core, Message::Execute(ExecuteMessage { ticket, log, part })));
         }
     }
 
@@ -70,18 +77,32 @@ impl<D: Disk> Core<D> {
             return;
         }
         let (namespace, decided) = match part {
-            Part::Enqueue(namespace, entries) => (namespace, self.decide_enqueue(now, namespace, log, &entries)),
-            Part::Settle(namespace, entries) => (namespace, self.decide_settle(now, namespace, log, &entries)),
-            Part::Take(namespace, take) => (namespace, self.decide_take(now, namespace, log, &take)),
+            Part::Enqueue(namespace, entries) => (
+                namespace,
+                self.decide_enqueue(now, namespace, log, &entries),
+            ),
+            Part::Settle(namespace, entries) => {
+                (namespace, self.decide_settle(now, namespace, log, &entries))
+            }
+            Part::Take(namespace, take) => {
+                (namespace, self.decide_take(now, namespace, log, &take))
+            }
         };
         self.note_change(namespace, log);
         if decided.batch <= self.logs[log].synced {
             return self.release_held(now, log, ticket, decided.results);
         }
-        let held = Held { batch: decided.batch, ticket, results: decided.results };
+        let held = Held {
+            batch: decided.batch,
+            ticket,
+            results: decided.results,
+        };
         let queue = &mut self.logs[log].held;
         // Nearly always the end: only a refusal may rest on an older batch than its predecessor.
-        let at = queue.iter().rposition(|h| h.batch <= held.batch).map_or(0, |at| at + 1);
+        let at = queue
+            .iter()
+            .rposition(|h| h.batch <= held.batch)
+            .map_or(0, |at| at + 1);
         queue.insert(at, held);
     }
 
@@ -96,8 +117,15 @@ impl<D: Disk> Core<D> {
         let owned = &self.logs[log];
         match part {
             Part::Enqueue(_, entries) => {
-                let bytes = entries.iter().map(|e| record_bytes(&e.request)).sum::<usize>();
-                let largest = entries.iter().map(|e| record_bytes(&e.request)).max().unwrap_or(0);
+                let bytes = entries
+                    .iter()
+                    .map(|e| record_bytes(&e.request))
+                    .sum::<usize>();
+                let largest = entries
+                    .iter()
+                    .map(|e| record_bytes(&e.request))
+                    .max()
+                    .unwrap_or(0);
                 !owned.appender.fits(largest) || !owned.admits(Admit::Enqueue, bytes)
             }
             Part::Settle(_, entries) => {
@@ -109,14 +137,23 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    fn refuse(&mut self, now: Nanos, ticket: Ticket, log: usize, part: &Part, error: &omnirelay_net::rpc::Error) {
+    fn refuse(
+        &mut self,
+        now: Nanos,
+        ticket: Ticket,
+        log: usize,
+        part: &Part,
+        error: &omnirelay_net::rpc::Error,
+    ) {
         let results = match part {
-            Part::Enqueue(_, entries) => {
-                entries.iter().map(|e| (e.index, ItemResult::Refused(error.clone()))).collect()
-            }
-            Part::Settle(_, entries) => {
-                entries.iter().map(|e| (e.index, ItemResult::Refused(error.clone()))).collect()
-            }
+            Part::Enqueue(_, entries) => entries
+                .iter()
+                .map(|e| (e.index, ItemResult::Refused(error.clone())))
+                .collect(),
+            Part::Settle(_, entries) => entries
+                .iter()
+                .map(|e| (e.index, ItemResult::Refused(error.clone())))
+                .collect(),
             Part::Take(..) => Vec::new(),
         };
         let id = self.logs[log].id;
@@ -124,7 +161,14 @@ impl<D: Disk> Core<D> {
     }
 
     /// Notes what a decision's outcome waits for.
-    fn rest<T>(&self, decided: &mut Decided, durable: bool, log: usize, slot: usize, decision: queue::Decision<T>) -> T {
+    fn rest<T>(
+        &self,
+        decided: &mut Decided,
+        durable: bool,
+        log: usize,
+        slot: usize,
+        decision: queue::Decision<T>,
+    ) -> T {
         if durable && decision.rests_on.is_some() {
             decided.batch = decided.batch.max(self.logs[log].shards[slot].last_batch);
         }
@@ -135,14 +179,27 @@ impl<D: Disk> Core<D> {
         self.layout.namespace(namespace).durability != Durability::Memory
     }
 
-    fn decide_enqueue(&mut self, now: Nanos, namespace: NamespaceId, log: usize, entries: &[EnqueueEntry]) -> Decided {
+    fn decide_enqueue(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        log: usize,
+        entries: &[EnqueueEntry],
+    ) -> Decided {
         let durable = self.is_durable(namespace);
         let mut decided = Decided::with_capacity(entries.len());
         for entry in entries {
             let slot = self.locate(log, entry.shard);
-            let payload = entry.request.payload.as_ref().expect("checked before it was routed");
-            let attributes: Vec<(&str, &str)> =
-                payload.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let payload = entry
+                .request
+                .payload
+                .as_ref()
+                .expect("checked before it was routed");
+            let attributes: Vec<(&str, &str)> = payload
+                .attributes
+                .iter()
+                .map(|(k, v)| (k.as_str(), v.as_str()))
+                .collect();
             let item = queue::NewItem {
                 payload: queue::PayloadRef {
                     resource_type: &payload.resource_type,
@@ -155,11 +212,15 @@ impl<D: Disk> Core<D> {
                 },
                 delay: Duration::from_millis(entry.request.delay_ms.unwrap_or(0)),
                 priority: u8::try_from(entry.request.priority.unwrap_or(0)).unwrap_or(u8::MAX),
-                max_attempts: entry.request.max_attempts.map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
+                max_attempts: entry
+                    .request
+                    .max_attempts
+                    .map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
                 ttl: entry.request.ttl_ms.map(Duration::from_millis),
                 enqueued_by: "",
             };
-            let decision = self.logs[log].with_shard(slot, |shard, out| shard.handle_enqueue(now, &item, out));
+            let decision =
+                self.logs[log].with_shard(slot, |shard, out| shard.handle_enqueue(now, &item, out));
             let result = match self.rest(&mut decided, durable, log, slot, decision) {
                 Ok(done) => ItemResult::Enqueued {
                     sequence_id: done.sequence_id,
@@ -167,19 +228,25 @@ impl<D: Disk> Core<D> {
                     shard: entry.shard,
                     lsn: done.lsn,
                 },
-                Err(EnqueueRefused::CapacityReached) => {
-                    ItemResult::Refused(errors::backpressure("the shard's share of `capacity` is used up"))
-                }
-                Err(EnqueueRefused::DedupeFull) => {
-                    ItemResult::Refused(errors::backpressure("`dedupe_entries_max` request ids are within the dedupe window"))
-                }
+                Err(EnqueueRefused::CapacityReached) => ItemResult::Refused(errors::backpressure(
+                    "the shard's share of `capacity` is used up",
+                )),
+                Err(EnqueueRefused::DedupeFull) => ItemResult::Refused(errors::backpressure(
+                    "`dedupe_entries_max` request ids are within the dedupe window",
+                )),
             };
             decided.push(entry.index, result);
         }
         decided
     }
 
-    fn decide_settle(&mut self, now: Nanos, namespace: NamespaceId, log: usize, entries: &[SettleEntry]) -> Decided {
+    fn decide_settle(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        log: usize,
+        entries: &[SettleEntry],
+    ) -> Decided {
         let durable = self.is_durable(namespace);
         let mut decided = Decided::with_capacity(entries.len());
         for entry in entries {
@@ -188,13 +255,17 @@ impl<D: Disk> Core<D> {
             let owned = &mut self.logs[log];
             let result = match &entry.action {
                 Action::Complete => {
-                    let decision = owned.with_shard(slot, |s, out| s.handle_complete(now, token, out));
+                    let decision =
+                        owned.with_shard(slot, |s, out| s.handle_complete(now, token, out));
                     self.rest(&mut decided, durable, log, slot, decision)
                         .map(|lsn| ItemResult::Settled { shard, lsn })
                 }
                 Action::Fail(failure) => {
-                    let metadata: Vec<(&str, &str)> =
-                        failure.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    let metadata: Vec<(&str, &str)> = failure
+                        .metadata
+                        .iter()
+                        .map(|(k, v)| (k.as_str(), v.as_str()))
+                        .collect();
                     let failure = queue::Failure {
                         reason: failure.reason.as_deref(),
                         code: failure.code.as_deref(),
@@ -202,45 +273,77 @@ impl<D: Disk> Core<D> {
                         delay: failure.delay,
                         metadata: queue::Attributes::Pairs(&metadata),
                     };
-                    let decision = owned.with_shard(slot, |s, out| s.handle_fail(now, token, &failure, out));
+                    let decision =
+                        owned.with_shard(slot, |s, out| s.handle_fail(now, token, &failure, out));
                     self.rest(&mut decided, durable, log, slot, decision)
                         .map(|lsn| ItemResult::Settled { shard, lsn })
                 }
                 Action::Heartbeat { extend } => {
-                    let decision = owned.with_shard(slot, |s, out| s.handle_heartbeat(now, token, *extend, out));
-                    self.rest(&mut decided, durable, log, slot, decision).map(|done| ItemResult::Extended {
-                        shard,
-                        expires_at: done.expires_at,
-                        lease: done.lease,
-                    })
+                    let decision = owned
+                        .with_shard(slot, |s, out| s.handle_heartbeat(now, token, *extend, out));
+                    self.rest(&mut decided, durable, log, slot, decision)
+                        .map(|done| ItemResult::Extended {
+                            shard,
+                            expires_at: done.expires_at,
+                            lease: done.lease,
+                        })
                 }
             };
-            decided.push(entry.index, result.unwrap_or_else(|why| ItemResult::Refused(token_error(why))));
+            decided.push(
+                entry.index,
+                result.unwrap_or_else(|why| ItemResult::Refused(token_error(why))),
+            );
         }
         decided
     }
 
-    fn decide_take(&mut self, now: Nanos, namespace: NamespaceId, log: usize, take: &Take) -> Decided {
+    fn decide_take(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        log: usize,
+        take: &Take,
+    ) -> Decided {
         let durable = self.is_durable(namespace);
-        let mut decided = Decided { results: Vec::new(), batch: 0 };
+        let mut decided = Decided {
+            results: Vec::new(),
+            batch: 0,
+        };
         for index in 0..take.max {
             if !self.logs[log].can_grant() {
                 break;
             }
-            let Some((slot, _)) = self.log_head(now, namespace, log) else { break };
-            let granted = self.logs[log].with_shard(slot, |s, out| s.handle_lease(now, &take.owner, take.lease, out));
+            let Some((slot, _)) = self.log_head(now, namespace, log) else {
+                break;
+            };
+            let granted = self.logs[log].with_shard(slot, |s, out| {
+                s.handle_lease(now, &take.owner, take.lease, out)
+            });
             let Some(decision) = granted else { break };
             let grant = self.rest(&mut decided, durable, log, slot, decision);
-            let shard = self.logs[log].shards[slot].shard.spec().shard;
-            let granted = Granted { grant, owner: take.owner.clone(), shard };
-            decided.results.push((index, HeldResult::Granted(Box::new(granted))));
+            let granted = Granted {
+                grant,
+                owner: take.owner.clone(),
+            };
+            decided
+                .results
+                .push((index, HeldResult::Granted(Box::new(granted))));
         }
         decided
     }
 
     /// Lets results go whose batch is on disk: grants get their payloads first.
-    pub(super) fn release_held(&mut self, now: Nanos, log: usize, ticket: Ticket, results: Vec<(u32, HeldResult)>) {
-        if results.iter().any(|(_, result)| matches!(result, HeldResult::Granted(_))) {
+    pub(super) fn release_held(
+        &mut self,
+        now: Nanos,
+        log: usize,
+        ticket: Ticket,
+        results: Vec<(u32, HeldResult)>,
+    ) {
+        if results
+            .iter()
+            .any(|(_, result)| matches!(result, HeldResult::Granted(_)))
+        {
             return self.read_grants(now, log, ticket, results);
         }
         let results = results
@@ -255,33 +358,55 @@ impl<D: Disk> Core<D> {
     }
 
     /// Gives committed results to the call they belong to.
-    pub(super) fn deliver(&mut self, now: Nanos, log: LogId, ticket: Ticket, results: Vec<(u32, ItemResult)>) {
+    pub(super) fn deliver(
+        &mut self,
+        now: Nanos,
+        log: LogId,
+        ticket: Ticket,
+        results: Vec<(u32, ItemResult)>,
+    ) {
         if ticket.core == self.id {
             self.join(now, ticket.call, log, results);
         } else {
-            let done = DoneMessage { call: ticket.call, log, results };
+            let done = DoneMessage {
+                call: ticket.call,
+                log,
+                results,
+            };
             self.messages.push_back((ticket.core, Message::Done(done)));
         }
     }
 
     /// Undoes a grant on one of this core's logs.
     pub(super) fn release_grant(&mut self, now: Nanos, grant: &GrantRef) {
-        let log = self.local_log(grant.log).expect("grants go back to the core of their log");
+        let log = self
+            .local_log(grant.log)
+            .expect("grants go back to the core of their log");
         let shard: ShardId = grant.token.lease_id.shard();
         // Without room for the record the lease is left to expire.
-        if self.logs[log].failed.is_some() || !self.logs[log].admits(Admit::Settle, RECORD_SLACK_BYTES) {
+        if self.logs[log].failed.is_some()
+            || !self.logs[log].admits(Admit::Settle, RECORD_SLACK_BYTES)
+        {
             return;
         }
         let slot = self.locate(log, shard);
-        self.logs[log].with_shard(slot, |s, out| s.handle_release(now, &grant.token, out));
+        // Nobody is told: a release that a crash undoes leaves a lease to expire.
+        let _released =
+            self.logs[log].with_shard(slot, |s, out| s.handle_release(now, &grant.token, out));
         let namespace = self.logs[log].shards[slot].namespace;
         self.note_change(namespace, log);
     }
 }
 
 fn record_bytes(request: &EnqueueRequest) -> usize {
-    let Some(payload) = &request.payload else { return RECORD_SLACK_BYTES };
-    let attributes: usize = payload.attributes.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
+    let Some(payload) = &request.payload else {
+        return RECORD_SLACK_BYTES;
+    };
+    let attributes: usize = payload
+        .attributes
+        .iter()
+        .map(|(k, v)| k.len() + v.len() + 8)
+        .sum();
     RECORD_SLACK_BYTES
         + payload.resource_type.len()
         + payload.resource_id.len()
@@ -296,7 +421,11 @@ fn settle_bytes(entry: &SettleEntry) -> usize {
     match &entry.action {
         Action::Complete | Action::Heartbeat { .. } => 64,
         Action::Fail(failure) => {
-            let metadata: usize = failure.metadata.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
+            let metadata: usize = failure
+                .metadata
+                .iter()
+                .map(|(k, v)| k.len() + v.len() + 8)
+                .sum();
             RECORD_SLACK_BYTES
                 + failure.reason.as_deref().map_or(0, str::len)
                 + failure.code.as_deref().map_or(0, str::len)

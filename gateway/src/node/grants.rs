@@ -13,7 +13,13 @@ use super::reads::{Field, Gathering, GrantBytes};
 
 impl<D: Disk> Core<D> {
     /// Gathers the payloads of committed grants, then delivers them.
-    pub(super) fn read_grants(&mut self, now: Nanos, log: usize, ticket: Ticket, results: Vec<(u32, HeldResult)>) {
+    pub(super) fn read_grants(
+        &mut self,
+        now: Nanos,
+        log: usize,
+        ticket: Ticket,
+        results: Vec<(u32, HeldResult)>,
+    ) {
         let gathering_id = self.reads.next_id();
         let mut bytes = Vec::with_capacity(results.len());
         let mut missing = 0;
@@ -22,18 +28,36 @@ impl<D: Disk> Core<D> {
             if let HeldResult::Granted(granted) = result {
                 let grant = &granted.grant;
                 let item = (grant.item, grant.item_len as usize);
-                found.item = self.find_bytes(log, item, gathering_id, entry, Field::Item, &mut missing);
+                found.item =
+                    self.find_bytes(log, item, gathering_id, entry, Field::Item, &mut missing);
                 if let Some((place, len)) = grant.last_error {
                     let error = (place, len as usize);
-                    found.last_error =
-                        self.find_bytes(log, error, gathering_id, entry, Field::LastError, &mut missing);
+                    found.last_error = self.find_bytes(
+                        log,
+                        error,
+                        gathering_id,
+                        entry,
+                        Field::LastError,
+                        &mut missing,
+                    );
                 }
             }
             bytes.push(found);
         }
         let log = self.logs[log].id;
-        let gathering = Gathering { log, ticket, results, bytes, missing, failed: None };
-        if missing == 0 { self.finish_grants(now, gathering) } else { self.reads.wait(gathering_id, gathering) }
+        let gathering = Gathering {
+            log,
+            ticket,
+            results,
+            bytes,
+            missing,
+            failed: None,
+        };
+        if missing == 0 {
+            self.finish_grants(now, gathering)
+        } else {
+            self.reads.wait(gathering_id, gathering)
+        }
     }
 
     /// A record's body if it is at hand; else asks for it to be read.
@@ -47,11 +71,17 @@ impl<D: Disk> Core<D> {
         missing: &mut u32,
     ) -> Option<Bytes> {
         let at = position(place);
-        let found = self.logs[log].appender.unwritten(at, len).or_else(|| self.readers[log].recent(at, len));
+        let found = self.logs[log]
+            .appender
+            .unwritten(at, len)
+            .or_else(|| self.readers[log].recent(at, len));
         if found.is_none() {
             let id = self.reads.next_id();
             self.reads.expect(id, gathering, entry, field);
-            self.tasks.push_back(LogTask::Read(self.logs[log].id, ReadRequest { id, at, len }));
+            self.tasks.push_back(LogTask::Read(
+                self.logs[log].id,
+                ReadRequest { id, at, len },
+            ));
             *missing += 1;
         }
         found
@@ -66,12 +96,21 @@ impl<D: Disk> Core<D> {
                 HeldResult::Ready(result) => result,
                 HeldResult::Granted(granted) => match lease_response(&granted, bytes) {
                     Ok(response) if done.failed.is_none() => {
-                        let grant = GrantRef { log, token: granted.grant.token };
+                        let grant = GrantRef {
+                            log,
+                            token: granted.grant.token,
+                        };
                         ItemResult::Leased(Box::new(Leased { response, grant }))
                     }
                     outcome => {
                         let why = done.failed.clone().or(outcome.err()).unwrap_or_default();
-                        self.release_grant(now, &GrantRef { log, token: granted.grant.token });
+                        self.release_grant(
+                            now,
+                            &GrantRef {
+                                log,
+                                token: granted.grant.token,
+                            },
+                        );
                         ItemResult::Refused(errors::unreadable(&why))
                     }
                 },
@@ -101,7 +140,11 @@ fn lease_response(granted: &Granted, bytes: GrantBytes) -> Result<LeaseResponse,
             payload_encoding: payload.encoding.to_owned(),
             // A view of the log's own bytes: the body is not copied.
             body: record.slice_ref(payload.body),
-            attributes: payload.attributes.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            attributes: payload
+                .attributes
+                .iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
             request_id: payload.request_id.map(str::to_owned),
         }),
         sequence_id: grant.sequence_id.0,
@@ -130,7 +173,11 @@ fn last_error(record: &[u8]) -> Result<Option<ErrorInfo>, String> {
     Ok(Some(ErrorInfo {
         message: failed.reason.unwrap_or_default().to_owned(),
         code: failed.code.map(str::to_owned),
-        metadata: failed.metadata.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        metadata: failed
+            .metadata
+            .iter()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
     }))
 }
 

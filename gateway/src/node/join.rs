@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use omnirelay_net::messages::{
-    CompleteResponse, EnqueueBatchResponse, EnqueueRequest, EnqueueResponse, EnqueueResult, FailResponse,
-    HeartbeatResponse, LeaseBatchResponse, OwnershipToken, Receipt, SettleItem, SettleResponse, SettleResult, Stats,
-    StatsResponse,
+    CompleteResponse, EnqueueBatchResponse, EnqueueRequest, EnqueueResponse, EnqueueResult,
+    FailResponse, HeartbeatResponse, LeaseBatchResponse, OwnershipToken, Receipt, SettleItem,
+    SettleResponse, SettleResult, Stats, StatsResponse,
 };
 use omnirelay_net::rpc::{self, Call, Error, Reply, SettleAction};
 use omnirelay_queue::{
@@ -47,15 +47,37 @@ impl<D: Disk> Core<D> {
         match call {
             Call::Enqueue(request) => self.enqueue(now, id, context, vec![request]),
             Call::EnqueueBatch(batch) => self.enqueue(now, id, context, batch.items),
-            Call::Lease(r) => self.lease(now, id, context, 1, r.wait_ms, r.lease_ms, r.partition_key.as_deref()),
+            Call::Lease(r) => self.lease(
+                now,
+                id,
+                context,
+                1,
+                r.wait_ms,
+                r.lease_ms,
+                r.partition_key.as_deref(),
+            ),
             Call::LeaseBatch(r) => {
-                self.lease(now, id, context, r.max_items, r.wait_ms, r.lease_ms, r.partition_key.as_deref());
+                self.lease(
+                    now,
+                    id,
+                    context,
+                    r.max_items,
+                    r.wait_ms,
+                    r.lease_ms,
+                    r.partition_key.as_deref(),
+                );
             }
             Call::Heartbeat(r) => {
                 let extend = r.extend_ms.map(Duration::from_millis);
-                self.settle(now, id, vec![(r.ownership_token, Ok(Action::Heartbeat { extend }))]);
+                self.settle(
+                    now,
+                    id,
+                    vec![(r.ownership_token, Ok(Action::Heartbeat { extend }))],
+                );
             }
-            Call::Complete(r) => self.settle(now, id, vec![(r.ownership_token, Ok(Action::Complete))]),
+            Call::Complete(r) => {
+                self.settle(now, id, vec![(r.ownership_token, Ok(Action::Complete))])
+            }
             Call::Fail(r) => {
                 let failure = Failure {
                     reason: r.reason,
@@ -64,7 +86,11 @@ impl<D: Disk> Core<D> {
                     delay: r.delay_ms.map(Duration::from_millis),
                     metadata: r.metadata.into_iter().collect(),
                 };
-                self.settle(now, id, vec![(r.ownership_token, Ok(Action::Fail(Box::new(failure))))]);
+                self.settle(
+                    now,
+                    id,
+                    vec![(r.ownership_token, Ok(Action::Fail(Box::new(failure))))],
+                );
             }
             Call::Settle(batch) => {
                 let entries = batch.items.into_iter().map(settle_action).collect();
@@ -78,7 +104,13 @@ impl<D: Disk> Core<D> {
         id
     }
 
-    fn enqueue(&mut self, now: Nanos, id: CallId, context: &CallContext, items: Vec<EnqueueRequest>) {
+    fn enqueue(
+        &mut self,
+        now: Nanos,
+        id: CallId,
+        context: &CallContext,
+        items: Vec<EnqueueRequest>,
+    ) {
         let mut parts: Vec<(LogId, Vec<EnqueueEntry>)> = Vec::new();
         let mut results = Vec::with_capacity(items.len());
         for (index, request) in (0u32..).zip(items) {
@@ -89,14 +121,21 @@ impl<D: Disk> Core<D> {
             results.push(None);
             let shard = self.route(context, &request);
             let log = self.layout.log_of(shard);
-            let entry = EnqueueEntry { index, shard, request };
+            let entry = EnqueueEntry {
+                index,
+                shard,
+                request,
+            };
             match parts.iter_mut().find(|(at, _)| *at == log) {
                 Some((_, entries)) => entries.push(entry),
                 None => parts.push((log, vec![entry])),
             }
         }
         let namespace = context.namespace;
-        let parts = parts.into_iter().map(|(log, entries)| (log, Part::Enqueue(namespace, entries))).collect();
+        let parts = parts
+            .into_iter()
+            .map(|(log, entries)| (log, Part::Enqueue(namespace, entries)))
+            .collect();
         self.start(now, id, results, parts);
     }
 
@@ -106,18 +145,28 @@ impl<D: Disk> Core<D> {
             Some(key) => shard_index_of_key(key, namespace.shards),
             None => {
                 let payload = request.payload.as_ref().expect("validated");
-                shard_index_of_resource(&payload.resource_type, &payload.resource_id, namespace.shards)
+                shard_index_of_resource(
+                    &payload.resource_type,
+                    &payload.resource_id,
+                    namespace.shards,
+                )
             }
         };
         ShardId(namespace.first_shard.0 + index)
     }
 
-    fn settle(&mut self, now: Nanos, id: CallId, entries: Vec<(Option<OwnershipToken>, Result<Action, Error>)>) {
+    fn settle(
+        &mut self,
+        now: Nanos,
+        id: CallId,
+        entries: Vec<(Option<OwnershipToken>, Result<Action, Error>)>,
+    ) {
         let namespace = self.calls.get_mut(id).expect("just made").namespace;
         let mut parts: Vec<(LogId, Vec<SettleEntry>)> = Vec::new();
         let mut results = Vec::with_capacity(entries.len());
         for (index, (token, action)) in (0u32..).zip(entries) {
-            let parsed = action.and_then(|action| Ok((action, self.parse_token(namespace, token)?)));
+            let parsed =
+                action.and_then(|action| Ok((action, self.parse_token(namespace, token)?)));
             let (action, (shard, token)) = match parsed {
                 Ok(parsed) => parsed,
                 Err(error) => {
@@ -127,28 +176,53 @@ impl<D: Disk> Core<D> {
             };
             results.push(None);
             let log = self.layout.log_of(shard);
-            let entry = SettleEntry { index, shard, token, action };
+            let entry = SettleEntry {
+                index,
+                shard,
+                token,
+                action,
+            };
             match parts.iter_mut().find(|(at, _)| *at == log) {
                 Some((_, entries)) => entries.push(entry),
                 None => parts.push((log, vec![entry])),
             }
         }
-        let parts = parts.into_iter().map(|(log, entries)| (log, Part::Settle(namespace, entries))).collect();
+        let parts = parts
+            .into_iter()
+            .map(|(log, entries)| (log, Part::Settle(namespace, entries)))
+            .collect();
         self.start(now, id, results, parts);
     }
 
     /// Reads a token and finds its shard. Whether the token is genuine is the shard's to say.
-    fn parse_token(&self, namespace: NamespaceId, token: Option<OwnershipToken>) -> Result<(ShardId, Token), Error> {
+    fn parse_token(
+        &self,
+        namespace: NamespaceId,
+        token: Option<OwnershipToken>,
+    ) -> Result<(ShardId, Token), Error> {
         let token = token.ok_or_else(|| Error::body_malformed("ownershipToken is missing"))?;
-        let lease_id: LeaseId = token.lease_id.parse().map_err(|_| errors::unknown_token())?;
+        let lease_id: LeaseId = token
+            .lease_id
+            .parse()
+            .map_err(|_| errors::unknown_token())?;
         let shard = lease_id.shard();
         if self.layout.namespace_of(shard) != Some(namespace) {
             return Err(errors::unknown_token());
         }
-        Ok((shard, Token { sequence_id: SequenceId(token.sequence_id), attempt: token.attempt, lease_id }))
+        Ok((
+            shard,
+            Token {
+                sequence_id: SequenceId(token.sequence_id),
+                attempt: token.attempt,
+                lease_id,
+            },
+        ))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of two request messages that differ in one")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of two request messages that differ in one"
+    )]
     fn lease(
         &mut self,
         now: Nanos,
@@ -160,21 +234,40 @@ impl<D: Disk> Core<D> {
         partition_key: Option<&str>,
     ) {
         if partition_key.is_some() {
-            let error = Error::body_malformed("partitionKey: leasing by partition key is not offered by this version");
+            let error = Error::body_malformed(
+                "partitionKey: leasing by partition key is not offered by this version",
+            );
             return self.answer(id, Err(error));
         }
         let lease = lease_ms.map(Duration::from_millis);
         let wait_until = match wait_ms {
-            Some(ms) => Nanos(now.0.saturating_add(ms.saturating_mul(1_000_000))).min(context.reply_by),
+            Some(ms) => {
+                Nanos(now.0.saturating_add(ms.saturating_mul(1_000_000))).min(context.reply_by)
+            }
             None => context.reply_by,
         };
-        let take = Take { max, owner: context.owner.clone(), lease };
+        let take = Take {
+            max,
+            owner: context.owner.clone(),
+            lease,
+        };
         let call = self.calls.get_mut(id).expect("just made");
-        call.lease = Some(LeaseWish { take, seek: Seek::Parked, tried: Vec::new(), wait_until });
+        call.lease = Some(LeaseWish {
+            take,
+            seek: Seek::Parked,
+            tried: Vec::new(),
+            wait_until,
+        });
         self.seek(now, id);
     }
 
-    fn start(&mut self, now: Nanos, id: CallId, results: Vec<Option<ItemResult>>, parts: Vec<(LogId, Part)>) {
+    fn start(
+        &mut self,
+        now: Nanos,
+        id: CallId,
+        results: Vec<Option<ItemResult>>,
+        parts: Vec<(LogId, Part)>,
+    ) {
         let call = self.calls.get_mut(id).expect("just made");
         call.results = results;
         call.outstanding = u32::try_from(parts.len()).expect("a call has few parts");
@@ -182,13 +275,22 @@ impl<D: Disk> Core<D> {
             return self.finish(id);
         }
         for (log, part) in parts {
-            let ticket = Ticket { core: self.id, call: id };
+            let ticket = Ticket {
+                core: self.id,
+                call: id,
+            };
             self.dispatch(now, ticket, log, part);
         }
     }
 
     /// Takes in a part's results.
-    pub(super) fn join(&mut self, now: Nanos, id: CallId, log: LogId, results: Vec<(u32, ItemResult)>) {
+    pub(super) fn join(
+        &mut self,
+        now: Nanos,
+        id: CallId,
+        log: LogId,
+        results: Vec<(u32, ItemResult)>,
+    ) {
         let Some(call) = self.calls.get_mut(id) else {
             return self.undo(now, results);
         };
@@ -235,12 +337,21 @@ impl<D: Disk> Core<D> {
         let results = std::mem::take(&mut call.results);
         let (procedure, namespace) = (call.procedure, call.namespace);
         let shard = common_shard(&results);
-        let results: Vec<ItemResult> =
-            results.into_iter().map(|result| result.expect("every entry was answered")).collect();
+        let results: Vec<ItemResult> = results
+            .into_iter()
+            .map(|result| result.expect("every entry was answered"))
+            .collect();
         let mut grants = Vec::new();
         let reply = self.reply(procedure, namespace, results, &mut grants);
         self.calls.remove(id);
-        self.outcomes.push_back((id, Outcome { reply, shard, grants }));
+        self.outcomes.push_back((
+            id,
+            Outcome {
+                reply,
+                shard,
+                grants,
+            },
+        ));
     }
 
     fn reply(
@@ -253,7 +364,11 @@ impl<D: Disk> Core<D> {
         use rpc::Procedure;
         let durability = self.layout.namespace(namespace).durability.as_str();
         let receipt = |shard: ShardId, lsn: omnirelay_queue::Lsn| {
-            Some(Receipt { shard: shard.0, lsn: lsn.0, durability: durability.to_owned() })
+            Some(Receipt {
+                shard: shard.0,
+                lsn: lsn.0,
+                durability: durability.to_owned(),
+            })
         };
         let mut leases = Vec::new();
         let mut enqueued = Vec::new();
@@ -261,7 +376,12 @@ impl<D: Disk> Core<D> {
         let batch = matches!(procedure, Procedure::EnqueueBatch | Procedure::Settle);
         for result in results {
             match result {
-                ItemResult::Enqueued { sequence_id, duplicate, shard, lsn } => enqueued.push(EnqueueResult {
+                ItemResult::Enqueued {
+                    sequence_id,
+                    duplicate,
+                    shard,
+                    lsn,
+                } => enqueued.push(EnqueueResult {
                     sequence_id: sequence_id.0,
                     duplicate,
                     stats: Some(self.wire_stats(namespace)),
@@ -273,7 +393,9 @@ impl<D: Disk> Core<D> {
                     receipt: receipt(shard, lsn),
                     ..SettleResult::default()
                 }),
-                ItemResult::Extended { expires_at, lease, .. } => settled.push(SettleResult {
+                ItemResult::Extended {
+                    expires_at, lease, ..
+                } => settled.push(SettleResult {
                     success: true,
                     lease_expires_at: Some(timestamp(expires_at)),
                     lease_for_ms: Some(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
@@ -289,10 +411,16 @@ impl<D: Disk> Core<D> {
                     }
                 }
                 ItemResult::Refused(error) if procedure == Procedure::Settle => {
-                    settled.push(SettleResult { error: Some(error.into()), ..SettleResult::default() });
+                    settled.push(SettleResult {
+                        error: Some(error.into()),
+                        ..SettleResult::default()
+                    });
                 }
                 ItemResult::Refused(error) => {
-                    enqueued.push(EnqueueResult { error: Some(error.into()), ..EnqueueResult::default() });
+                    enqueued.push(EnqueueResult {
+                        error: Some(error.into()),
+                        ..EnqueueResult::default()
+                    });
                 }
             }
         }
@@ -307,13 +435,19 @@ impl<D: Disk> Core<D> {
                     receipt: only.receipt,
                 })
             }
-            Procedure::EnqueueBatch => Reply::EnqueueBatch(EnqueueBatchResponse { results: enqueued }),
+            Procedure::EnqueueBatch => {
+                Reply::EnqueueBatch(EnqueueBatchResponse { results: enqueued })
+            }
             Procedure::Lease => Reply::Lease(leases.pop().expect(one)),
             Procedure::LeaseBatch => Reply::LeaseBatch(LeaseBatchResponse { leases }),
-            Procedure::Complete => {
-                Reply::Complete(CompleteResponse { success: true, receipt: settled.pop().expect(one).receipt })
-            }
-            Procedure::Fail => Reply::Fail(FailResponse { success: true, receipt: settled.pop().expect(one).receipt }),
+            Procedure::Complete => Reply::Complete(CompleteResponse {
+                success: true,
+                receipt: settled.pop().expect(one).receipt,
+            }),
+            Procedure::Fail => Reply::Fail(FailResponse {
+                success: true,
+                receipt: settled.pop().expect(one).receipt,
+            }),
             Procedure::Heartbeat => {
                 let only = settled.pop().expect(one);
                 Reply::Heartbeat(HeartbeatResponse {
@@ -329,7 +463,9 @@ impl<D: Disk> Core<D> {
 
     /// Answers a call; what still comes for it is undone.
     pub(super) fn answer(&mut self, id: CallId, reply: Result<Reply, Error>) {
-        let Some(call) = self.calls.get_mut(id) else { return };
+        let Some(call) = self.calls.get_mut(id) else {
+            return;
+        };
         if call.abandoned {
             return;
         }
@@ -338,18 +474,40 @@ impl<D: Disk> Core<D> {
         } else {
             call.abandoned = true;
         }
-        self.outcomes.push_back((id, Outcome { reply, shard: None, grants: Vec::new() }));
+        self.outcomes.push_back((
+            id,
+            Outcome {
+                reply,
+                shard: None,
+                grants: Vec::new(),
+            },
+        ));
     }
 
     /// A call's or a wait's time is up.
     pub(super) fn expire_call(&mut self, now: Nanos, id: CallId) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        let parked = call.lease.as_ref().is_some_and(|wish| wish.seek == Seek::Parked);
-        let error = if parked { errors::none_available() } else { errors::deadline() };
-        debug_assert!(parked || call.reply_by <= now, "only waits end before the deadline");
+        let Some(call) = self.calls.get_mut(id) else {
+            return;
+        };
+        let parked = call
+            .lease
+            .as_ref()
+            .is_some_and(|wish| wish.seek == Seek::Parked);
+        let error = if parked {
+            errors::none_available()
+        } else {
+            errors::deadline()
+        };
+        debug_assert!(
+            parked || call.reply_by <= now,
+            "only waits end before the deadline"
+        );
         // Grants of an unfinished call that have come already go back, like those still to come.
         let come = std::mem::take(&mut call.results);
-        let come = (0u32..).zip(come).filter_map(|(i, result)| Some((i, result?))).collect();
+        let come = (0u32..)
+            .zip(come)
+            .filter_map(|(i, result)| Some((i, result?)))
+            .collect();
         self.answer(id, Err(error));
         self.undo(now, come);
     }
@@ -368,7 +526,9 @@ impl<D: Disk> Core<D> {
 fn settle_action(item: SettleItem) -> (Option<OwnershipToken>, Result<Action, Error>) {
     let action = rpc::validate_settle_item(&item).map(|action| match action {
         SettleAction::Complete => Action::Complete,
-        SettleAction::Heartbeat => Action::Heartbeat { extend: item.extend_ms.map(Duration::from_millis) },
+        SettleAction::Heartbeat => Action::Heartbeat {
+            extend: item.extend_ms.map(Duration::from_millis),
+        },
         SettleAction::Fail => Action::Fail(Box::new(Failure {
             reason: item.reason,
             code: item.error_code,

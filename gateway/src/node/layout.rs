@@ -58,7 +58,7 @@ impl Namespace {
             shard: ShardId(self.first_shard.0 + index),
             index,
             count: self.shards,
-            secret: self.secret.clone(),
+            secret: self.secret,
         }
     }
 }
@@ -80,17 +80,29 @@ impl Layout {
     /// If shard numbers have gaps or overlap, or there is no log or no core: the catalog that
     /// hands the numbers out never makes such a set.
     pub fn new(namespaces: Vec<Namespace>, logs: u16, cores: u16) -> Layout {
-        assert!(logs > 0 && cores > 0, "a node has at least one log and one core");
+        assert!(
+            logs > 0 && cores > 0,
+            "a node has at least one log and one core"
+        );
         let mut shards = Vec::new();
         let mut order: Vec<usize> = (0..namespaces.len()).collect();
         order.sort_by_key(|&i| namespaces[i].first_shard);
         for i in order {
             let namespace = &namespaces[i];
-            assert_eq!(namespace.first_shard.0 as usize, shards.len(), "shard numbers have no gaps");
+            assert_eq!(
+                namespace.first_shard.0 as usize,
+                shards.len(),
+                "shard numbers have no gaps"
+            );
             let id = NamespaceId(u16::try_from(i).expect("fewer than 65,536 namespaces"));
             shards.extend((0..namespace.shards).map(|_| id));
         }
-        Layout { namespaces, shards, logs, cores }
+        Layout {
+            namespaces,
+            shards,
+            logs,
+            cores,
+        }
     }
 
     /// All namespaces, indexed by [`NamespaceId`].
@@ -141,6 +153,8 @@ impl Layout {
 
     /// The logs that a core serves, in order.
     pub fn logs_of(&self, core: CoreId) -> impl Iterator<Item = LogId> + '_ {
-        (0..self.logs).map(LogId).filter(move |&log| self.core_of(log) == core)
+        (0..self.logs)
+            .map(LogId)
+            .filter(move |&log| self.core_of(log) == core)
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 
 use omnirelay_queue::{Nanos, Place, Record, Shard, ShardId};
-use omnirelay_wal::{Appender, BATCH_BYTES_MAX, Position, RECORD_HEADER_BYTES, RecordHeader, SPARES_MAX};
+use omnirelay_wal::{
+    Appender, BATCH_BYTES_MAX, Position, RECORD_HEADER_BYTES, RecordHeader, SPARES_MAX,
+};
 
 use super::layout::{LogId, NamespaceId};
 use super::part::{ItemResult, Ticket};
@@ -25,19 +27,27 @@ impl omnirelay_queue::Log for ShardLog<'_> {
             kind: record.event.kind(),
         };
         let event = &record.event;
-        let at = self.appender.append(&header, event.encoded_len(), |out| event.encode(out));
+        let at = self
+            .appender
+            .append(&header, event.encoded_len(), |out| event.encode(out));
         place(at)
     }
 }
 
 /// The log's word for where bytes lie, in the queue's.
 pub(super) fn place(at: Position) -> Place {
-    Place { segment: at.segment, offset: at.offset }
+    Place {
+        segment: at.segment,
+        offset: at.offset,
+    }
 }
 
 /// The queue's word for where bytes lie, in the log's.
 pub(super) fn position(place: Place) -> Position {
-    Position { segment: place.segment, offset: place.offset }
+    Position {
+        segment: place.segment,
+        offset: place.offset,
+    }
 }
 
 /// A shard, and what the node notes beside it.
@@ -69,7 +79,6 @@ pub(super) enum HeldResult {
 pub(super) struct Granted {
     pub(super) grant: omnirelay_queue::Grant,
     pub(super) owner: String,
-    pub(super) shard: ShardId,
 }
 
 /// How much of the log's pre-allocated space may be used for what.
@@ -102,7 +111,8 @@ const RECORD_BYTES_MIN: u64 = RECORD_HEADER_BYTES as u64 + 8;
 // Numbers that a `memory` namespace has given out and that are not on disk are fewer than those
 // it leaves out at the next open: those of full batches, the open one, and one part beyond.
 const _: () = assert!(
-    (UNSYNCED_BATCHES_MAX as u64 + 2) * BATCH_BYTES_MAX as u64 / RECORD_BYTES_MIN < super::MEMORY_LSN_SKIP
+    (UNSYNCED_BATCHES_MAX as u64 + 2) * BATCH_BYTES_MAX as u64 / RECORD_BYTES_MIN
+        < super::MEMORY_LSN_SKIP
 );
 
 /// One log on its core.
@@ -139,7 +149,13 @@ impl OwnedLog {
         let owned = &mut self.shards[slot];
         let before = owned.shard.last_lsn();
         let shard = owned.shard.spec().shard;
-        let outcome = decide(&mut owned.shard, &mut ShardLog { appender: &mut self.appender, shard });
+        let outcome = decide(
+            &mut owned.shard,
+            &mut ShardLog {
+                appender: &mut self.appender,
+                shard,
+            },
+        );
         if owned.shard.last_lsn() != before {
             owned.last_batch = newest_batch(&self.appender);
         }
@@ -154,9 +170,7 @@ impl OwnedLog {
     /// Bytes that must stay free for work that was admitted.
     fn reserved(&self, admit: Admit) -> u64 {
         match admit {
-            Admit::Enqueue => {
-                SETTLE_RESERVE_BYTES + (self.live + 1) * RESERVED_BYTES_PER_ITEM
-            }
+            Admit::Enqueue => SETTLE_RESERVE_BYTES + (self.live + 1) * RESERVED_BYTES_PER_ITEM,
             Admit::Grant => SETTLE_RESERVE_BYTES,
             Admit::Settle => 0,
         }
@@ -182,12 +196,17 @@ impl OwnedLog {
     pub(super) fn spares_wanted(&self) -> usize {
         let reserve = self.reserved(Admit::Enqueue);
         let want = SPARES_MIN + usize::try_from(reserve / self.segment_bytes).unwrap_or(usize::MAX);
-        want.min(SPARES_MAX).saturating_sub(self.appender.spares() + self.spares_asked)
+        want.min(SPARES_MAX)
+            .saturating_sub(self.appender.spares() + self.spares_asked)
     }
 }
 
 /// The batch that holds the newest record. A batch that was full has been sealed, and the open
 /// one, still empty, then comes after it.
 fn newest_batch(appender: &Appender) -> u64 {
-    if appender.open_bytes() > 0 { appender.open_batch() } else { appender.open_batch() - 1 }
+    if appender.open_bytes() > 0 {
+        appender.open_batch()
+    } else {
+        appender.open_batch() - 1
+    }
 }

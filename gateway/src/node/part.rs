@@ -81,9 +81,21 @@ pub(super) struct Take {
 /// What became of one entry of a part.
 #[derive(Debug)]
 pub(super) enum ItemResult {
-    Enqueued { sequence_id: SequenceId, duplicate: bool, shard: ShardId, lsn: Lsn },
-    Settled { shard: ShardId, lsn: Lsn },
-    Extended { shard: ShardId, expires_at: Nanos, lease: Duration },
+    Enqueued {
+        sequence_id: SequenceId,
+        duplicate: bool,
+        shard: ShardId,
+        lsn: Lsn,
+    },
+    Settled {
+        shard: ShardId,
+        lsn: Lsn,
+    },
+    Extended {
+        shard: ShardId,
+        expires_at: Nanos,
+        lease: Duration,
+    },
     Leased(Box<Leased>),
     Refused(rpc::Error),
 }
@@ -126,6 +138,8 @@ pub enum Message {
         /// How many, when the offer was made.
         ready: u32,
     },
+    /// Nobody waits here any more for what you offered: offer it to the next.
+    Decline(NamespaceId),
 }
 
 /// The content of [`Message::Execute`].

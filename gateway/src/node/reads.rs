@@ -62,7 +62,11 @@ impl Reads {
     }
 
     /// Takes in a read's bytes; gives the gathering back once nothing is missing.
-    pub(super) fn complete(&mut self, read: u64, bytes: Result<Bytes, String>) -> Option<Gathering> {
+    pub(super) fn complete(
+        &mut self,
+        read: u64,
+        bytes: Result<Bytes, String>,
+    ) -> Option<Gathering> {
         let (id, entry, field) = self.pending.remove(&read)?;
         let gathering = self.gatherings.get_mut(&id)?;
         match bytes {
@@ -76,6 +80,10 @@ impl Reads {
             Err(why) => gathering.failed = Some(why),
         }
         gathering.missing -= 1;
-        if gathering.missing == 0 { self.gatherings.remove(&id) } else { None }
+        if gathering.missing == 0 {
+            self.gatherings.remove(&id)
+        } else {
+            None
+        }
     }
 }

@@ -46,7 +46,10 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(namespaces: usize) -> Work {
-        Work { seekers: (0..namespaces).map(|_| Seekers::default()).collect(), changed: Vec::new() }
+        Work {
+            seekers: (0..namespaces).map(|_| Seekers::default()).collect(),
+            changed: Vec::new(),
+        }
     }
 
     fn of(&mut self, namespace: NamespaceId) -> &mut Seekers {
@@ -65,7 +68,12 @@ impl Work {
 
 impl<D: Disk> Core<D> {
     /// The best waiting item of a namespace in one of this core's logs: its shard and its head.
-    pub(super) fn log_head(&mut self, now: Nanos, namespace: NamespaceId, log: usize) -> Option<(usize, Head)> {
+    pub(super) fn log_head(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        log: usize,
+    ) -> Option<(usize, Head)> {
         let mut best: Option<(usize, Head)> = None;
         for (slot, owned) in self.logs[log].shards.iter_mut().enumerate() {
             if owned.namespace == namespace
@@ -80,7 +88,11 @@ impl<D: Disk> Core<D> {
 
     pub(super) fn log_stats(&self, namespace: NamespaceId, log: usize) -> Stats {
         let mut sum = Stats::default();
-        for owned in self.logs[log].shards.iter().filter(|owned| owned.namespace == namespace) {
+        for owned in self.logs[log]
+            .shards
+            .iter()
+            .filter(|owned| owned.namespace == namespace)
+        {
             let stats = owned.shard.stats();
             sum.pending += stats.pending;
             sum.active += stats.active;
@@ -108,7 +120,9 @@ impl<D: Disk> Core<D> {
 
     /// Looks for work for a lease call: asks the most promising log, or parks the call.
     pub(super) fn seek(&mut self, now: Nanos, id: CallId) {
-        let Some(call) = self.calls.get_mut(id) else { return };
+        let Some(call) = self.calls.get_mut(id) else {
+            return;
+        };
         let namespace = call.namespace;
         let wish = call.lease.as_ref().expect("only lease calls seek");
         let (take, tried, wait_until) = (wish.take.clone(), wish.tried.clone(), wish.wait_until);
@@ -117,10 +131,15 @@ impl<D: Disk> Core<D> {
                 let call = self.calls.get_mut(id).expect("just seen");
                 call.lease.as_mut().expect("a lease call").seek = Seek::Asked(log);
                 call.outstanding += 1;
-                let ticket = Ticket { core: self.id, call: id };
+                let ticket = Ticket {
+                    core: self.id,
+                    call: id,
+                };
                 self.dispatch(now, ticket, log, Part::Take(namespace, take));
             }
-            None if wait_until <= now || self.draining => self.answer(id, Err(errors::none_available())),
+            None if wait_until <= now || self.draining => {
+                self.answer(id, Err(errors::none_available()))
+            }
             None => self.park(id, namespace),
         }
     }
@@ -149,12 +168,23 @@ impl<D: Disk> Core<D> {
         }
         let seekers = self.work.of(namespace);
         seekers.takes = seekers.takes.wrapping_add(1);
-        let look_around = seekers.takes % LOOK_AROUND_EVERY == 0;
+        let look_around = seekers.takes.is_multiple_of(LOOK_AROUND_EVERY);
         match (own, other) {
             (Some((own, head)), Some((other, remote))) => {
-                let start = if look_around { Nanos(0) } else { REMOTE_HEAD_START };
-                let head_start = Head { ready_since: Nanos(remote.ready_since.0.saturating_add(start.0)), ..remote };
-                Some(if is_better(head_start, head) { other } else { own })
+                let start = if look_around {
+                    Nanos(0)
+                } else {
+                    REMOTE_HEAD_START
+                };
+                let head_start = Head {
+                    ready_since: Nanos(remote.ready_since.0.saturating_add(start.0)),
+                    ..remote
+                };
+                Some(if is_better(head_start, head) {
+                    other
+                } else {
+                    own
+                })
             }
             (own, other) => own.or(other).map(|(log, _)| log),
         }
@@ -162,10 +192,16 @@ impl<D: Disk> Core<D> {
 
     /// What a log answered to a take. Empty: somebody was quicker, look elsewhere.
     pub(super) fn handle_taken(&mut self, now: Nanos, id: CallId, log: LogId, empty: bool) {
-        let Some(call) = self.calls.get_mut(id) else { return };
+        let Some(call) = self.calls.get_mut(id) else {
+            return;
+        };
         let namespace = call.namespace;
         if empty {
-            call.lease.as_mut().expect("only lease calls take").tried.push(log);
+            call.lease
+                .as_mut()
+                .expect("only lease calls take")
+                .tried
+                .push(log);
             self.seek(now, id);
         }
         // Others of ours may still wait for what that core has.
@@ -184,9 +220,13 @@ impl<D: Disk> Core<D> {
             return;
         }
         for core in (0..self.layout.cores()).map(CoreId) {
-            if core != self.id && core.0 < self.layout.logs() && !self.work.of(namespace).told.contains(&core) {
+            if core != self.id
+                && core.0 < self.layout.logs()
+                && !self.work.of(namespace).told.contains(&core)
+            {
                 self.work.of(namespace).told.push(core);
-                self.messages.push_back((core, Message::Interest(self.id, namespace)));
+                self.messages
+                    .push_back((core, Message::Interest(self.id, namespace)));
             }
         }
     }
@@ -211,12 +251,28 @@ impl<D: Disk> Core<D> {
     }
 
     /// Another core has items left over: send as many of our waiting workers there.
-    pub(super) fn handle_offer(&mut self, now: Nanos, namespace: NamespaceId, log: LogId, ready: u32) {
+    pub(super) fn handle_offer(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        log: LogId,
+        ready: u32,
+    ) {
         let from = self.layout.core_of(log);
         self.work.of(namespace).told.retain(|&core| core != from);
+        if !self.has_waiting(namespace) {
+            // Other cores may have workers for it: without a word the offer would end here.
+            self.messages.push_back((from, Message::Decline(namespace)));
+            return;
+        }
         let mut left = ready;
         while left > 0 && self.has_waiting(namespace) {
-            let id = self.work.of(namespace).waiting.pop_front().expect("somebody waits");
+            let id = self
+                .work
+                .of(namespace)
+                .waiting
+                .pop_front()
+                .expect("somebody waits");
             self.calls.unpark(id);
             let call = self.calls.get_mut(id).expect("it waits");
             let wish = call.lease.as_mut().expect("a lease call");
@@ -224,7 +280,10 @@ impl<D: Disk> Core<D> {
             left = left.saturating_sub(wish.take.max);
             let take = wish.take.clone();
             call.outstanding += 1;
-            let ticket = Ticket { core: self.id, call: id };
+            let ticket = Ticket {
+                core: self.id,
+                call: id,
+            };
             self.dispatch(now, ticket, log, Part::Take(namespace, take));
         }
         self.tell_interest(namespace);
@@ -235,7 +294,12 @@ impl<D: Disk> Core<D> {
         while let Some(namespace) = self.work.changed.pop() {
             self.work.of(namespace).changed = false;
             while self.has_waiting(namespace) && self.has_local_head(now, namespace) {
-                let id = self.work.of(namespace).waiting.pop_front().expect("somebody waits");
+                let id = self
+                    .work
+                    .of(namespace)
+                    .waiting
+                    .pop_front()
+                    .expect("somebody waits");
                 self.calls.unpark(id);
                 self.seek(now, id);
             }
@@ -244,15 +308,16 @@ impl<D: Disk> Core<D> {
     }
 
     fn has_local_head(&mut self, now: Nanos, namespace: NamespaceId) -> bool {
-        (0..self.logs.len()).any(|log| {
-            self.logs[log].can_grant() && self.log_head(now, namespace, log).is_some()
-        })
+        (0..self.logs.len())
+            .any(|log| self.logs[log].can_grant() && self.log_head(now, namespace, log).is_some())
     }
 
     /// A log that could hand out nothing may do so again.
     pub(super) fn note_open_again(&mut self) {
         for namespace in 0..self.layout.namespaces().len() {
-            self.work.note_change(NamespaceId(u16::try_from(namespace).expect("fewer than 65,536 namespaces")));
+            self.work.note_change(NamespaceId(
+                u16::try_from(namespace).expect("fewer than 65,536 namespaces"),
+            ));
         }
     }
 
@@ -267,9 +332,24 @@ impl<D: Disk> Core<D> {
             let ready = u32::try_from(self.log_stats(namespace, log).pending).unwrap_or(u32::MAX);
             let id = self.logs[log].id;
             // One item is offered once, so that one enqueue does not wake every core.
-            let offers = usize::try_from(ready).unwrap_or(usize::MAX).min(self.work.of(namespace).interested.len());
-            for core in self.work.of(namespace).interested.drain(..offers).collect::<Vec<_>>() {
-                self.messages.push_back((core, Message::Offer { namespace, log: id, ready }));
+            let offers = usize::try_from(ready)
+                .unwrap_or(usize::MAX)
+                .min(self.work.of(namespace).interested.len());
+            for core in self
+                .work
+                .of(namespace)
+                .interested
+                .drain(..offers)
+                .collect::<Vec<_>>()
+            {
+                self.messages.push_back((
+                    core,
+                    Message::Offer {
+                        namespace,
+                        log: id,
+                        ready,
+                    },
+                ));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A strict reader of both formats, for tests: it panics on what a scraper would refuse.
+//! A strict reader of both formats, for tests. It panics on what a scraper would refuse.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -25,7 +25,9 @@ pub(in crate::admin) fn read(text: &str, format: Format) -> Vec<Sample> {
     assert!(text.ends_with('\n'), "the last line ends");
     let body = match format {
         Format::Text => text,
-        Format::OpenMetrics => text.strip_suffix("# EOF\n").expect("OpenMetrics ends with # EOF"),
+        Format::OpenMetrics => text
+            .strip_suffix("# EOF\n")
+            .expect("OpenMetrics ends with # EOF"),
     };
     let mut reader = Reader::default();
     for line in body.lines() {
@@ -36,7 +38,10 @@ pub(in crate::admin) fn read(text: &str, format: Format) -> Vec<Sample> {
             assert_eq!(name, reader.family, "TYPE follows the HELP of its family");
             reader.kind = kind.to_owned();
         } else {
-            assert!(!line.starts_with('#') && !line.is_empty(), "not a line: `{line}`");
+            assert!(
+                !line.starts_with('#') && !line.is_empty(),
+                "not a line: `{line}`"
+            );
             reader.sample(line, format);
         }
     }
@@ -47,23 +52,38 @@ pub(in crate::admin) fn read(text: &str, format: Format) -> Vec<Sample> {
 impl Reader {
     fn begin(&mut self, family: &str) {
         assert!(is_name(family), "not a name: `{family}`");
-        assert!(self.families.insert(family.to_owned()), "{family} comes twice");
+        assert!(
+            self.families.insert(family.to_owned()),
+            "{family} comes twice"
+        );
         self.family = family.to_owned();
     }
 
     fn sample(&mut self, line: &str, format: Format) {
         let sample = sample(line);
-        let suffix = sample.name.strip_prefix(&self.family).expect("a sample stands in its family");
+        let suffix = sample
+            .name
+            .strip_prefix(&self.family)
+            .expect("a sample stands in its family");
         let is_allowed = match (self.kind.as_str(), format) {
-            ("counter", Format::OpenMetrics) => suffix == "_total" && !self.family.ends_with("_total"),
+            ("counter", Format::OpenMetrics) => {
+                suffix == "_total" && !self.family.ends_with("_total")
+            }
             ("counter", Format::Text) => suffix.is_empty() && self.family.ends_with("_total"),
             ("gauge", _) => suffix.is_empty() && !self.family.ends_with("_total"),
             ("histogram", _) => matches!(suffix, "_bucket" | "_sum" | "_count"),
             (kind, _) => panic!("unknown type {kind}"),
         };
-        assert!(is_allowed, "`{}` is no sample of a {} named `{}`", sample.name, self.kind, self.family);
         assert!(
-            !self.samples.iter().any(|s| s.name == sample.name && s.labels == sample.labels),
+            is_allowed,
+            "`{}` is no sample of a {} named `{}`",
+            sample.name, self.kind, self.family
+        );
+        assert!(
+            !self
+                .samples
+                .iter()
+                .any(|s| s.name == sample.name && s.labels == sample.labels),
             "the same series twice: {line}"
         );
         self.samples.push(sample);
@@ -81,7 +101,10 @@ fn sample(line: &str) -> Sample {
             let (label, after) = rest.split_once("=\"").expect("a label's value is quoted");
             assert!(is_name(label), "not a label: `{label}`");
             let (value, after) = unescape(after);
-            assert!(labels.insert(label.to_owned(), value).is_none(), "label twice: {line}");
+            assert!(
+                labels.insert(label.to_owned(), value).is_none(),
+                "label twice: {line}"
+            );
             rest = after;
             match rest.strip_prefix(',') {
                 Some(more) => rest = more,
@@ -91,8 +114,16 @@ fn sample(line: &str) -> Sample {
         rest = rest.strip_prefix('}').expect("the labels end");
     }
     let value = rest.strip_prefix(' ').expect("one space before the value");
-    let value = if value == "+Inf" { f64::INFINITY } else { value.parse().expect("a number") };
-    Sample { name: name.to_owned(), labels, value }
+    let value = if value == "+Inf" {
+        f64::INFINITY
+    } else {
+        value.parse().expect("a number")
+    };
+    Sample {
+        name: name.to_owned(),
+        labels,
+        value,
+    }
 }
 
 /// The text up to the closing quote, and what follows it.
@@ -125,18 +156,31 @@ fn check_histograms(samples: &[Sample]) {
         if sample.name.ends_with("_bucket") {
             let mut labels = sample.labels.clone();
             let le = labels.remove("le").expect("a bucket has a bound");
-            assert!(le == "+Inf" || le.contains('.'), "`{le}` is not how OpenMetrics writes a bound");
-            let le = if le == "+Inf" { f64::INFINITY } else { le.parse().expect("a bound is a number") };
+            assert!(
+                le == "+Inf" || le.contains('.'),
+                "`{le}` is not how OpenMetrics writes a bound"
+            );
+            let le = if le == "+Inf" {
+                f64::INFINITY
+            } else {
+                le.parse().expect("a bound is a number")
+            };
             if let Some((of, bound, count)) = &last
                 && *of == labels
             {
-                assert!(*bound < le && *count <= sample.value, "buckets go up: {sample:?}");
+                assert!(
+                    *bound < le && *count <= sample.value,
+                    "buckets go up: {sample:?}"
+                );
             }
             last = Some((labels, le, sample.value));
         } else if sample.name.ends_with("_count") {
             let (labels, le, count) = last.take().expect("buckets come before the count");
             assert!(labels == sample.labels && le.is_infinite());
-            assert!((count - sample.value).abs() < 0.5, "the last bucket holds all: {sample:?}");
+            assert!(
+                (count - sample.value).abs() < 0.5,
+                "the last bucket holds all: {sample:?}"
+            );
         }
     }
 }

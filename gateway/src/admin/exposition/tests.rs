@@ -6,15 +6,26 @@ use crate::cores::latency_histogram;
 
 fn written(format: Format) -> String {
     let mut out = Exposition::new(format);
-    let mut requests = out.family("t_requests", Kind::Counter, "Calls \"so far\", with a \\ and a\nbreak.");
+    let mut requests = out.family(
+        "t_requests",
+        Kind::Counter,
+        "Calls \"so far\", with a \\ and a\nbreak.",
+    );
     requests.sample(&[("name", "a\"b\\c\nd"), ("core", "0")], 3_u64);
     out.single("t_ratio", Kind::Gauge, "A share.", 0.25);
     out.single("t_up", Kind::Gauge, "Whether.", true);
     let mut latency = latency_histogram();
-    for duration in [Duration::from_micros(40), Duration::from_micros(300), Duration::from_secs(59)] {
-        latency.record(u64::try_from(duration.as_micros()).unwrap()).unwrap();
+    for duration in [
+        Duration::from_micros(40),
+        Duration::from_micros(300),
+        Duration::from_secs(59),
+    ] {
+        latency
+            .record(u64::try_from(duration.as_micros()).unwrap())
+            .unwrap();
     }
-    out.family("t_seconds", Kind::Histogram, "Times.").histogram(&[("core", "0")], &Buckets::of(&latency));
+    out.family("t_seconds", Kind::Histogram, "Times.")
+        .histogram(&[("core", "0")], &Buckets::of(&latency));
     out.finish()
 }
 
@@ -55,9 +66,15 @@ t_up 1
 "#;
     let text = written(Format::Text);
     let rest = text.strip_prefix(head).unwrap_or_else(|| panic!("{text}"));
-    let rest = rest.strip_prefix(BUCKETS).unwrap_or_else(|| panic!("{rest}"));
+    let rest = rest
+        .strip_prefix(BUCKETS)
+        .unwrap_or_else(|| panic!("{rest}"));
     let (sum, count) = rest.split_once('\n').unwrap();
-    let sum: f64 = sum.strip_prefix("t_seconds_sum{core=\"0\"} ").unwrap().parse().unwrap();
+    let sum: f64 = sum
+        .strip_prefix("t_seconds_sum{core=\"0\"} ")
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((sum - 59.0).abs() < 0.6, "{sum}");
     assert_eq!(count, "t_seconds_count{core=\"0\"} 3\n");
 }
@@ -70,7 +87,10 @@ fn openmetrics_names_a_counters_family_without_its_suffix_and_ends_with_eof() {
 t_requests_total{name="a\"b\\c\nd",core="0"} 3
 "#;
     assert!(text.starts_with(head), "{text}");
-    assert!(text.ends_with("t_seconds_count{core=\"0\"} 3\n# EOF\n"), "{text}");
+    assert!(
+        text.ends_with("t_seconds_count{core=\"0\"} 3\n# EOF\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -86,7 +106,11 @@ fn labels_read_back_as_they_were_given() {
 fn openmetrics_is_for_those_who_ask_for_it() {
     let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
                       application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
-    for accept in [prometheus, "application/openmetrics-text", "Application/OpenMetrics-Text; version=\"1.0.0\""] {
+    for accept in [
+        prometheus,
+        "application/openmetrics-text",
+        "Application/OpenMetrics-Text; version=\"1.0.0\"",
+    ] {
         assert_eq!(Format::accepted_by(accept), Format::OpenMetrics, "{accept}");
     }
     for accept in [

@@ -5,7 +5,15 @@ use crate::admin::fixture;
 use crate::admin::readiness::{Phase, readiness};
 
 fn document(view: View, moment: &Moment) -> Value {
-    render(view, &fixture::status(), moment, &Process { open_fds: Some(9), ..Process::default() })
+    render(
+        view,
+        &fixture::status(),
+        moment,
+        &Process {
+            open_fds: Some(9),
+            ..Process::default()
+        },
+    )
 }
 
 #[test]
@@ -15,30 +23,49 @@ fn the_whole_node_is_in_one_document() {
     assert_eq!(document["startedAt"], "2023-11-14T22:13:20Z");
     assert_eq!(document["uptimeSeconds"], 120.0);
     assert_eq!(document["phase"], "ready");
-    assert_eq!(document["addresses"], json!({"listen": "127.0.0.1:7420", "admin": "127.0.0.1:7421"}));
+    assert_eq!(
+        document["addresses"],
+        json!({"listen": "127.0.0.1:7420", "admin": "127.0.0.1:7421"})
+    );
     assert_eq!(document["driver"], "epoll");
-    assert_eq!(document["configuration"]["namespaces"]["resourcelease"]["shards"], 16);
+    assert_eq!(
+        document["configuration"]["namespaces"]["resourcelease"]["shards"],
+        16
+    );
     assert_eq!(document["process"]["openFds"], 9);
     let core = &document["cores"][1];
-    assert_eq!((&core["core"], &core["cpu"], &core["up"]), (&json!(1), &json!(1), &json!(true)));
+    assert_eq!(
+        (&core["core"], &core["cpu"], &core["up"]),
+        (&json!(1), &json!(1), &json!(true))
+    );
     assert_eq!(core["connections"]["open"], 2);
     assert_eq!(core["openCalls"], 4);
-    assert_eq!(document["logs"][1], json!({"log": 1, "core": 1, "shards": 1, "recovery": null}));
+    assert_eq!(
+        document["logs"][1],
+        json!({"log": 1, "core": 1, "shards": 1, "recovery": null})
+    );
     assert_eq!(document["logs"][0]["recovery"]["tornBytes"], 40);
 }
 
 #[test]
 fn a_namespace_and_its_shards_say_what_they_hold() {
     let document = document(View::Full, &fixture::moment(fixture::reports()));
-    let stats = json!({"pendingCount": 17, "activeLeaseCount": 2, "delayedCount": 4, "deadLetterCount": 0});
+    let stats =
+        json!({"pendingCount": 17, "activeLeaseCount": 2, "delayedCount": 4, "deadLetterCount": 0});
     let namespace = json!({
-        "name": "resourcelease", "durability": "disk", "firstShard": 0, "shards": 2,
-        "capacity": 10_000_000, "stats": stats,
+        "name": "resourcelease", "durability": "disk", "firstShard": 0, "shards": 2, "stats": stats,
     });
     assert_eq!(document["namespaces"][0], namespace);
     let shards = document["shards"].as_array().unwrap();
-    assert_eq!(shards.iter().map(|shard| shard["shard"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
-    let stats = json!({"pendingCount": 7, "activeLeaseCount": 1, "delayedCount": 2, "deadLetterCount": 0});
+    assert_eq!(
+        shards
+            .iter()
+            .map(|shard| shard["shard"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
+    let stats =
+        json!({"pendingCount": 7, "activeLeaseCount": 1, "delayedCount": 2, "deadLetterCount": 0});
     let shard = json!({
         "shard": 1, "namespace": "resourcelease", "log": 1, "core": 1, "epoch": 3, "lastLsn": 101, "stats": stats,
     });
@@ -56,7 +83,10 @@ fn calls_and_syncs_are_summed_over_cores() {
     assert_eq!(document["rpc"]["unrouted"], json!({"invalid-argument": 2}));
     assert_eq!(document["wal"]["bytes"], 8_192);
     assert_eq!(document["wal"]["records"], 6);
-    assert_eq!(document["wal"]["syncUs"], json!({"count": 2, "p50": 90, "p99": 90, "max": 90}));
+    assert_eq!(
+        document["wal"]["syncUs"],
+        json!({"count": 2, "p50": 90, "p99": 90, "max": 90})
+    );
 }
 
 #[test]
@@ -78,7 +108,10 @@ fn a_core_that_does_not_answer_is_listed_as_down() {
     let mut reports = fixture::reports().to_vec();
     reports[0] = None;
     let document = document(View::Full, &fixture::moment(reports.into()));
-    assert_eq!(document["cores"][0], json!({"core": 0, "cpu": 0, "up": false}));
+    assert_eq!(
+        document["cores"][0],
+        json!({"core": 0, "cpu": 0, "up": false})
+    );
     assert_eq!(document["phase"], "degraded");
     assert_eq!(document["namespaces"][0]["stats"]["pendingCount"], 7);
 }
@@ -86,7 +119,11 @@ fn a_core_that_does_not_answer_is_listed_as_down() {
 #[test]
 fn a_recovering_node_has_a_document_too() {
     let recovering = readiness(&Phase::Recovering("log 1 of 2".into()), &[]);
-    let moment = Moment { node: None, readiness: recovering, ..fixture::moment(Arc::default()) };
+    let moment = Moment {
+        node: None,
+        readiness: recovering,
+        ..fixture::moment(Arc::default())
+    };
     let document = document(View::Full, &moment);
     assert_eq!(document["phase"], "recovering");
     assert_eq!(document["cores"], json!([]));

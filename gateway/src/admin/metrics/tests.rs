@@ -5,14 +5,30 @@ use crate::admin::exposition::reading::{Sample, read};
 use crate::admin::fixture;
 
 fn samples(format: Format, moment: &Moment) -> Vec<Sample> {
-    read(&render(format, moment, &Process { cpu_seconds: Some(1.5), open_fds: Some(9), ..Process::default() }), format)
+    read(
+        &render(
+            format,
+            moment,
+            &Process {
+                cpu_seconds: Some(1.5),
+                open_fds: Some(9),
+                ..Process::default()
+            },
+        ),
+        format,
+    )
 }
 
 /// The sum of all series of a name that carry these labels.
 fn total(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     let matching: Vec<_> = samples
         .iter()
-        .filter(|s| s.name == name && labels.iter().all(|(k, v)| s.labels.get(*k).is_some_and(|l| l == v)))
+        .filter(|s| {
+            s.name == name
+                && labels
+                    .iter()
+                    .all(|(k, v)| s.labels.get(*k).is_some_and(|l| l == v))
+        })
         .collect();
     assert!(!matching.is_empty(), "no {name}{labels:?}");
     matching.iter().map(|s| s.value).sum()
@@ -20,13 +36,19 @@ fn total(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
 
 fn assert_total(samples: &[Sample], name: &str, labels: &[(&str, &str)], expected: f64) {
     let total = total(samples, name, labels);
-    assert!((total - expected).abs() < 1e-9, "{name}{labels:?} is {total}, not {expected}");
+    assert!(
+        (total - expected).abs() < 1e-9,
+        "{name}{labels:?} is {total}, not {expected}"
+    );
 }
 
 #[test]
 fn both_formats_show_the_same_series() {
     let moment = fixture::moment(fixture::reports());
-    let (text, open_metrics) = (samples(Format::Text, &moment), samples(Format::OpenMetrics, &moment));
+    let (text, open_metrics) = (
+        samples(Format::Text, &moment),
+        samples(Format::OpenMetrics, &moment),
+    );
     assert_eq!(text, open_metrics);
 }
 
@@ -35,23 +57,68 @@ fn series_of_a_family_add_up_to_the_nodes_number() {
     let samples = samples(Format::Text, &fixture::moment(fixture::reports()));
     let all: &[(&str, &str)] = &[];
     assert_total(&samples, "omnirelay_resourcelease_pending", all, 22.0);
-    assert_total(&samples, "omnirelay_resourcelease_pending", &[("namespace", "resourcelease")], 17.0);
-    assert_total(&samples, "omnirelay_resourcelease_pending", &[("shard", "1"), ("core", "1")], 7.0);
+    assert_total(
+        &samples,
+        "omnirelay_resourcelease_pending",
+        &[("namespace", "resourcelease")],
+        17.0,
+    );
+    assert_total(
+        &samples,
+        "omnirelay_resourcelease_pending",
+        &[("shard", "1"), ("core", "1")],
+        7.0,
+    );
     assert_total(&samples, "omnirelay_resourcelease_active", all, 3.0);
     assert_total(&samples, "omnirelay_resourcelease_delayed", all, 6.0);
-    assert_total(&samples, "omnirelay_resourcelease_dead_letters", &[("namespace", "odd\"name")], 0.0);
+    assert_total(
+        &samples,
+        "omnirelay_resourcelease_dead_letters",
+        &[("namespace", "odd\"name")],
+        0.0,
+    );
     let enqueue = [("transport", "http"), ("procedure", "enqueue")];
     assert_total(&samples, "omnirelay_rpc_requests_total", &enqueue, 4.0);
-    assert_total(&samples, "omnirelay_rpc_requests_total", &[("code", "resource-exhausted")], 2.0);
-    assert_total(&samples, "omnirelay_rpc_requests_total", &[("procedure", "unknown")], 2.0);
-    assert_total(&samples, "omnirelay_rpc_duration_seconds_count", &enqueue, 4.0);
-    assert_total(&samples, "omnirelay_wal_sync_seconds_count", &[("core", "0")], 1.0);
+    assert_total(
+        &samples,
+        "omnirelay_rpc_requests_total",
+        &[("code", "resource-exhausted")],
+        2.0,
+    );
+    assert_total(
+        &samples,
+        "omnirelay_rpc_requests_total",
+        &[("procedure", "unknown")],
+        2.0,
+    );
+    assert_total(
+        &samples,
+        "omnirelay_rpc_duration_seconds_count",
+        &enqueue,
+        4.0,
+    );
+    assert_total(
+        &samples,
+        "omnirelay_wal_sync_seconds_count",
+        &[("core", "0")],
+        1.0,
+    );
     assert_total(&samples, "omnirelay_wal_bytes_total", all, 8_192.0);
     assert_total(&samples, "omnirelay_wal_records_total", all, 6.0);
-    assert_total(&samples, "omnirelay_connections", &[("transport", "http")], 4.0);
+    assert_total(
+        &samples,
+        "omnirelay_connections",
+        &[("transport", "http")],
+        4.0,
+    );
     assert_total(&samples, "omnirelay_connections_refused_total", all, 2.0);
     assert_total(&samples, "omnirelay_open_calls", all, 8.0);
-    assert_total(&samples, "omnirelay_wal_recovery_torn_bytes", &[("log", "0")], 40.0);
+    assert_total(
+        &samples,
+        "omnirelay_wal_recovery_torn_bytes",
+        &[("log", "0")],
+        40.0,
+    );
     assert_total(&samples, "process_cpu_seconds_total", all, 1.5);
     assert_total(&samples, "omnirelay_uptime_seconds", all, 120.0);
     assert_total(&samples, "omnirelay_ready", all, 1.0);
@@ -82,10 +149,17 @@ fn full_storage_and_failed_logs_are_shown_by_core() {
 
 #[test]
 fn a_starting_node_has_metrics_too() {
-    let moment = Moment { node: None, ..fixture::moment(Arc::default()) };
+    let moment = Moment {
+        node: None,
+        ..fixture::moment(Arc::default())
+    };
     let samples = samples(Format::Text, &moment);
     assert_total(&samples, "omnirelay_build_info", &[], 1.0);
-    assert!(!samples.iter().any(|s| s.name.starts_with("omnirelay_resourcelease")));
+    assert!(
+        !samples
+            .iter()
+            .any(|s| s.name.starts_with("omnirelay_resourcelease"))
+    );
 }
 
 #[test]
@@ -97,7 +171,10 @@ fn many_shards_are_summed_by_core_and_namespace() {
     namespaces[1].shards = u32::try_from(LABELLED_SHARDS_MAX).unwrap();
     facts.layout = Arc::new(Layout::new(namespaces, 2, 2));
     let samples = samples(Format::Text, &moment);
-    let pending: Vec<_> = samples.iter().filter(|s| s.name == "omnirelay_resourcelease_pending").collect();
+    let pending: Vec<_> = samples
+        .iter()
+        .filter(|s| s.name == "omnirelay_resourcelease_pending")
+        .collect();
     assert_eq!(pending.len(), 4, "one for each core and namespace");
     assert!(pending.iter().all(|s| !s.labels.contains_key("shard")));
     assert_total(&samples, "omnirelay_resourcelease_pending", &[], 22.0);

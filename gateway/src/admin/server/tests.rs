@@ -18,15 +18,23 @@ async fn start() -> Server {
     let address = listener.local_addr().unwrap();
     let status = fixture::status();
     let (stop, stopped) = oneshot::channel::<()>();
-    let ended = tokio::spawn(serve(listener, Arc::clone(&status), async { drop(stopped.await) }));
-    Server { address, status, stop, ended }
+    let ended = tokio::spawn(serve(listener, Arc::clone(&status), async {
+        drop(stopped.await)
+    }));
+    Server {
+        address,
+        status,
+        stop,
+        ended,
+    }
 }
 
 impl Server {
     /// Sends one request on a connection of its own; gives status, head and body.
     async fn send(&self, method: &str, path: &str, headers: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -45,12 +53,18 @@ impl Server {
 #[tokio::test]
 async fn a_node_that_is_not_ready_lives() {
     let server = start().await;
-    assert_eq!(server.json("/healthz").await, (200, json!({"status": "ok"})));
+    assert_eq!(
+        server.json("/healthz").await,
+        (200, json!({"status": "ok"}))
+    );
     let (code, readiness) = server.json("/readyz").await;
     assert_eq!((code, &readiness["phase"]), (503, &json!("starting")));
     server.status.failed("log 0: input/output error".into());
     let (code, readiness) = server.json("/readyz").await;
-    assert_eq!((code, &readiness["reason"]), (503, &json!("log 0: input/output error")));
+    assert_eq!(
+        (code, &readiness["reason"]),
+        (503, &json!("log 0: input/output error"))
+    );
     assert_eq!(server.json("/healthz").await.0, 200);
 }
 
@@ -59,10 +73,22 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
     let server = start().await;
     let (code, head, text) = server.send("GET", "/metrics", "").await;
     assert_eq!(code, 200);
-    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(
+        head.contains("content-type: text/plain; version=0.0.4"),
+        "{head}"
+    );
     assert!(text.contains("omnirelay_build_info") && !text.contains("# EOF"));
-    let (_, head, text) = server.send("GET", "/metrics", "accept: application/openmetrics-text\r\n").await;
-    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    let (_, head, text) = server
+        .send(
+            "GET",
+            "/metrics",
+            "accept: application/openmetrics-text\r\n",
+        )
+        .await;
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{head}"
+    );
     assert!(text.ends_with("# EOF\n"));
 }
 
@@ -70,8 +96,17 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
 async fn an_unknown_path_is_not_found_and_a_wrong_method_is_not_allowed() {
     let server = start().await;
     let (code, body) = server.json("/nowhere").await;
-    assert_eq!((code, &body["message"]), (404, &json!("no `/nowhere` here")));
-    for path in ["/", "/healthz", "/readyz", "/metrics", "/omnirelay/introspect"] {
+    assert_eq!(
+        (code, &body["message"]),
+        (404, &json!("no `/nowhere` here"))
+    );
+    for path in [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/omnirelay/introspect",
+    ] {
         let (code, head, _) = server.send("DELETE", path, "").await;
         assert_eq!(code, 405, "{path}");
         assert!(head.contains("allow: get,head"), "{head}");
@@ -82,8 +117,18 @@ async fn an_unknown_path_is_not_found_and_a_wrong_method_is_not_allowed() {
 #[tokio::test]
 async fn introspection_takes_only_the_views_there_are() {
     let server = start().await;
-    assert_eq!(server.json("/omnirelay/introspect").await.1["phase"], "starting");
-    assert!(server.json("/omnirelay/introspect?view=live").await.1.get("configuration").is_none());
+    assert_eq!(
+        server.json("/omnirelay/introspect").await.1["phase"],
+        "starting"
+    );
+    assert!(
+        server
+            .json("/omnirelay/introspect?view=live")
+            .await
+            .1
+            .get("configuration")
+            .is_none()
+    );
     assert_eq!(server.json("/omnirelay/introspect?view=all").await.0, 400);
 }
 
@@ -92,7 +137,10 @@ async fn the_dashboard_needs_nothing_from_elsewhere() {
     let server = start().await;
     let (code, head, page) = server.send("GET", "/", "").await;
     assert_eq!(code, 200);
-    assert!(head.contains("content-type: text/html") && head.contains("default-src 'none'"), "{head}");
+    assert!(
+        head.contains("content-type: text/html") && head.contains("default-src 'none'"),
+        "{head}"
+    );
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
 }
 
@@ -102,7 +150,11 @@ async fn the_server_ends_although_a_client_stays_connected() {
     let mut idle = TcpStream::connect(server.address).await.unwrap();
     assert_eq!(server.json("/healthz").await.0, 200);
     server.stop.send(()).unwrap();
-    timeout(Duration::from_secs(5), server.ended).await.expect("it ends in time").unwrap().unwrap();
+    timeout(Duration::from_secs(5), server.ended)
+        .await
+        .expect("it ends in time")
+        .unwrap()
+        .unwrap();
     let mut rest = Vec::new();
     let _ = idle.read_to_end(&mut rest).await;
     assert!(rest.is_empty());

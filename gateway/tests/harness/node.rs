@@ -1,0 +1,320 @@
+//! A node as a child process, ended with the test at the latest.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{BOUND, Connection, Request, wait_for};
+
+/// Happens in the child between fork and exec.
+type BeforeExec = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
+
+/// How a node is to be started: on one core, on ports that the system picks, with the smallest
+/// segments.
+pub struct Launch {
+    dir: PathBuf,
+    cores: usize,
+    listen: String,
+    admin_listen: String,
+    settings: Vec<String>,
+    before_exec: Option<BeforeExec>,
+}
+
+impl Launch {
+    pub fn on(dir: &Path) -> Launch {
+        Launch {
+            dir: dir.to_owned(),
+            cores: 1,
+            listen: "127.0.0.1:0".into(),
+            admin_listen: "127.0.0.1:0".into(),
+            settings: vec!["segment_bytes=8388608".into()],
+            before_exec: None,
+        }
+    }
+
+    pub fn cores(mut self, cores: usize) -> Launch {
+        self.cores = cores;
+        self
+    }
+
+    pub fn listen(mut self, address: SocketAddr) -> Launch {
+        self.listen = address.to_string();
+        self
+    }
+
+    pub fn admin_listen(mut self, address: SocketAddr) -> Launch {
+        self.admin_listen = address.to_string();
+        self
+    }
+
+    /// With a configuration key, `key=value`.
+    pub fn set(mut self, setting: &str) -> Launch {
+        self.settings.push(setting.into());
+        self
+    }
+
+    /// Has the child do something before it becomes the node.
+    ///
+    /// # Safety
+    /// `act` runs between fork and exec: only what is async-signal-safe.
+    pub unsafe fn before_exec(
+        mut self,
+        act: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Launch {
+        self.before_exec = Some(Box::new(act));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Node {
+        let dir = self.dir.clone();
+        let mut node = self.spawn();
+        (node.address, node.admin_address) = node.addresses(&dir);
+        wait_for("the node is ready", || {
+            (node.admin("/readyz").0 == 200).then_some(())
+        });
+        node
+    }
+
+    /// Starts it and waits until it ends by itself.
+    pub fn ended(self) -> Ended {
+        self.spawn().wait()
+    }
+
+    fn spawn(self) -> Node {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_omnirelay"));
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command.arg("serve").arg("--data-dir").arg(&self.dir);
+        command.args(["--cores", &self.cores.to_string()]);
+        command.args([
+            "--listen",
+            &self.listen,
+            "--admin-listen",
+            &self.admin_listen,
+        ]);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        if let Some(act) = self.before_exec {
+            // SAFETY: whoever gave it vouched for it.
+            unsafe { command.pre_exec(act) };
+        }
+        let mut child = command.spawn().expect("the node starts");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let said = Arc::new(Mutex::new(String::new()));
+        let listener = {
+            let said = Arc::clone(&said);
+            thread::spawn(move || listen_to(stderr, &said))
+        };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Node {
+            child,
+            said,
+            listener: Some(listener),
+            address: nowhere,
+            admin_address: nowhere,
+        }
+    }
+}
+
+fn listen_to(stderr: ChildStderr, said: &Mutex<String>) {
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    while stderr
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|bytes| bytes > 0)
+    {
+        let text = String::from_utf8_lossy(&line);
+        said.lock().expect("nobody panics with it").push_str(&text);
+        line.clear();
+    }
+}
+
+/// How a node ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// Everything it wrote on stderr.
+    pub said: String,
+}
+
+impl Ended {
+    /// Asserts that it refused to start, and what it said about it.
+    pub fn refused(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(1), "{}", self.said);
+        for word in words {
+            assert!(
+                self.said.contains(word),
+                "`{word}` is not in: {}",
+                self.said
+            );
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
+    /// Where it serves RPC.
+    pub address: SocketAddr,
+    /// Where its admin endpoints are.
+    pub admin_address: SocketAddr,
+}
+
+impl Node {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address)
+    }
+
+    /// Everything it has written on stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Status and body of an admin endpoint; status 0 while it does not answer.
+    pub fn admin(&self, path: &str) -> (u16, Value) {
+        let asked = Connection::try_open(self.admin_address).and_then(|mut connection| {
+            connection.send(&Request::get(path))?;
+            connection.receive()
+        });
+        match asked {
+            Ok(reply) => (
+                reply.status,
+                serde_json::from_slice(&reply.body).unwrap_or(Value::Null),
+            ),
+            Err(_) => (0, Value::Null),
+        }
+    }
+
+    /// The sum over all cores of a number in the introspection.
+    pub fn over_cores(&self, pointer: &str) -> u64 {
+        let (_, told) = self.admin("/omnirelay/introspect");
+        let cores = told["cores"].as_array().expect("a list of cores");
+        cores
+            .iter()
+            .filter_map(|core| core.pointer(pointer)?.as_u64())
+            .sum()
+    }
+
+    /// Pending, leased, delayed and dead items of the default namespace.
+    pub fn counts(&self) -> [u64; 4] {
+        let stats = self.connect().call("stats", json!({})).ok();
+        [
+            "pendingCount",
+            "activeLeaseCount",
+            "delayedCount",
+            "deadLetterCount",
+        ]
+        .map(|field| stats["stats"][field].as_u64().expect("a count"))
+    }
+
+    /// Ends it as a power failure would end the process.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the node can be killed");
+        self.child.wait().expect("the node ends");
+    }
+
+    /// Asks it to end, as a supervisor does.
+    pub fn terminate(&self) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a pid fits");
+        // SAFETY: kill has no memory effects, and the child has not been waited for, so the pid is its own.
+        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        assert_eq!(sent, 0, "the node takes signals");
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("the node can be waited for")
+            .is_none()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(mut self) -> Ended {
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("the node can be waited for") {
+                break status;
+            }
+            assert!(
+                started.elapsed() < BOUND,
+                "the node does not end: {}",
+                self.said()
+            );
+            thread::sleep(Duration::from_millis(5));
+        };
+        self.listener
+            .take()
+            .expect("waited for once")
+            .join()
+            .expect("stderr is read");
+        Ended {
+            code: status.code(),
+            said: self.said(),
+        }
+    }
+
+    /// Drains it.
+    pub fn stop(self) -> Ended {
+        self.terminate();
+        self.wait()
+    }
+
+    fn addresses(&mut self, dir: &Path) -> (SocketAddr, SocketAddr) {
+        let pid = self.pid();
+        // A file system that only the child has mounted is seen through the child.
+        let seen_by_child = PathBuf::from(format!("/proc/{pid}/root{}", dir.display()));
+        let files = [dir.join("node.json"), seen_by_child.join("node.json")];
+        let started = Instant::now();
+        loop {
+            let told = files.iter().find_map(|file| {
+                let told: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+                (told["pid"] == json!(pid)).then_some(told)
+            });
+            if let Some(told) = told {
+                let address = |key: &str| told[key].as_str().and_then(|text| text.parse().ok());
+                return address("listen")
+                    .zip(address("admin_listen"))
+                    .expect("two addresses");
+            }
+            assert!(
+                self.runs(),
+                "the node ended before it was ready: {}",
+                self.said()
+            );
+            assert!(
+                started.elapsed() < BOUND,
+                "the node does not say where it is: {}",
+                self.said()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,304 @@
+//! Callers: producers that retry under the same request id, workers that do all that workers do,
+//! the careless ones too.
+
+use omnirelay_net::messages::{
+    CompleteRequest, EnqueueBatchRequest, EnqueueRequest, FailRequest, HeartbeatRequest, LeaseBatchRequest,
+    LeaseRequest, OwnershipToken, Payload, SettleItem, SettleRequest, StatsRequest,
+};
+use omnirelay_net::rpc::Call;
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use crate::plan::Plan;
+
+/// Tokens that a worker remembers after their time, to try them again.
+const STALE_MAX: usize = 16;
+
+/// A piece of work to enqueue.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The resource, which no other job of the run has.
+    pub resource: String,
+    /// What it is retried under.
+    pub request_id: Option<String>,
+    delay_ms: Option<u64>,
+    /// Its priority.
+    pub priority: u32,
+    max_attempts: Option<u32>,
+    ttl_ms: Option<u64>,
+    body_bytes: usize,
+}
+
+/// A lease that a worker holds, or once held.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The namespace's place in the plan.
+    pub space: usize,
+    /// The token.
+    pub token: OwnershipToken,
+    /// The duration that it was given, in ms.
+    pub lease_ms: u64,
+}
+
+/// What to do with a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Say that the work is done.
+    Complete,
+    /// Give up.
+    Fail {
+        /// Whether it should be tried again.
+        requeue: bool,
+        /// After how long.
+        delay_ms: Option<u64>,
+    },
+    /// Renew.
+    Heartbeat(Option<u64>),
+}
+
+/// A call as its caller means it.
+#[derive(Debug, Clone)]
+pub enum Intent {
+    /// Enqueue jobs, in a batch or alone.
+    Enqueue {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// One, unless it is a batch.
+        jobs: Vec<Job>,
+        /// Whether to send a batch.
+        batch: bool,
+        /// Whether it was sent before.
+        again: bool,
+    },
+    /// Take leases.
+    Lease {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// How many at most.
+        max: u32,
+        /// Whether to send a batch.
+        batch: bool,
+        /// How long to wait.
+        wait_ms: Option<u64>,
+        /// How long to lease for.
+        lease_ms: Option<u64>,
+    },
+    /// Renew or end leases of one namespace.
+    Settle {
+        /// One, unless it is a batch.
+        acts: Vec<(Held, Act)>,
+        /// Whether to send a batch.
+        batch: bool,
+    },
+    /// Ask for counts.
+    Stats {
+        /// The namespace's place in the plan.
+        space: usize,
+    },
+}
+
+impl Intent {
+    /// The namespace it goes to.
+    pub fn space(&self) -> usize {
+        match self {
+            Intent::Enqueue { space, .. } | Intent::Lease { space, .. } | Intent::Stats { space } => *space,
+            Intent::Settle { acts, .. } => acts[0].0.space,
+        }
+    }
+
+    /// The request as it goes over the wire.
+    pub fn call(&self) -> Call {
+        match self {
+            Intent::Enqueue { jobs, batch: false, .. } => Call::Enqueue(jobs[0].request()),
+            Intent::Enqueue { jobs, .. } => {
+                Call::EnqueueBatch(EnqueueBatchRequest { items: jobs.iter().map(Job::request).collect(), ..Default::default() })
+            }
+            &Intent::Lease { max, batch: true, wait_ms, lease_ms, .. } => {
+                Call::LeaseBatch(LeaseBatchRequest { max_items: max, wait_ms, lease_ms, ..Default::default() })
+            }
+            &Intent::Lease { wait_ms, lease_ms, .. } => Call::Lease(LeaseRequest { wait_ms, lease_ms, ..Default::default() }),
+            Intent::Settle { acts, batch: true } => {
+                let items = acts.iter().map(|(held, act)| act.item(held)).collect();
+                Call::Settle(SettleRequest { items, ..Default::default() })
+            }
+            Intent::Settle { acts, .. } => acts[0].1.call(&acts[0].0),
+            Intent::Stats { .. } => Call::Stats(StatsRequest::default()),
+        }
+    }
+}
+
+impl Job {
+    fn request(&self) -> EnqueueRequest {
+        EnqueueRequest {
+            payload: Some(Payload {
+                resource_type: "job".into(),
+                resource_id: self.resource.clone(),
+                payload_encoding: "raw".into(),
+                body: self.body().into(),
+                request_id: self.request_id.clone(),
+                ..Default::default()
+            }),
+            delay_ms: self.delay_ms,
+            priority: Some(self.priority),
+            max_attempts: self.max_attempts,
+            ttl_ms: self.ttl_ms,
+            ..Default::default()
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        body(&self.resource, self.body_bytes)
+    }
+}
+
+/// The body of a resource's job: told by its name and length.
+pub fn body(resource: &str, bytes: usize) -> Vec<u8> {
+    resource.bytes().cycle().take(bytes).collect()
+}
+
+impl Act {
+    fn call(self, held: &Held) -> Call {
+        let ownership_token = Some(held.token.clone());
+        match self {
+            Act::Complete => Call::Complete(CompleteRequest { ownership_token, ..Default::default() }),
+            Act::Fail { requeue, delay_ms } => Call::Fail(FailRequest {
+                ownership_token,
+                reason: Some(held.token.lease_id.clone()),
+                requeue: Some(requeue),
+                delay_ms,
+                ..Default::default()
+            }),
+            Act::Heartbeat(extend_ms) => Call::Heartbeat(HeartbeatRequest { ownership_token, extend_ms, ..Default::default() }),
+        }
+    }
+
+    fn item(self, held: &Held) -> SettleItem {
+        let item = SettleItem { ownership_token: Some(held.token.clone()), ..Default::default() };
+        match self {
+            Act::Complete => SettleItem { action: "complete".into(), ..item },
+            Act::Fail { requeue, delay_ms } => SettleItem {
+                action: "fail".into(),
+                reason: Some(held.token.lease_id.clone()),
+                requeue: Some(requeue),
+                delay_ms,
+                ..item
+            },
+            Act::Heartbeat(extend_ms) => SettleItem { action: "heartbeat".into(), extend_ms, ..item },
+        }
+    }
+}
+
+/// A caller with one call at a time.
+#[derive(Debug)]
+pub struct Client {
+    /// Its name, which owns its leases.
+    pub name: String,
+    /// Enqueues; otherwise leases.
+    pub produces: bool,
+    /// Has a call open.
+    pub is_busy: bool,
+    /// What to send again.
+    pub retry: Option<Intent>,
+    /// Leases it works on.
+    pub held: Vec<Held>,
+    stale: Vec<Held>,
+    made: u64,
+}
+
+impl Client {
+    /// A caller that has not called yet.
+    pub fn new(name: String, produces: bool) -> Client {
+        Client { name, produces, is_busy: false, retry: None, held: Vec::new(), stale: Vec::new(), made: 0 }
+    }
+
+    /// What it does next; `closing`: nothing new, only what ends work.
+    pub fn next(&mut self, plan: &Plan, closing: bool, rng: &mut SmallRng) -> Option<Intent> {
+        if let Some(again) = self.retry.take() {
+            return Some(again);
+        }
+        match (self.produces, closing) {
+            (true, true) => None,
+            (true, false) => Some(self.produce(plan, rng)),
+            (false, _) => Some(self.work(plan, closing, rng)),
+        }
+    }
+
+    fn produce(&mut self, plan: &Plan, rng: &mut SmallRng) -> Intent {
+        let space = plan.random_space(rng);
+        let batch = rng.random_bool(0.3);
+        let count = if batch { rng.random_range(1..=6) } else { 1 };
+        let jobs = (0..count).map(|_| self.job(plan, rng)).collect();
+        Intent::Enqueue { space, jobs, batch, again: false }
+    }
+
+    fn job(&mut self, plan: &Plan, rng: &mut SmallRng) -> Job {
+        self.made += 1;
+        let resource = format!("{}-{}", self.name, self.made);
+        Job {
+            request_id: rng.random_bool(0.7).then(|| format!("once-{}", self.made)),
+            delay_ms: rng.random_bool(0.2).then(|| rng.random_range(0..400)),
+            priority: if rng.random_bool(0.3) { rng.random_range(0..=255) } else { 0 },
+            max_attempts: rng.random_bool(0.2).then(|| rng.random_range(1..=3)),
+            ttl_ms: rng.random_bool(0.05).then(|| rng.random_range(1..1_000)),
+            body_bytes: rng.random_range(0..=plan.body_bytes_max),
+            resource,
+        }
+    }
+
+    fn work(&mut self, plan: &Plan, closing: bool, rng: &mut SmallRng) -> Intent {
+        if !closing && !self.stale.is_empty() && rng.random_bool(0.1) {
+            let at = rng.random_range(0..self.stale.len());
+            let held = self.stale.swap_remove(at);
+            return Intent::Settle { acts: vec![(held.clone(), act(&held, rng))], batch: false };
+        }
+        if rng.random_bool(0.02) {
+            return Intent::Stats { space: plan.random_space(rng) };
+        }
+        if !self.held.is_empty() && (closing || rng.random_bool(0.7)) {
+            return self.settle(closing, rng);
+        }
+        if !closing && rng.random_bool(0.05) {
+            // Walks away from its leases, and may come back to them when they are over.
+            self.stale.append(&mut self.held);
+            self.stale.truncate(STALE_MAX);
+        }
+        let batch = rng.random_bool(0.3);
+        let wait_ms = if closing { Some(rng.random_range(50..300)) } else { [None, Some(0), Some(rng.random_range(1..1_000))][rng.random_range(0..3)] };
+        Intent::Lease {
+            space: plan.random_space(rng),
+            max: if batch { rng.random_range(1..=5) } else { 1 },
+            batch,
+            wait_ms,
+            lease_ms: rng.random_bool(0.3).then(|| rng.random_range(1_000..3_000)),
+        }
+    }
+
+    fn settle(&mut self, closing: bool, rng: &mut SmallRng) -> Intent {
+        let first = self.held.swap_remove(rng.random_range(0..self.held.len()));
+        let batch = rng.random_bool(0.3);
+        let mut taken = vec![first];
+        if batch {
+            let space = taken[0].space;
+            taken.extend(self.held.extract_if(.., |held| held.space == space));
+        }
+        let act = |held: Held, rng: &mut SmallRng| if closing { (held, Act::Complete) } else { let a = act(&held, rng); (held, a) };
+        Intent::Settle { acts: taken.into_iter().map(|held| act(held, rng)).collect(), batch }
+    }
+
+    /// Notes a lease that is over, to try its token later all the same.
+    pub fn remember(&mut self, held: Held) {
+        if self.stale.len() < STALE_MAX {
+            self.stale.push(held);
+        }
+    }
+}
+
+fn act(held: &Held, rng: &mut SmallRng) -> Act {
+    match rng.random_range(0..10) {
+        0..=5 => Act::Complete,
+        6 | 7 => Act::Fail { requeue: rng.random_bool(0.8), delay_ms: rng.random_bool(0.5).then(|| rng.random_range(0..300)) },
+        8 => Act::Heartbeat(None),
+        // Never less than it has, so that a renewal never makes a lease shorter.
+        _ => Act::Heartbeat(Some(held.lease_ms + rng.random_range(0..2_000))),
+    }
+}

@@ -1,0 +1,674 @@
+//! A run: callers, a node in one life after the other, and the checker that hears every reply.
+
+use std::collections::BTreeMap;
+
+use omnirelay::node::{CallContext, CallId, NamespaceId, Outcome};
+use omnirelay_net::rpc::{Reply, codes};
+use omnirelay_queue::{Digest, Nanos, Place, Shard};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::checker::{Checker, Moment};
+use crate::client::{Client, Intent};
+use crate::clock::WallClock;
+use crate::disk::SimDisk;
+use crate::hits::{Fault, Hits};
+use crate::node::{Boot, Node, Step};
+use crate::plan::{Ending, Life, Plan};
+use crate::readback::read_logs;
+use crate::schedule::Schedule;
+use crate::violation::{Violation, broken};
+
+const MILLI: u64 = 1_000_000;
+/// How often the whole is looked at.
+const PROBE_NS: u64 = 5 * MILLI;
+/// How long the last life may take to end all work, beyond the longest lease and delay.
+const CLOSING_NS_MAX: u64 = 60_000 * MILLI;
+/// Messages between cores in one probe's time that can only be a loop without end.
+const MESSAGES_PER_PROBE_MAX: u64 = 20_000;
+/// Events of a whole run, far above what any run needs.
+const EVENTS_MAX: u64 = 3_000_000;
+/// Call deadlines: usual, and hard to meet.
+const TTL_NS: u64 = 20_000 * MILLI;
+
+/// What is planned.
+#[derive(Debug)]
+pub enum Event {
+    /// A node of some life takes a step.
+    Node(u32, Step),
+    /// A caller makes its next call.
+    Client(usize),
+    /// A caller goes away.
+    Cancel(u32, usize, CallId),
+    /// The whole is looked at.
+    Probe(u32),
+    /// A life's time is up.
+    EndOfLife(u32),
+    /// Disks fill up, or have room again.
+    Full(u32, bool),
+    /// The node starts again.
+    Boot,
+}
+
+pub(crate) struct OpenCall {
+    pub(crate) client: usize,
+    pub(crate) intent: Intent,
+    pub(crate) reply_by: Nanos,
+    pub(crate) sent_at: u64,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Which faults happened.
+    pub hits: Hits,
+    /// Events that happened.
+    pub events: u64,
+    /// Replies that left.
+    pub replies: u64,
+    /// The rule that was broken, and at which event.
+    pub violation: Option<Violation>,
+}
+
+/// A run under way.
+pub struct World {
+    pub(crate) plan: Plan,
+    pub(crate) rng: SmallRng,
+    pub(crate) schedule: Schedule<Event>,
+    pub(crate) hits: Hits,
+    pub(crate) checker: Checker,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) open: BTreeMap<(usize, CallId), OpenCall>,
+    pub(crate) node: Option<Node>,
+    pub(crate) closing: bool,
+    wall: WallClock,
+    disks: Vec<SimDisk>,
+    life: u32,
+    is_open: bool,
+    replies_left: Option<u64>,
+    replies: u64,
+    events: u64,
+    crash_at_event: Option<u64>,
+    messages_seen: u64,
+    busy_since: Vec<Option<u64>>,
+    digests: BTreeMap<u32, (Nanos, Digest)>,
+    verbose: bool,
+    done: bool,
+}
+
+impl World {
+    /// A run drawn from a seed.
+    pub fn new(seed: u64, verbose: bool) -> World {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let plan = Plan::random(&mut rng);
+        World::with_plan(plan, rng, verbose)
+    }
+
+    /// A run of a given plan.
+    pub fn with_plan(plan: Plan, mut rng: SmallRng, verbose: bool) -> World {
+        let checker = Checker::new(plan.spaces());
+        let mut clients: Vec<Client> = (0..plan.producers).map(|n| Client::new(format!("producer{n}"), true)).collect();
+        clients.extend((0..plan.workers).map(|n| Client::new(format!("worker{n}"), false)));
+        let disks = (0..plan.logs).map(|_| SimDisk::new(rng.random())).collect();
+        let mut world = World {
+            busy_since: vec![None; plan.space_count()],
+            plan,
+            rng,
+            schedule: Schedule::new(),
+            hits: Hits::default(),
+            checker,
+            clients,
+            open: BTreeMap::new(),
+            node: None,
+            closing: false,
+            wall: WallClock::default(),
+            disks,
+            life: 0,
+            is_open: false,
+            replies_left: None,
+            replies: 0,
+            events: 0,
+            crash_at_event: None,
+            messages_seen: 0,
+            digests: BTreeMap::new(),
+            verbose,
+            done: false,
+        };
+        world.schedule.after(0, Event::Boot);
+        for client in 0..world.clients.len() {
+            world.wake(client);
+        }
+        world
+    }
+
+    /// Has the power fail before this event.
+    pub fn crash_at(&mut self, event: u64) {
+        self.crash_at_event = Some(event);
+    }
+
+    /// Runs to the end, or to the first broken rule.
+    pub fn run(mut self) -> Report {
+        let violation = self.run_to_end().err();
+        for disk in &self.disks {
+            let counts = disk.counts();
+            self.hits.add(Fault::SectorsLost, counts.sectors_lost);
+            self.hits.add(Fault::TornSector, counts.sectors_torn);
+            self.hits.add(Fault::NameLost, counts.names_lost);
+            self.hits.add(Fault::FailedSync, counts.syncs_failed);
+            self.hits.add(Fault::FailedWrite, counts.writes_failed);
+        }
+        self.hits.add(Fault::MemoryLoss, self.checker.memory_lost());
+        if let (Some(violation), true) = (&violation, self.verbose) {
+            self.trace(|| violation.to_string());
+        }
+        Report { hits: self.hits, events: self.events, replies: self.replies, violation }
+    }
+
+    fn run_to_end(&mut self) -> Result<(), Violation> {
+        while !self.done {
+            let Some(event) = self.schedule.pop() else {
+                return Err(Violation::new("a run ends with all work done", "nothing is planned any more".into()));
+            };
+            self.events += 1;
+            broken(self.events > EVENTS_MAX, "a node comes to rest", || format!("{EVENTS_MAX} events"))?;
+            if self.crash_at_event == Some(self.events) && self.node.is_some() {
+                self.hits.hit(Fault::CrashBetweenSteps);
+                self.power_fails("at the chosen event")?;
+            }
+            self.event(event)?;
+            if self.node.is_some() && self.disks.iter().any(SimDisk::is_dead) {
+                self.hits.hit(if self.is_open { Fault::CrashInDisk } else { Fault::CrashInRecovery });
+                self.power_fails("in a disk operation")?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            let at = self.schedule.now();
+            println!("{:>8} {:>6}.{:06} ms  {}", self.events, at / MILLI, at % MILLI, what());
+        }
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        let node = self.node.as_ref().expect("only a node in life replies");
+        Moment { life: self.life, now: node.now(&self.schedule).0, booted_at: node.clock.booted_at().0 }
+    }
+
+    fn life(&self) -> &Life {
+        let at = (self.life as usize).saturating_sub(1).min(self.plan.lives.len() - 1);
+        &self.plan.lives[at]
+    }
+
+    fn is_last(&self) -> bool {
+        self.life as usize >= self.plan.lives.len()
+    }
+
+    pub(crate) fn wake(&mut self, client: usize) {
+        // Who was refused or lost waits longer before the same again.
+        let longer = if self.clients[client].retry.is_some() { 5 } else { 1 };
+        let pause = self.rng.random_range(0..=self.plan.pause * longer);
+        self.schedule.after(pause, Event::Client(client));
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Node(life, step) if life == self.life => self.step(step),
+            Event::Client(client) => {
+                self.call(client);
+                Ok(())
+            }
+            Event::Cancel(life, core, id) if life == self.life => {
+                self.cancel(core, id);
+                Ok(())
+            }
+            Event::Probe(life) if life == self.life => self.probe(),
+            Event::EndOfLife(life) if life == self.life && self.node.is_some() => self.end_life(),
+            Event::Full(life, full) if life == self.life => {
+                self.trace(|| format!("disks full: {full}"));
+                self.disks.iter().for_each(|disk| disk.set_full(full));
+                self.checker.disk_was_full();
+                Ok(())
+            }
+            Event::Boot => self.boot(),
+            // Of a life that is over.
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Violation> {
+        let Some(node) = self.node.as_mut() else { return Ok(()) };
+        let failed = matches!(step, Step::LogFailed(..));
+        if self.verbose && !matches!(step, Step::Turn(_) | Step::Timer(..)) {
+            let text = format!("{step:?}");
+            let at = self.schedule.now();
+            println!("{:>8} {:>6}.{:06} ms  {}", self.events, at / MILLI, at % MILLI, text.chars().take(400).collect::<String>());
+        }
+        let outcomes = node.step(step, &mut self.schedule, &mut self.rng, &mut self.hits);
+        if failed {
+            // What a failed log has acknowledged is known once it is read back.
+            let soon = self.rng.random_range(1..200) * MILLI;
+            self.schedule.after(soon, Event::EndOfLife(self.life));
+        }
+        if !self.is_open && self.node.as_ref().is_some_and(Node::is_synced) {
+            self.opened();
+        }
+        for (core, id, outcome) in outcomes {
+            self.outcome(core, id, outcome)?;
+            if self.node.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self) {
+        self.is_open = true;
+        self.trace(|| "the node is open".into());
+        let life = *self.life();
+        self.schedule.after(life.length, Event::EndOfLife(self.life));
+        match life.ending {
+            Ending::PowerAfterReply(replies) => self.replies_left = Some(replies),
+            Ending::PowerInDisk(operations) => {
+                let log = self.rng.random_range(0..self.disks.len());
+                self.disks[log].burn_fuse(operations);
+            }
+            _ => {}
+        }
+        if let Some(operations) = life.failed_disk {
+            let log = self.rng.random_range(0..self.disks.len());
+            self.disks[log].fail_after(operations);
+        }
+        if let Some((from, to)) = life.full {
+            self.schedule.after(from, Event::Full(self.life, true));
+            self.schedule.after(to, Event::Full(self.life, false));
+        }
+    }
+
+    fn boot(&mut self) -> Result<(), Violation> {
+        let before = *self.life();
+        let first = self.life == 0;
+        self.life += 1;
+        let life = *self.life();
+        if !first {
+            self.wall.jump(life.wall_jump);
+            self.hits.add(Fault::WallBack, u64::from(life.wall_jump < 0));
+            self.hits.add(Fault::WallForward, u64::from(life.wall_jump > 0));
+            self.hits.add(Fault::OtherCores, u64::from(life.cores != before.cores));
+        }
+        self.disks.iter().for_each(SimDisk::begin_life);
+        if let Ending::PowerInRecovery(operations) = life.ending {
+            let log = self.rng.random_range(0..self.disks.len());
+            self.disks[log].burn_fuse(operations);
+        }
+        self.disks.iter().for_each(|disk| disk.set_cold(life.cold));
+        self.hits.add(Fault::SlowLog, u64::from(life.tempo.is_slow()));
+        self.trace(|| format!("life {} begins: {life:?}", self.life));
+        let boot = Boot {
+            life: self.life,
+            layout: self.plan.layout(life.cores),
+            disks: &self.disks,
+            wall: self.wall.at(self.schedule.now()),
+            drift_ppm: life.drift_ppm,
+            tempo: life.tempo,
+        };
+        // What was replayed must be what the node had, if all of that was on disk.
+        let expected = std::mem::take(&mut self.digests);
+        let mut other = None;
+        let mut compare = |shard: &Shard| {
+            let Some((at, before)) = expected.get(&shard.spec().shard.0) else { return };
+            other = other.take().or_else(|| difference(before.clone(), shard.digest(*at)));
+        };
+        let node = Node::boot(boot, &mut self.schedule, &mut self.rng, &mut compare);
+        self.is_open = false;
+        self.messages_seen = 0;
+        match node {
+            Ok(node) => {
+                self.node = Some(node);
+                broken(other.is_some(), "replay gives the state that was", || other.unwrap_or_default())?;
+                self.schedule.after(PROBE_NS, Event::Probe(self.life));
+                Ok(())
+            }
+            Err(_) if self.disks.iter().any(SimDisk::is_dead) => {
+                self.hits.hit(Fault::CrashInRecovery);
+                self.power_fails("in recovery")
+            }
+            Err(error) => Err(Violation::new("a log opens after every crash", error.to_string())),
+        }
+    }
+
+    fn end_life(&mut self) -> Result<(), Violation> {
+        if self.is_last() {
+            if self.node.as_ref().is_some_and(Node::has_failed) {
+                return self.power_fails("after a failed sync");
+            }
+            self.trace(|| "closing: nothing new, all work is to end".into());
+            self.closing = true;
+            self.schedule.after(CLOSING_NS_MAX, Event::EndOfLife(u32::MAX));
+            return Ok(());
+        }
+        match self.life().ending {
+            Ending::Kill => {
+                self.hits.hit(Fault::Kill);
+                self.node_dies("killed", false)
+            }
+            Ending::Clean if !self.node.as_ref().is_some_and(Node::has_failed) => self.shut_down(),
+            _ => {
+                self.hits.hit(Fault::CrashBetweenSteps);
+                self.power_fails("between two steps")
+            }
+        }
+    }
+
+    /// Shuts the node down in order: drains, waits until all is on disk, ends the logs.
+    fn shut_down(&mut self) -> Result<(), Violation> {
+        let life = self.life;
+        let node = self.node.as_mut().expect("in life");
+        let now = node.now(&self.schedule);
+        for core in 0..node.cores() {
+            node.core(core).handle_drain(now);
+            node.dirty(core, &mut self.schedule, &mut self.rng);
+        }
+        // Nothing else happens to the node meanwhile, but all that it has begun ends.
+        let until = self.schedule.now() + CLOSING_NS_MAX;
+        loop {
+            let node = self.node.as_ref().expect("in life");
+            let idle = node.all_cores().all(omnirelay::node::Core::is_idle);
+            if idle && node.is_synced() && node.rings_are_empty() {
+                break;
+            }
+            broken(self.schedule.now() > until, "a drained node comes to rest", || "calls stay open".into())?;
+            match self.schedule.pop() {
+                Some(Event::Node(of, step)) if of == life => self.step(step)?,
+                Some(Event::Client(client)) => self.schedule.after(PROBE_NS, Event::Client(client)),
+                Some(_) => {}
+                None => return Err(Violation::new("a drained node comes to rest", "nothing is planned".into())),
+            }
+            if self.node.as_ref().is_none_or(Node::has_failed) || self.disks.iter().any(SimDisk::is_dead) {
+                return if self.node.is_some() { self.power_fails("while draining") } else { Ok(()) };
+            }
+        }
+        self.digests = self.node.as_ref().expect("in life").digests();
+        let closed = self.node.as_mut().is_some_and(Node::close);
+        if closed {
+            self.hits.hit(Fault::CleanRestart);
+        }
+        self.node_dies("shut down", false)
+    }
+
+    pub(crate) fn replied(&mut self) -> Result<(), Violation> {
+        self.replies += 1;
+        match self.replies_left.as_mut() {
+            Some(0 | 1) => {
+                self.replies_left = None;
+                self.hits.hit(Fault::CrashAfterReply);
+                self.power_fails("right after a reply")
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn power_fails(&mut self, how: &str) -> Result<(), Violation> {
+        self.digests.clear();
+        self.disks.iter().for_each(SimDisk::lose_power);
+        self.node_dies(how, true)
+    }
+
+    fn node_dies(&mut self, how: &str, power: bool) -> Result<(), Violation> {
+        self.trace(|| format!("life {} ends: {how}", self.life));
+        let mut proven = true;
+        if let Some(node) = &self.node {
+            // Without a loss of power, a batch whose sync failed still looks as if it were there.
+            proven = power || !node.has_failed();
+            let moment = self.moment();
+            self.checker.life_over(moment);
+        }
+        self.node = None;
+        self.is_open = false;
+        self.replies_left = None;
+        self.disks.iter().for_each(SimDisk::begin_life);
+        let histories = read_logs(&self.disks, &self.checker)?;
+        self.checker.recovered(histories, proven)?;
+        for (_, call) in std::mem::take(&mut self.open) {
+            self.lost(call.client, call.intent);
+        }
+        self.busy_since.fill(None);
+        let down = self.rng.random_range(1..2_000) * MILLI;
+        self.schedule.after(down, Event::Boot);
+        Ok(())
+    }
+
+    fn call(&mut self, client: usize) {
+        if self.clients[client].is_busy {
+            return;
+        }
+        if !self.is_open || self.node.as_ref().is_none_or(|node| node.has_failed()) {
+            self.schedule.after(self.plan.pause + PROBE_NS, Event::Client(client));
+            return;
+        }
+        let Some(intent) = self.clients[client].next(&self.plan, self.closing, &mut self.rng) else { return };
+        self.send(client, intent);
+    }
+
+    fn send(&mut self, client: usize, intent: Intent) {
+        let moment = self.moment();
+        let hurried = !self.closing && self.rng.random_bool(self.plan.hurried);
+        let ttl = if hurried { self.rng.random_range(0..5 * MILLI) } else { TTL_NS };
+        let reply_by = Nanos(moment.now + ttl);
+        if let Intent::Settle { acts, .. } = &intent {
+            self.note_settling(moment, acts.clone());
+        }
+        if let Intent::Enqueue { again: true, .. } = intent {
+            self.hits.hit(Fault::Duplicate);
+        }
+        let context = CallContext {
+            namespace: NamespaceId(u16::try_from(intent.space()).expect("few namespaces")),
+            owner: self.clients[client].name.clone(),
+            shard_key: None,
+            reply_by,
+        };
+        let node = self.node.as_mut().expect("open");
+        let core = self.rng.random_range(0..node.cores());
+        let id = node.core(core).handle_call(Nanos(moment.now), intent.call(), &context);
+        node.dirty(core, &mut self.schedule, &mut self.rng);
+        self.clients[client].is_busy = true;
+        if !self.closing && self.rng.random_bool(self.plan.cancelled) {
+            let patience = self.rng.random_range(0..20 * MILLI);
+            self.schedule.after(patience, Event::Cancel(self.life, core, id));
+        }
+        self.trace(|| format!("core {core} {id:?} {}: {intent:?}", self.clients[client].name));
+        let sent_at = self.schedule.now();
+        self.open.insert((core, id), OpenCall { client, intent, reply_by, sent_at });
+    }
+
+    fn cancel(&mut self, core: usize, id: CallId) {
+        let Some(call) = self.open.remove(&(core, id)) else { return };
+        self.trace(|| format!("core {core} {id:?} cancelled"));
+        self.hits.hit(Fault::CancelledCall);
+        let node = self.node.as_mut().expect("a call is open");
+        node.core(core).handle_cancel(id);
+        node.dirty(core, &mut self.schedule, &mut self.rng);
+        self.lost(call.client, call.intent);
+    }
+
+    fn outcome(&mut self, core: usize, id: CallId, outcome: Outcome) -> Result<(), Violation> {
+        let moment = self.moment();
+        let Some(call) = self.open.remove(&(core, id)) else {
+            // Its caller went away when the reply was made already.
+            return self.undelivered(core, outcome);
+        };
+        let tempo = self.life().tempo;
+        let slack = 2 * (tempo.turn + tempo.timer) + MILLI;
+        broken(moment.now > call.reply_by.0 + slack, "a reply leaves before its deadline", || format!("{:?} at {moment:?}, due {:?}", call.intent, call.reply_by))?;
+        if let Err(error) = &outcome.reply {
+            self.hits.add(Fault::DeadlinePassed, u64::from(error.is(codes::DEADLINE)));
+        }
+        if self.rng.random_bool(self.plan.undelivered) && !self.closing {
+            self.trace(|| format!("core {core} {id:?} cannot be delivered: {:?}", outcome.reply));
+            self.lost(call.client, call.intent);
+            return self.undelivered(core, outcome);
+        }
+        self.trace(|| format!("core {core} {id:?} replies {:?}", outcome.reply));
+        let lost = self.rng.random_bool(self.plan.lost) && !self.closing;
+        self.hear(&call, &outcome.reply, true, lost)?;
+        if lost {
+            self.hits.hit(Fault::LostReply);
+            self.lost(call.client, call.intent);
+        } else {
+            self.clients[call.client].is_busy = false;
+            self.wake(call.client);
+        }
+        self.replied()
+    }
+
+    /// A reply that nobody takes: its grants go back.
+    fn undelivered(&mut self, core: usize, outcome: Outcome) -> Result<(), Violation> {
+        let moment = self.moment();
+        if let Ok(reply @ (Reply::Lease(_) | Reply::LeaseBatch(_))) = &outcome.reply {
+            self.hits.hit(Fault::UndeliveredGrant);
+            let space = outcome.grants.first().map_or(0, |grant| self.space_of(grant.token.lease_id.shard().0));
+            self.hear_leases(moment, space, reply, false)?;
+        }
+        let node = self.node.as_mut().expect("it just replied");
+        node.core(core).handle_undelivered(Nanos(moment.now), outcome.grants);
+        node.dirty(core, &mut self.schedule, &mut self.rng);
+        Ok(())
+    }
+
+    fn space_of(&self, shard: u32) -> usize {
+        let spaces = self.plan.spaces();
+        spaces.iter().position(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard)).expect("a shard of the plan")
+    }
+
+    /// A caller gets no reply: it sends again what can be sent again.
+    pub(crate) fn lost(&mut self, client: usize, intent: Intent) {
+        let caller = &mut self.clients[client];
+        caller.is_busy = false;
+        caller.retry = match intent {
+            Intent::Enqueue { space, jobs, batch, .. } => {
+                let jobs: Vec<_> = jobs.into_iter().filter(|job| job.request_id.is_some()).collect();
+                (!jobs.is_empty()).then_some(Intent::Enqueue { space, jobs, batch, again: true })
+            }
+            settle @ Intent::Settle { .. } => Some(settle),
+            Intent::Lease { .. } | Intent::Stats { .. } => None,
+        };
+        self.wake(client);
+    }
+
+    /// Looks at what must hold at every moment.
+    fn probe(&mut self) -> Result<(), Violation> {
+        let Some(node) = self.node.as_ref() else { return Ok(()) };
+        let messages = node.delivered - std::mem::replace(&mut self.messages_seen, node.delivered);
+        broken(messages > MESSAGES_PER_PROBE_MAX, "a node comes to rest", || format!("{messages} messages between cores in 5 ms"))?;
+        let now = node.now(&self.schedule);
+        let tempo = node.tempo;
+        let slack = 2 * (tempo.turn + tempo.timer) + MILLI;
+        for ((core, id), call) in &self.open {
+            let late = now.0 > call.reply_by.0 + slack;
+            broken(late, "every call is answered by its deadline", || format!("core {core} {id:?} {:?}, now {now:?}", call.intent))?;
+        }
+        self.look_for_idle_workers()?;
+        if self.closing && self.is_at_rest() {
+            return self.finish();
+        }
+        self.schedule.after(PROBE_NS, Event::Probe(self.life));
+        Ok(())
+    }
+
+    /// No worker waits for long while an item does.
+    fn look_for_idle_workers(&mut self) -> Result<(), Violation> {
+        let node = self.node.as_ref().expect("in life");
+        let now = self.schedule.now();
+        let tempo = node.tempo;
+        let bound = 6 * tempo.sync + 40 * (tempo.ring + tempo.turn + tempo.timer) + 20 * MILLI;
+        let impaired = node.all_cores().any(|core| core.is_storage_full() || core.failure().is_some());
+        for space in 0..self.busy_since.len() {
+            let waiting: u64 = node
+                .all_cores()
+                .flat_map(|core| core.shards())
+                .filter(|(_, namespace, _)| usize::from(namespace.0) == space)
+                .map(|(_, _, shard)| shard.stats().pending)
+                .sum();
+            if waiting == 0 || impaired || !self.is_open {
+                self.busy_since[space] = None;
+                continue;
+            }
+            let since = *self.busy_since[space].get_or_insert(now);
+            let idle = self.open.values().find(|call| {
+                matches!(&call.intent, Intent::Lease { space: of, .. } if *of == space) && call.sent_at + bound < now
+            });
+            broken(since + bound < now && idle.is_some(), "no worker waits while an item does", || {
+                let idle = idle.expect("just seen");
+                format!("{waiting} items wait since {since}; {:?} since {}", idle.intent, idle.sent_at)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let node = self.node.as_ref().expect("in life");
+        let calls = self.open.values().all(|call| matches!(call.intent, Intent::Lease { .. }));
+        let wishes = self.clients.iter().all(|client| client.retry.is_none() && client.held.is_empty());
+        let items: u64 = node
+            .all_cores()
+            .flat_map(|core| core.shards())
+            .map(|(_, _, shard)| shard.stats())
+            .map(|stats| stats.pending + stats.active + stats.delayed)
+            .sum();
+        calls && wishes && items == 0 && node.is_synced() && node.rings_are_empty()
+    }
+
+    /// All work is done: what the node has is what its logs say, and its next life finds it so.
+    fn finish(&mut self) -> Result<(), Violation> {
+        self.trace(|| "all work is done".into());
+        let node = self.node.as_ref().expect("in life");
+        let digests = node.digests();
+        let live: BTreeMap<u32, _> = node
+            .all_cores()
+            .flat_map(|core| core.shards())
+            .map(|(_, _, shard)| (shard.spec().shard.0, shard.stats()))
+            .collect();
+        self.digests = digests;
+        self.node_dies("at rest", false)?;
+        for (shard, stats) in live {
+            let counts = self.checker.histories()[&shard].counts();
+            let same = (counts.waiting, counts.active, counts.dead) == (stats.pending + stats.delayed, stats.active, stats.dead);
+            broken(!same, "stats are what the records add up to", || format!("shard {shard}: {stats:?}, by the records {counts:?}"))?;
+        }
+        let unfinished = self.checker.unfinished();
+        broken(!unfinished.is_empty(), "all work ends", || format!("{unfinished:?}"))?;
+        self.boot()?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+/// How much later than on record an item may have become ready, because its timer was late and
+/// others were ready in the meantime.
+const LATENESS_NS_MAX: u64 = 10 * MILLI;
+
+/// Where two digests of one shard part, if they do. Where bodies lie may change in recovery.
+fn difference(mut before: Digest, mut after: Digest) -> Option<String> {
+    for item in before.items.iter_mut().chain(&mut after.items) {
+        item.body.0 = Place::default();
+        item.error = item.error.map(|(_, len)| (Place::default(), len));
+    }
+    for item in &mut before.items {
+        let replayed = after.items.iter().find(|other| other.lsn == item.lsn);
+        if let Some(replayed) = replayed
+            && item.times.1 >= replayed.times.1
+            && item.times.1.0 - replayed.times.1.0 < LATENESS_NS_MAX
+        {
+            item.times.1 = replayed.times.1;
+        }
+        if replayed != Some(item) {
+            return Some(format!("{item:?}, replayed {replayed:?}"));
+        }
+    }
+    (before != after).then(|| format!("{before:?}, replayed {after:?}"))
+}
