@@ -190,7 +190,7 @@ fn a_port_in_use_is_refused_by_name_and_never_shared() {
     ended.refused(&[
         "listen",
         &node.address.to_string(),
-        "in use",
+        "another process",
         "serve.listen",
     ]);
     let ended = Launch::on(other.path())
@@ -199,7 +199,7 @@ fn a_port_in_use_is_refused_by_name_and_never_shared() {
     ended.refused(&[
         "admin_listen",
         &node.admin_address.to_string(),
-        "in use",
+        "another process",
         "serve.listen",
     ]);
     // A node whose ports were free after all starts where the refused ones did not.

@@ -77,10 +77,23 @@ struct Promise {
 
 #[derive(Debug, Clone)]
 enum Promised {
-    Enqueued { lsn: u64, resource: String },
-    Granted { key: LeaseKey, resource: String },
-    Ended { key: LeaseKey, lsn: u64, how: End },
-    Over { key: LeaseKey, reason: Option<String> },
+    Enqueued {
+        lsn: u64,
+        resource: String,
+    },
+    Granted {
+        key: LeaseKey,
+        resource: String,
+    },
+    Ended {
+        key: LeaseKey,
+        lsn: u64,
+        how: End,
+    },
+    Over {
+        key: LeaseKey,
+        reason: Option<String>,
+    },
 }
 
 /// A lease as a reply says it.
@@ -145,7 +158,10 @@ pub struct Checker {
 impl Checker {
     /// Knows the namespaces, and nothing that happened.
     pub fn new(spaces: Vec<Space>) -> Checker {
-        Checker { spaces, ..Checker::default() }
+        Checker {
+            spaces,
+            ..Checker::default()
+        }
     }
 
     /// Acknowledgements in memory namespaces that were found lost after a crash.
@@ -165,12 +181,20 @@ impl Checker {
 
     /// A history in which nothing has happened yet.
     pub fn empty_history(&self, shard: u32) -> Option<History> {
-        let space = self.spaces.iter().find(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard))?;
+        let space = self
+            .spaces
+            .iter()
+            .find(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard))?;
         Some(History::new(shard, space.durable, space.dedupe_ns))
     }
 
     fn promise(&mut self, at: Moment, space: usize, shard: u32, what: Promised) {
-        self.promises.push(Promise { space, shard, life: at.life, what });
+        self.promises.push(Promise {
+            space,
+            shard,
+            life: at.life,
+            what,
+        });
     }
 
     /// Whether something from `life` must still hold at `at`.
@@ -186,14 +210,34 @@ impl Checker {
         let space = &self.spaces[reply.space];
         let index = u64::from(reply.shard.wrapping_sub(space.first_shard));
         let id = reply.lsn * u64::from(space.shards) + index;
-        broken(id != reply.sequence_id, "a sequence id names its shard and record", || format!("{reply:?}, expected {id}"))?;
+        broken(
+            id != reply.sequence_id,
+            "a sequence id names its shard and record",
+            || format!("{reply:?}, expected {id}"),
+        )?;
         let told = if space.durable { "disk" } else { "memory" };
-        broken(reply.durability != told, "a receipt says the durability that was", || format!("{reply:?}"))?;
+        broken(
+            reply.durability != told,
+            "a receipt says the durability that was",
+            || format!("{reply:?}"),
+        )?;
         let name = (reply.space, reply.sequence_id);
         let known = self.items.get(&name);
-        broken(known.is_some_and(|known| *known != reply.resource), "sequence ids are unique", || format!("{reply:?}, was {known:?}"))?;
-        broken(known.is_some() && !reply.duplicate, "sequence ids are unique", || format!("{reply:?} again"))?;
-        broken(reply.duplicate && reply.request_id.is_none(), "only a request id makes a duplicate", || format!("{reply:?}"))?;
+        broken(
+            known.is_some_and(|known| *known != reply.resource),
+            "sequence ids are unique",
+            || format!("{reply:?}, was {known:?}"),
+        )?;
+        broken(
+            known.is_some() && !reply.duplicate,
+            "sequence ids are unique",
+            || format!("{reply:?} again"),
+        )?;
+        broken(
+            reply.duplicate && reply.request_id.is_none(),
+            "only a request id makes a duplicate",
+            || format!("{reply:?}"),
+        )?;
         self.items.insert(name, reply.resource.clone());
         if let Some(id) = &reply.request_id {
             let request = (reply.space, reply.resource.clone(), id.clone());
@@ -201,16 +245,27 @@ impl Checker {
             match self.requests.get(&request) {
                 Some(&(first, when, life)) if first != reply.sequence_id => {
                     let within = self.holds(reply.space, life, at) && at.now < when + dedupe_ns;
-                    broken(within, "a request id gives one sequence id within the window", || format!("{reply:?}, was {first}"))?;
-                    self.requests.insert(request, (reply.sequence_id, at.now, at.life));
+                    broken(
+                        within,
+                        "a request id gives one sequence id within the window",
+                        || format!("{reply:?}, was {first}"),
+                    )?;
+                    self.requests
+                        .insert(request, (reply.sequence_id, at.now, at.life));
                 }
                 Some(_) => {}
                 // The item may be older than its first acknowledgement: count from then only.
                 None if reply.duplicate => {}
-                None => drop(self.requests.insert(request, (reply.sequence_id, at.now, at.life))),
+                None => drop(
+                    self.requests
+                        .insert(request, (reply.sequence_id, at.now, at.life)),
+                ),
             }
         }
-        let what = Promised::Enqueued { lsn: reply.lsn, resource: reply.resource };
+        let what = Promised::Enqueued {
+            lsn: reply.lsn,
+            resource: reply.resource,
+        };
         self.promise(at, reply.space, reply.shard, what);
         Ok(())
     }
@@ -220,11 +275,24 @@ impl Checker {
     /// # Errors
     /// The rule that the reply breaks.
     pub fn granted(&mut self, at: Moment, reply: GrantReply) -> Result<(), Violation> {
-        let (shard, key) = self.read_token(&reply.lease_id, reply.space, reply.sequence_id, reply.attempt);
+        let (shard, key) = self.read_token(
+            &reply.lease_id,
+            reply.space,
+            reply.sequence_id,
+            reply.attempt,
+        );
         let known = self.items.get(&(reply.space, reply.sequence_id));
         let other = known.is_some_and(|known| *known != reply.resource);
-        broken(other, "a lease brings the payload that was enqueued", || format!("{reply:?}, enqueued {known:?}"))?;
-        broken(self.grants.contains_key(&reply.lease_id), "no token is given twice", || format!("{reply:?}"))?;
+        broken(
+            other,
+            "a lease brings the payload that was enqueued",
+            || format!("{reply:?}, enqueued {known:?}"),
+        )?;
+        broken(
+            self.grants.contains_key(&reply.lease_id),
+            "no token is given twice",
+            || format!("{reply:?}"),
+        )?;
         let name = (reply.space, reply.sequence_id);
         for lease_id in self.tokens.get(&name).into_iter().flatten() {
             let other = &self.grants[lease_id];
@@ -232,13 +300,30 @@ impl Checker {
                 continue;
             }
             let late = format!("{reply:?} at {at:?}, while {lease_id} is {other:?}");
-            broken(other.fate == Fate::Completed, "a completed item is not handed out", || late.clone())?;
-            broken(self.is_live(other, at), "an item has at most one valid token", || late.clone())?;
-            let counted = other.fate != Fate::Undelivered && self.holds(other.space, other.granted_in, at);
+            broken(
+                other.fate == Fate::Completed,
+                "a completed item is not handed out",
+                || late.clone(),
+            )?;
+            broken(
+                self.is_live(other, at),
+                "an item has at most one valid token",
+                || late.clone(),
+            )?;
+            let counted =
+                other.fate != Fate::Undelivered && self.holds(other.space, other.granted_in, at);
             let not_more = counted && reply.attempt <= u32::from(other.key.1);
-            broken(not_more, "attempts increase by one for each grant that counts", || late)?;
+            broken(
+                not_more,
+                "attempts increase by one for each grant that counts",
+                || late,
+            )?;
         }
-        let fate = if reply.delivered { Fate::Held } else { Fate::Undelivered };
+        let fate = if reply.delivered {
+            Fate::Held
+        } else {
+            Fate::Undelivered
+        };
         let grant = Grant {
             space: reply.space,
             shard,
@@ -251,19 +336,41 @@ impl Checker {
         };
         self.grants.insert(reply.lease_id.clone(), grant);
         self.tokens.entry(name).or_default().push(reply.lease_id);
-        self.promise(at, reply.space, shard, Promised::Granted { key, resource: reply.resource });
+        self.promise(
+            at,
+            reply.space,
+            shard,
+            Promised::Granted {
+                key,
+                resource: reply.resource,
+            },
+        );
         Ok(())
     }
 
     /// What a lease id says: shard, and the lease in it. Bits as the token's documentation has
     /// them: shard 20, epoch 24, grant counter 16, around the UUID's version.
-    fn read_token(&self, text: &str, space: usize, sequence_id: u64, attempt: u32) -> (u32, LeaseKey) {
+    fn read_token(
+        &self,
+        text: &str,
+        space: usize,
+        sequence_id: u64,
+        attempt: u32,
+    ) -> (u32, LeaseKey) {
         let id: LeaseId = text.parse().expect("the node writes UUIDs");
         let high = (u128::from_be_bytes(*id.as_bytes()) >> 64) as u64;
         let fields = ((high >> 16) << 12) | (high & 0xfff);
         let lsn = sequence_id / u64::from(self.spaces[space].shards);
         let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
-        ((fields >> 40) as u32, (lsn, attempt, fields as u16, (fields >> 16) as u32 & 0xff_ffff))
+        (
+            (fields >> 40) as u32,
+            (
+                lsn,
+                attempt,
+                fields as u16,
+                (fields >> 16) as u32 & 0xff_ffff,
+            ),
+        )
     }
 
     /// Whether the owner may rely on the lease at this time.
@@ -274,11 +381,17 @@ impl Checker {
         if grant.life == at.life {
             return at.now < grant.ends_at;
         }
-        let ended = |life: u32| self.lives.get(&life).map_or(u64::MAX, |&(_, ended_at)| ended_at);
+        let ended = |life: u32| {
+            self.lives
+                .get(&life)
+                .map_or(u64::MAX, |&(_, ended_at)| ended_at)
+        };
         // Every life since then gave it its duration anew, unless it had run out by then.
         let since = self.lives.range(grant.life + 1..at.life);
         let outlived = ended(grant.life) >= grant.ends_at
-            || since.into_iter().any(|(_, &(began, ended))| ended >= began + grant.lease_ns);
+            || since
+                .into_iter()
+                .any(|(_, &(began, ended))| ended >= began + grant.lease_ns);
         !outlived && at.now < at.booted_at + grant.lease_ns
     }
 
@@ -309,11 +422,21 @@ impl Checker {
     ///
     /// # Errors
     /// The rule that the reply breaks.
-    pub fn renewed(&mut self, at: Moment, lease_id: &str, ends_at: u64, lease_ns: u64) -> Result<(), Violation> {
-        let Some(grant) = self.grants.get_mut(lease_id) else { return Ok(()) };
+    pub fn renewed(
+        &mut self,
+        at: Moment,
+        lease_id: &str,
+        ends_at: u64,
+        lease_ns: u64,
+    ) -> Result<(), Violation> {
+        let Some(grant) = self.grants.get_mut(lease_id) else {
+            return Ok(());
+        };
         let over = matches!(grant.fate, Fate::Completed | Fate::Failed | Fate::Fenced);
         let durable = self.spaces[grant.space].durable || grant.life == at.life;
-        broken(over && durable, "a lease that is over stays over", || format!("{lease_id} renewed, was {grant:?}"))?;
+        broken(over && durable, "a lease that is over stays over", || {
+            format!("{lease_id} renewed, was {grant:?}")
+        })?;
         if over {
             // The crash of a memory namespace has undone its end.
             grant.fate = Fate::Held;
@@ -326,24 +449,57 @@ impl Checker {
     ///
     /// # Errors
     /// The rule that the reply breaks.
-    pub fn settled(&mut self, at: Moment, lease_id: &str, sequence_id: u64, lsn: u64, completed: bool) -> Result<(), Violation> {
+    pub fn settled(
+        &mut self,
+        at: Moment,
+        lease_id: &str,
+        sequence_id: u64,
+        lsn: u64,
+        completed: bool,
+    ) -> Result<(), Violation> {
         let Some(grant) = self.grants.get(lease_id).cloned() else {
-            return Err(Violation::new("only a token that was given is honoured", lease_id.to_owned()));
+            return Err(Violation::new(
+                "only a token that was given is honoured",
+                lease_id.to_owned(),
+            ));
         };
         if self.holds(grant.space, grant.life, at) {
             let over = matches!(grant.fate, Fate::Completed | Fate::Failed | Fate::Fenced);
-            broken(over, "a lease that is over stays over", || format!("{lease_id} settled, was {grant:?}"))?;
+            broken(over, "a lease that is over stays over", || {
+                format!("{lease_id} settled, was {grant:?}")
+            })?;
             for other in &self.tokens[&(grant.space, sequence_id)] {
                 let done = other != lease_id && self.grants[other].fate == Fate::Completed;
                 let counts = self.holds(grant.space, self.grants[other].life, at);
-                broken(done && completed && counts, "an item is completed once", || format!("{lease_id} after {other}"))?;
+                broken(
+                    done && completed && counts,
+                    "an item is completed once",
+                    || format!("{lease_id} after {other}"),
+                )?;
             }
         }
-        let fate = if completed { Fate::Completed } else { Fate::Failed };
-        let how = if completed { End::Completed } else { End::Failed };
+        let fate = if completed {
+            Fate::Completed
+        } else {
+            Fate::Failed
+        };
+        let how = if completed {
+            End::Completed
+        } else {
+            End::Failed
+        };
         let known = self.grants.get_mut(lease_id).expect("just seen");
         (known.fate, known.life) = (fate, at.life);
-        self.promise(at, grant.space, grant.shard, Promised::Ended { key: grant.key, lsn, how });
+        self.promise(
+            at,
+            grant.space,
+            grant.shard,
+            Promised::Ended {
+                key: grant.key,
+                lsn,
+                how,
+            },
+        );
         Ok(())
     }
 
@@ -351,16 +507,29 @@ impl Checker {
     ///
     /// # Errors
     /// The rule that the refusal breaks.
-    pub fn fenced(&mut self, at: Moment, lease_id: &str, reason: Option<&str>) -> Result<(), Violation> {
-        let Some(grant) = self.grants.get(lease_id).cloned() else { return Ok(()) };
-        broken(self.is_live(&grant, at), "no lease ends before its duration", || format!("{lease_id} fenced ({reason:?}) at {at:?}, was {grant:?}"))?;
+    pub fn fenced(
+        &mut self,
+        at: Moment,
+        lease_id: &str,
+        reason: Option<&str>,
+    ) -> Result<(), Violation> {
+        let Some(grant) = self.grants.get(lease_id).cloned() else {
+            return Ok(());
+        };
+        broken(
+            self.is_live(&grant, at),
+            "no lease ends before its duration",
+            || format!("{lease_id} fenced ({reason:?}) at {at:?}, was {grant:?}"),
+        )?;
         if self.holds(grant.space, grant.life, at) {
             let expected = match grant.fate {
                 Fate::Completed => Some("completed"),
                 _ => None,
             };
             let other = expected.is_some() && reason.is_some() && reason != expected;
-            broken(other, "a refusal says how the lease ended", || format!("{lease_id}: {reason:?}, was {grant:?}"))?;
+            broken(other, "a refusal says how the lease ended", || {
+                format!("{lease_id}: {reason:?}, was {grant:?}")
+            })?;
         }
         let undone = !self.holds(grant.space, grant.life, at);
         let known = self.grants.get_mut(lease_id).expect("just seen");
@@ -368,7 +537,10 @@ impl Checker {
             known.fate = Fate::Fenced;
         }
         known.life = at.life;
-        let what = Promised::Over { key: grant.key, reason: reason.map(str::to_owned) };
+        let what = Promised::Over {
+            key: grant.key,
+            reason: reason.map(str::to_owned),
+        };
         self.promise(at, grant.space, grant.shard, what);
         Ok(())
     }
@@ -378,7 +550,11 @@ impl Checker {
     /// # Errors
     /// If this node gave it out.
     pub fn disowned(&self, lease_id: &str) -> Result<(), Violation> {
-        broken(self.grants.contains_key(lease_id), "a token that was given is never unknown", || lease_id.to_owned())
+        broken(
+            self.grants.contains_key(lease_id),
+            "a token that was given is never unknown",
+            || lease_id.to_owned(),
+        )
     }
 
     /// Judges everything promised so far by what the logs hold after a crash. Unless it is
@@ -387,7 +563,11 @@ impl Checker {
     ///
     /// # Errors
     /// The first promise that is not kept.
-    pub fn recovered(&mut self, histories: BTreeMap<u32, History>, proven: bool) -> Result<(), Violation> {
+    pub fn recovered(
+        &mut self,
+        histories: BTreeMap<u32, History>,
+        proven: bool,
+    ) -> Result<(), Violation> {
         for (shard, before) in &self.histories {
             before.continues_in(&histories[shard])?;
         }
@@ -412,16 +592,32 @@ impl Checker {
     fn delivered_grants_stand(&self, histories: &BTreeMap<u32, History>) -> Result<(), Violation> {
         for (lease_id, grant) in &self.grants {
             let history = &histories[&grant.shard];
-            let Some(ended) = history.ended.get(&grant.key) else { continue };
+            let Some(ended) = history.ended.get(&grant.key) else {
+                continue;
+            };
             let taken = ended.how == End::Released && grant.fate != Fate::Undelivered;
-            broken(taken, "a lease that reached its owner is not taken back", || format!("{lease_id}: {ended:?}, {grant:?}"))?;
+            broken(
+                taken,
+                "a lease that reached its owner is not taken back",
+                || format!("{lease_id}: {ended:?}, {grant:?}"),
+            )?;
         }
-        let known: BTreeSet<(u32, LeaseKey)> =
-            self.grants.values().filter(|g| g.fate != Fate::Undelivered).map(|g| (g.shard, g.key)).collect();
+        let known: BTreeSet<(u32, LeaseKey)> = self
+            .grants
+            .values()
+            .filter(|g| g.fate != Fate::Undelivered)
+            .map(|g| (g.shard, g.key))
+            .collect();
         for (shard, history) in histories {
             for (key, ended) in &history.ended {
-                let left = ended.how == End::Expired && ended.epoch == key.3 && !known.contains(&(*shard, *key));
-                broken(left && !self.was_full, "a lease that reached nobody is undone", || format!("shard {shard}: {key:?} {ended:?}"))?;
+                let left = ended.how == End::Expired
+                    && ended.epoch == key.3
+                    && !known.contains(&(*shard, *key));
+                broken(
+                    left && !self.was_full,
+                    "a lease that reached nobody is undone",
+                    || format!("shard {shard}: {key:?} {ended:?}"),
+                )?;
             }
         }
         Ok(())
@@ -442,31 +638,69 @@ impl Checker {
 }
 
 fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
-    let lost = |what: &'static str| Violation::new(what, format!("shard {}: {:?}, life {}", promise.shard, promise.what, promise.life));
+    let lost = |what: &'static str| {
+        Violation::new(
+            what,
+            format!(
+                "shard {}: {:?}, life {}",
+                promise.shard, promise.what, promise.life
+            ),
+        )
+    };
     match &promise.what {
         Promised::Enqueued { lsn, resource } => {
-            let kept = history.items.get(lsn).is_some_and(|item| item.resource == *resource);
-            if kept { Ok(()) } else { Err(lost("an acknowledged enqueue survives every crash")) }
+            let kept = history
+                .items
+                .get(lsn)
+                .is_some_and(|item| item.resource == *resource);
+            if kept {
+                Ok(())
+            } else {
+                Err(lost("an acknowledged enqueue survives every crash"))
+            }
         }
         Promised::Granted { key, resource } => {
-            let item = history.items.get(&key.0).filter(|item| item.resource == *resource);
+            let item = history
+                .items
+                .get(&key.0)
+                .filter(|item| item.resource == *resource);
             let kept = item.is_some_and(|item| item.leases.contains(key));
-            if kept { Ok(()) } else { Err(lost("a lease is durable before it is handed out")) }
+            if kept {
+                Ok(())
+            } else {
+                Err(lost("a lease is durable before it is handed out"))
+            }
         }
         Promised::Ended { key, lsn, how } => {
             let ended = history.ended.get(key);
             let kept = ended.is_some_and(|ended| ended.how == *how && ended.lsn == *lsn);
-            if kept { Ok(()) } else { Err(lost("an acknowledged settlement survives every crash")) }
+            if kept {
+                Ok(())
+            } else {
+                Err(lost("an acknowledged settlement survives every crash"))
+            }
         }
         Promised::Over { key, reason } => {
-            let is_last = history.items.get(&key.0).and_then(|item| item.leases.last()) == Some(key);
+            let is_last = history
+                .items
+                .get(&key.0)
+                .and_then(|item| item.leases.last())
+                == Some(key);
             if history.is_active(*key) || (is_last && !history.ended.contains_key(key)) {
                 return Err(lost("a refusal rests on what is durable"));
             }
-            let Some(ended) = history.ended.get(key) else { return Ok(()) };
+            let Some(ended) = history.ended.get(key) else {
+                return Ok(());
+            };
             let outcome = ended.how.reason();
-            let told = reason.as_deref().is_none_or(|told| told == outcome || told == "superseded");
-            if told { Ok(()) } else { Err(lost("a refusal says how the lease ended")) }
+            let told = reason
+                .as_deref()
+                .is_none_or(|told| told == outcome || told == "superseded");
+            if told {
+                Ok(())
+            } else {
+                Err(lost("a refusal says how the lease ended"))
+            }
         }
     }
 }

@@ -2,8 +2,9 @@
 //! the careless ones too.
 
 use omnirelay_net::messages::{
-    CompleteRequest, EnqueueBatchRequest, EnqueueRequest, FailRequest, HeartbeatRequest, LeaseBatchRequest,
-    LeaseRequest, OwnershipToken, Payload, SettleItem, SettleRequest, StatsRequest,
+    CompleteRequest, EnqueueBatchRequest, EnqueueRequest, FailRequest, HeartbeatRequest,
+    LeaseBatchRequest, LeaseRequest, OwnershipToken, Payload, SettleItem, SettleRequest,
+    StatsRequest,
 };
 use omnirelay_net::rpc::Call;
 use rand::Rng;
@@ -101,7 +102,9 @@ impl Intent {
     /// The namespace it goes to.
     pub fn space(&self) -> usize {
         match self {
-            Intent::Enqueue { space, .. } | Intent::Lease { space, .. } | Intent::Stats { space } => *space,
+            Intent::Enqueue { space, .. }
+            | Intent::Lease { space, .. }
+            | Intent::Stats { space } => *space,
             Intent::Settle { acts, .. } => acts[0].0.space,
         }
     }
@@ -109,17 +112,38 @@ impl Intent {
     /// The request as it goes over the wire.
     pub fn call(&self) -> Call {
         match self {
-            Intent::Enqueue { jobs, batch: false, .. } => Call::Enqueue(jobs[0].request()),
-            Intent::Enqueue { jobs, .. } => {
-                Call::EnqueueBatch(EnqueueBatchRequest { items: jobs.iter().map(Job::request).collect(), ..Default::default() })
-            }
-            &Intent::Lease { max, batch: true, wait_ms, lease_ms, .. } => {
-                Call::LeaseBatch(LeaseBatchRequest { max_items: max, wait_ms, lease_ms, ..Default::default() })
-            }
-            &Intent::Lease { wait_ms, lease_ms, .. } => Call::Lease(LeaseRequest { wait_ms, lease_ms, ..Default::default() }),
+            Intent::Enqueue {
+                jobs, batch: false, ..
+            } => Call::Enqueue(jobs[0].request()),
+            Intent::Enqueue { jobs, .. } => Call::EnqueueBatch(EnqueueBatchRequest {
+                items: jobs.iter().map(Job::request).collect(),
+                ..Default::default()
+            }),
+            &Intent::Lease {
+                max,
+                batch: true,
+                wait_ms,
+                lease_ms,
+                ..
+            } => Call::LeaseBatch(LeaseBatchRequest {
+                max_items: max,
+                wait_ms,
+                lease_ms,
+                ..Default::default()
+            }),
+            &Intent::Lease {
+                wait_ms, lease_ms, ..
+            } => Call::Lease(LeaseRequest {
+                wait_ms,
+                lease_ms,
+                ..Default::default()
+            }),
             Intent::Settle { acts, batch: true } => {
                 let items = acts.iter().map(|(held, act)| act.item(held)).collect();
-                Call::Settle(SettleRequest { items, ..Default::default() })
+                Call::Settle(SettleRequest {
+                    items,
+                    ..Default::default()
+                })
             }
             Intent::Settle { acts, .. } => acts[0].1.call(&acts[0].0),
             Intent::Stats { .. } => Call::Stats(StatsRequest::default()),
@@ -160,7 +184,10 @@ impl Act {
     fn call(self, held: &Held) -> Call {
         let ownership_token = Some(held.token.clone());
         match self {
-            Act::Complete => Call::Complete(CompleteRequest { ownership_token, ..Default::default() }),
+            Act::Complete => Call::Complete(CompleteRequest {
+                ownership_token,
+                ..Default::default()
+            }),
             Act::Fail { requeue, delay_ms } => Call::Fail(FailRequest {
                 ownership_token,
                 reason: Some(held.token.lease_id.clone()),
@@ -168,14 +195,24 @@ impl Act {
                 delay_ms,
                 ..Default::default()
             }),
-            Act::Heartbeat(extend_ms) => Call::Heartbeat(HeartbeatRequest { ownership_token, extend_ms, ..Default::default() }),
+            Act::Heartbeat(extend_ms) => Call::Heartbeat(HeartbeatRequest {
+                ownership_token,
+                extend_ms,
+                ..Default::default()
+            }),
         }
     }
 
     fn item(self, held: &Held) -> SettleItem {
-        let item = SettleItem { ownership_token: Some(held.token.clone()), ..Default::default() };
+        let item = SettleItem {
+            ownership_token: Some(held.token.clone()),
+            ..Default::default()
+        };
         match self {
-            Act::Complete => SettleItem { action: "complete".into(), ..item },
+            Act::Complete => SettleItem {
+                action: "complete".into(),
+                ..item
+            },
             Act::Fail { requeue, delay_ms } => SettleItem {
                 action: "fail".into(),
                 reason: Some(held.token.lease_id.clone()),
@@ -183,7 +220,11 @@ impl Act {
                 delay_ms,
                 ..item
             },
-            Act::Heartbeat(extend_ms) => SettleItem { action: "heartbeat".into(), extend_ms, ..item },
+            Act::Heartbeat(extend_ms) => SettleItem {
+                action: "heartbeat".into(),
+                extend_ms,
+                ..item
+            },
         }
     }
 }
@@ -208,7 +249,15 @@ pub struct Client {
 impl Client {
     /// A caller that has not called yet.
     pub fn new(name: String, produces: bool) -> Client {
-        Client { name, produces, is_busy: false, retry: None, held: Vec::new(), stale: Vec::new(), made: 0 }
+        Client {
+            name,
+            produces,
+            is_busy: false,
+            retry: None,
+            held: Vec::new(),
+            stale: Vec::new(),
+            made: 0,
+        }
     }
 
     /// What it does next; `closing`: nothing new, only what ends work.
@@ -228,7 +277,12 @@ impl Client {
         let batch = rng.random_bool(0.3);
         let count = if batch { rng.random_range(1..=6) } else { 1 };
         let jobs = (0..count).map(|_| self.job(plan, rng)).collect();
-        Intent::Enqueue { space, jobs, batch, again: false }
+        Intent::Enqueue {
+            space,
+            jobs,
+            batch,
+            again: false,
+        }
     }
 
     fn job(&mut self, plan: &Plan, rng: &mut SmallRng) -> Job {
@@ -237,7 +291,11 @@ impl Client {
         Job {
             request_id: rng.random_bool(0.7).then(|| format!("once-{}", self.made)),
             delay_ms: rng.random_bool(0.2).then(|| rng.random_range(0..400)),
-            priority: if rng.random_bool(0.3) { rng.random_range(0..=255) } else { 0 },
+            priority: if rng.random_bool(0.3) {
+                rng.random_range(0..=255)
+            } else {
+                0
+            },
             max_attempts: rng.random_bool(0.2).then(|| rng.random_range(1..=3)),
             ttl_ms: rng.random_bool(0.05).then(|| rng.random_range(1..1_000)),
             body_bytes: rng.random_range(0..=plan.body_bytes_max),
@@ -249,10 +307,15 @@ impl Client {
         if !closing && !self.stale.is_empty() && rng.random_bool(0.1) {
             let at = rng.random_range(0..self.stale.len());
             let held = self.stale.swap_remove(at);
-            return Intent::Settle { acts: vec![(held.clone(), act(&held, rng))], batch: false };
+            return Intent::Settle {
+                acts: vec![(held.clone(), act(&held, rng))],
+                batch: false,
+            };
         }
         if rng.random_bool(0.02) {
-            return Intent::Stats { space: plan.random_space(rng) };
+            return Intent::Stats {
+                space: plan.random_space(rng),
+            };
         }
         if !self.held.is_empty() && (closing || rng.random_bool(0.7)) {
             return self.settle(closing, rng);
@@ -263,7 +326,11 @@ impl Client {
             self.stale.truncate(STALE_MAX);
         }
         let batch = rng.random_bool(0.3);
-        let wait_ms = if closing { Some(rng.random_range(50..300)) } else { [None, Some(0), Some(rng.random_range(1..1_000))][rng.random_range(0..3)] };
+        let wait_ms = if closing {
+            Some(rng.random_range(50..300))
+        } else {
+            [None, Some(0), Some(rng.random_range(1..1_000))][rng.random_range(0..3)]
+        };
         Intent::Lease {
             space: plan.random_space(rng),
             max: if batch { rng.random_range(1..=5) } else { 1 },
@@ -281,8 +348,18 @@ impl Client {
             let space = taken[0].space;
             taken.extend(self.held.extract_if(.., |held| held.space == space));
         }
-        let act = |held: Held, rng: &mut SmallRng| if closing { (held, Act::Complete) } else { let a = act(&held, rng); (held, a) };
-        Intent::Settle { acts: taken.into_iter().map(|held| act(held, rng)).collect(), batch }
+        let act = |held: Held, rng: &mut SmallRng| {
+            if closing {
+                (held, Act::Complete)
+            } else {
+                let a = act(&held, rng);
+                (held, a)
+            }
+        };
+        Intent::Settle {
+            acts: taken.into_iter().map(|held| act(held, rng)).collect(),
+            batch,
+        }
     }
 
     /// Notes a lease that is over, to try its token later all the same.
@@ -296,7 +373,10 @@ impl Client {
 fn act(held: &Held, rng: &mut SmallRng) -> Act {
     match rng.random_range(0..10) {
         0..=5 => Act::Complete,
-        6 | 7 => Act::Fail { requeue: rng.random_bool(0.8), delay_ms: rng.random_bool(0.5).then(|| rng.random_range(0..300)) },
+        6 | 7 => Act::Fail {
+            requeue: rng.random_bool(0.8),
+            delay_ms: rng.random_bool(0.5).then(|| rng.random_range(0..300)),
+        },
         8 => Act::Heartbeat(None),
         // Never less than it has, so that a renewal never makes a lease shorter.
         _ => Act::Heartbeat(Some(held.lease_ms + rng.random_range(0..2_000))),

@@ -38,7 +38,11 @@ const PPM: i128 = 1_000_000;
 impl NodeClock {
     /// Starts at wall time, or at `not_before` if that is later.
     pub fn start(wall: Nanos, not_before: Nanos, booted_ns: u64, drift_ppm: i64) -> NodeClock {
-        NodeClock { base: wall.max(not_before), booted_ns, drift_ppm }
+        NodeClock {
+            base: wall.max(not_before),
+            booted_ns,
+            drift_ppm,
+        }
     }
 
     /// What it shows at a true time.
@@ -52,7 +56,8 @@ impl NodeClock {
     pub fn true_time(&self, node: Nanos) -> u64 {
         let shown = i128::from(node.0.saturating_sub(self.base.0));
         let elapsed = shown * PPM / (PPM + i128::from(self.drift_ppm)) + 2;
-        self.booted_ns.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
+        self.booted_ns
+            .saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 
     /// What it showed at the start.
@@ -81,7 +86,10 @@ mod tests {
             let clock = NodeClock::start(Nanos(10_000_000_000), Nanos(0), 77, drift);
             for wait in [0, 1, 999, 1_000_000, 123_456_789_012] {
                 let node = Nanos(10_000_000_000 + wait);
-                assert!(clock.at(clock.true_time(node)) >= node, "drift {drift}, wait {wait}");
+                assert!(
+                    clock.at(clock.true_time(node)) >= node,
+                    "drift {drift}, wait {wait}"
+                );
             }
         }
     }

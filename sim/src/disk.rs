@@ -44,10 +44,17 @@ pub struct SimFile {
 impl SimDisk {
     /// An empty directory.
     pub fn new(seed: u64) -> SimDisk {
-        let mood = Mood { rng: SmallRng::seed_from_u64(seed), faults: USUAL, cold: false };
+        let mood = Mood {
+            rng: SmallRng::seed_from_u64(seed),
+            faults: USUAL,
+            cold: false,
+        };
         let disk = FaultDisk::new();
         disk.set_faults(USUAL);
-        SimDisk { disk, mood: Arc::new(Mutex::new(mood)) }
+        SimDisk {
+            disk,
+            mood: Arc::new(Mutex::new(mood)),
+        }
     }
 
     fn mood(&self) -> MutexGuard<'_, Mood> {
@@ -111,13 +118,17 @@ impl SimDisk {
     pub fn copy(&self) -> SimDisk {
         let copy = SimDisk::new(0);
         for name in self.disk.list().unwrap_or_default() {
-            copy.disk.put(&name, &self.disk.contents(&name).expect("it was listed"));
+            copy.disk
+                .put(&name, &self.disk.contents(&name).expect("it was listed"));
         }
         copy
     }
 
     fn file(&self, file: FaultFile) -> SimFile {
-        SimFile { file, mood: Arc::clone(&self.mood) }
+        SimFile {
+            file,
+            mood: Arc::clone(&self.mood),
+        }
     }
 }
 

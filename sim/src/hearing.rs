@@ -1,6 +1,8 @@
 //! Replies as the checker and their callers hear them.
 
-use omnirelay_net::messages::{EnqueueResult, Error as WireError, LeaseResponse, SettleResult, Timestamp};
+use omnirelay_net::messages::{
+    EnqueueResult, Error as WireError, LeaseResponse, SettleResult, Timestamp,
+};
 use omnirelay_net::rpc::{Error, Reply, codes};
 
 use crate::checker::{EnqueueReply, GrantReply, Moment};
@@ -18,18 +20,31 @@ impl World {
             match act {
                 Act::Complete | Act::Fail { .. } => self.checker.settling(&held.token.lease_id),
                 Act::Heartbeat(extend_ms) => {
-                    let lease_ns = extend_ms.unwrap_or(held.lease_ms).min(held.lease_ms) * NANOS_PER_MS;
-                    self.checker.renewing(&held.token.lease_id, at.now + lease_ns, lease_ns);
+                    let lease_ns =
+                        extend_ms.unwrap_or(held.lease_ms).min(held.lease_ms) * NANOS_PER_MS;
+                    self.checker
+                        .renewing(&held.token.lease_id, at.now + lease_ns, lease_ns);
                 }
             }
         }
     }
 
     /// A reply has left. If it was lost, its caller does not hear it, but it counts.
-    pub(crate) fn hear(&mut self, call: &OpenCall, reply: &Result<Reply, Error>, delivered: bool, lost: bool) -> Result<(), Violation> {
+    pub(crate) fn hear(
+        &mut self,
+        call: &OpenCall,
+        reply: &Result<Reply, Error>,
+        delivered: bool,
+        lost: bool,
+    ) -> Result<(), Violation> {
         let at = self.moment();
         match (&call.intent, reply) {
-            (Intent::Enqueue { space, jobs, again, .. }, reply) => {
+            (
+                Intent::Enqueue {
+                    space, jobs, again, ..
+                },
+                reply,
+            ) => {
                 let results = enqueue_results(reply, jobs.len());
                 let mut refused = Vec::new();
                 for (job, result) in jobs.iter().zip(results) {
@@ -39,7 +54,12 @@ impl World {
                 }
                 refused.retain(|job| job.request_id.is_some());
                 if !lost && !refused.is_empty() && (*again || refused[0].priority % 2 == 0) {
-                    let retry = Intent::Enqueue { space: *space, batch: refused.len() > 1, jobs: refused, again: true };
+                    let retry = Intent::Enqueue {
+                        space: *space,
+                        batch: refused.len() > 1,
+                        jobs: refused,
+                        again: true,
+                    };
                     self.clients[call.client].retry = Some(retry);
                 }
                 Ok(())
@@ -62,10 +82,22 @@ impl World {
         }
     }
 
-    fn hear_enqueue(&mut self, at: Moment, space: usize, job: &Job, result: &EnqueueResult) -> Result<bool, Violation> {
+    fn hear_enqueue(
+        &mut self,
+        at: Moment,
+        space: usize,
+        job: &Job,
+        result: &EnqueueResult,
+    ) -> Result<bool, Violation> {
         if let Some(error) = &result.error {
-            self.hits.add(Fault::StorageRefused, u64::from(error.code == codes::STORAGE_FULL.name));
-            self.hits.add(Fault::Backpressure, u64::from(error.code == codes::BACKPRESSURE.name));
+            self.hits.add(
+                Fault::StorageRefused,
+                u64::from(error.code == codes::STORAGE_FULL.name),
+            );
+            self.hits.add(
+                Fault::Backpressure,
+                u64::from(error.code == codes::BACKPRESSURE.name),
+            );
             return Ok(false);
         }
         let receipt = result.receipt.clone().unwrap_or_default();
@@ -83,21 +115,42 @@ impl World {
         Ok(true)
     }
 
-    pub(crate) fn hear_leases(&mut self, at: Moment, space: usize, reply: &Reply, delivered: bool) -> Result<Vec<Held>, Violation> {
+    pub(crate) fn hear_leases(
+        &mut self,
+        at: Moment,
+        space: usize,
+        reply: &Reply,
+        delivered: bool,
+    ) -> Result<Vec<Held>, Violation> {
         let leases: &[LeaseResponse] = match reply {
             Reply::Lease(lease) => std::slice::from_ref(lease),
             Reply::LeaseBatch(batch) => &batch.leases,
-            other => return Err(Violation::new("a call gets the reply of its procedure", format!("{other:?}"))),
+            other => {
+                return Err(Violation::new(
+                    "a call gets the reply of its procedure",
+                    format!("{other:?}"),
+                ));
+            }
         };
-        broken(leases.is_empty(), "a lease reply has at least one lease", || format!("{reply:?}"))?;
+        broken(
+            leases.is_empty(),
+            "a lease reply has at least one lease",
+            || format!("{reply:?}"),
+        )?;
         let mut held = Vec::new();
         for lease in leases {
             let token = lease.ownership_token.clone().unwrap_or_default();
             let payload = lease.payload.clone().unwrap_or_default();
             let whole = payload.body == body(&payload.resource_id, payload.body.len());
-            broken(!whole, "a lease brings the payload that was enqueued", || payload.resource_id.clone())?;
+            broken(
+                !whole,
+                "a lease brings the payload that was enqueued",
+                || payload.resource_id.clone(),
+            )?;
             let same = token.sequence_id == lease.sequence_id && token.attempt == lease.attempt;
-            broken(!same, "a lease and its token say the same", || format!("{lease:?}"))?;
+            broken(!same, "a lease and its token say the same", || {
+                format!("{lease:?}")
+            })?;
             let reply = GrantReply {
                 space,
                 lease_id: token.lease_id.clone(),
@@ -109,25 +162,47 @@ impl World {
                 delivered,
             };
             self.checker.granted(at, reply)?;
-            held.push(Held { space, token, lease_ms: lease.lease_for_ms });
+            held.push(Held {
+                space,
+                token,
+                lease_ms: lease.lease_for_ms,
+            });
         }
         Ok(held)
     }
 
-    fn hear_settle(&mut self, at: Moment, client: usize, held: &Held, act: Act, result: &SettleResult, lost: bool) -> Result<(), Violation> {
+    fn hear_settle(
+        &mut self,
+        at: Moment,
+        client: usize,
+        held: &Held,
+        act: Act,
+        result: &SettleResult,
+        lost: bool,
+    ) -> Result<(), Violation> {
         let lease_id = &held.token.lease_id;
         let Some(error) = &result.error else {
             match act {
                 Act::Heartbeat(_) => {
-                    let (ends_at, lease_ms) = (nanos(result.lease_expires_at), result.lease_for_ms.unwrap_or(0));
-                    self.checker.renewed(at, lease_id, ends_at, lease_ms * NANOS_PER_MS)?;
+                    let (ends_at, lease_ms) = (
+                        nanos(result.lease_expires_at),
+                        result.lease_for_ms.unwrap_or(0),
+                    );
+                    self.checker
+                        .renewed(at, lease_id, ends_at, lease_ms * NANOS_PER_MS)?;
                     if !lost {
                         self.clients[client].held.push(held.clone());
                     }
                 }
                 Act::Complete | Act::Fail { .. } => {
                     let lsn = result.receipt.as_ref().map_or(0, |receipt| receipt.lsn);
-                    self.checker.settled(at, lease_id, held.token.sequence_id, lsn, act == Act::Complete)?;
+                    self.checker.settled(
+                        at,
+                        lease_id,
+                        held.token.sequence_id,
+                        lsn,
+                        act == Act::Complete,
+                    )?;
                     if !lost {
                         self.clients[client].remember(held.clone());
                     }
@@ -137,11 +212,18 @@ impl World {
         };
         if error.code == codes::FENCED.name {
             self.hits.hit(Fault::StaleToken);
-            self.checker.fenced(at, lease_id, error.metadata.get("reason").map(String::as_str))?;
+            self.checker.fenced(
+                at,
+                lease_id,
+                error.metadata.get("reason").map(String::as_str),
+            )?;
         } else if error.code == codes::UNKNOWN_TOKEN.name || error.code == codes::NOT_OWNER.name {
             self.checker.disowned(lease_id)?;
         } else if error.code == codes::STORAGE_FULL.name {
-            return Err(Violation::new("settling is always admitted", format!("{error:?}")));
+            return Err(Violation::new(
+                "settling is always admitted",
+                format!("{error:?}"),
+            ));
         } else if !lost {
             // Not known what came of it: again later.
             self.clients[client].held.push(held.clone());
@@ -169,14 +251,24 @@ fn enqueue_results(reply: &Result<Reply, Error>, count: usize) -> Vec<EnqueueRes
         Ok(other) => unreachable!("an enqueue is answered as one, not by {other:?}"),
         Err(error) => {
             let error: WireError = error.clone().into();
-            vec![EnqueueResult { error: Some(error), ..EnqueueResult::default() }; count]
+            vec![
+                EnqueueResult {
+                    error: Some(error),
+                    ..EnqueueResult::default()
+                };
+                count
+            ]
         }
     }
 }
 
 /// One result for each lease, whatever the form of the call.
 fn settle_results(reply: &Result<Reply, Error>, count: usize) -> Vec<SettleResult> {
-    let done = |receipt| SettleResult { success: true, receipt, ..SettleResult::default() };
+    let done = |receipt| SettleResult {
+        success: true,
+        receipt,
+        ..SettleResult::default()
+    };
     match reply {
         Ok(Reply::Complete(one)) => vec![done(one.receipt.clone())],
         Ok(Reply::Fail(one)) => vec![done(one.receipt.clone())],
@@ -190,7 +282,13 @@ fn settle_results(reply: &Result<Reply, Error>, count: usize) -> Vec<SettleResul
         Ok(other) => unreachable!("a settle is answered as one, not by {other:?}"),
         Err(error) => {
             let error: WireError = error.clone().into();
-            vec![SettleResult { error: Some(error), ..SettleResult::default() }; count]
+            vec![
+                SettleResult {
+                    error: Some(error),
+                    ..SettleResult::default()
+                };
+                count
+            ]
         }
     }
 }

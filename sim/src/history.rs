@@ -131,7 +131,12 @@ pub struct Counts {
 impl History {
     /// Nothing has happened. In a shard that is not `durable` LSNs may skip.
     pub fn new(shard: u32, durable: bool, dedupe_ns: u64) -> History {
-        History { shard, durable, dedupe_ns, ..History::default() }
+        History {
+            shard,
+            durable,
+            dedupe_ns,
+            ..History::default()
+        }
     }
 
     /// Takes the next record in.
@@ -143,12 +148,35 @@ impl History {
         let next = self.last_lsn + 1;
         let begins = matches!(record.event, Event::EpochStarted { .. });
         let follows = lsn == next || (begins && !self.durable && lsn > next);
-        broken(!follows, "LSNs are gap-free and never repeat", || format!("{} record {lsn} comes after {}", self.at(), self.last_lsn))?;
-        broken(at < self.last_at, "a shard's time never goes back", || format!("{} record {lsn}: {at} after {}", self.at(), self.last_at))?;
-        let right = if begins { epoch == self.epoch + 1 } else { epoch == self.epoch && epoch > 0 };
-        broken(!right, "the epoch is raised at every open and by nothing else", || format!("{} record {lsn}: epoch {epoch} after {}", self.at(), self.epoch))?;
+        broken(!follows, "LSNs are gap-free and never repeat", || {
+            format!("{} record {lsn} comes after {}", self.at(), self.last_lsn)
+        })?;
+        broken(at < self.last_at, "a shard's time never goes back", || {
+            format!("{} record {lsn}: {at} after {}", self.at(), self.last_at)
+        })?;
+        let right = if begins {
+            epoch == self.epoch + 1
+        } else {
+            epoch == self.epoch && epoch > 0
+        };
+        broken(
+            !right,
+            "the epoch is raised at every open and by nothing else",
+            || {
+                format!(
+                    "{} record {lsn}: epoch {epoch} after {}",
+                    self.at(),
+                    self.epoch
+                )
+            },
+        )?;
         self.change(record).map_err(|mut violation| {
-            violation.detail = format!("{} record {lsn} at {at}: {}; {:?}", self.at(), violation.detail, record.event);
+            violation.detail = format!(
+                "{} record {lsn} at {at}: {}; {:?}",
+                self.at(),
+                violation.detail,
+                record.event
+            );
             violation
         })?;
         (self.last_lsn, self.last_at, self.epoch) = (lsn, at, epoch);
@@ -177,7 +205,11 @@ impl History {
                     let request = (payload.resource_id.to_owned(), id.to_owned());
                     let before = self.requests.insert(request, at);
                     let again = before.is_some_and(|before| at < before + self.dedupe_ns);
-                    broken(again, "a request id makes one item within the window", || format!("{} {id} again, first at {before:?}", payload.resource_id))?;
+                    broken(
+                        again,
+                        "a request id makes one item within the window",
+                        || format!("{} {id} again, first at {before:?}", payload.resource_id),
+                    )?;
                 }
                 let item = Item {
                     resource: payload.resource_id.to_owned(),
@@ -190,53 +222,112 @@ impl History {
                 };
                 self.items.insert(lsn, item);
             }
-            Event::LeaseGranted { lease, duration, .. } => {
+            Event::LeaseGranted {
+                lease, duration, ..
+            } => {
                 let key = key(lease);
                 let item = self.item(lease)?;
                 let Phase::Waiting(from) = item.phase else {
-                    return Err(Violation::new("an item has at most one lease", format!("it was {:?}", item.phase)));
+                    return Err(Violation::new(
+                        "an item has at most one lease",
+                        format!("it was {:?}", item.phase),
+                    ));
                 };
-                broken(from > at, "a delay is not cut short", || format!("ready at {from}"))?;
-                broken(lease.attempt != item.attempts + 1, "attempts count granted leases, and no others", || format!("attempt {} after {}", lease.attempt, item.attempts))?;
-                broken(lease.attempt > item.max_attempts, "an item has max_attempts attempts", || format!("attempt {} of {}", lease.attempt, item.max_attempts))?;
-                broken(item.leases.contains(&key), "no two leases are alike", || format!("{key:?} again"))?;
+                broken(from > at, "a delay is not cut short", || {
+                    format!("ready at {from}")
+                })?;
+                broken(
+                    lease.attempt != item.attempts + 1,
+                    "attempts count granted leases, and no others",
+                    || format!("attempt {} after {}", lease.attempt, item.attempts),
+                )?;
+                broken(
+                    lease.attempt > item.max_attempts,
+                    "an item has max_attempts attempts",
+                    || format!("attempt {} of {}", lease.attempt, item.max_attempts),
+                )?;
+                broken(
+                    item.leases.contains(&key),
+                    "no two leases are alike",
+                    || format!("{key:?} again"),
+                )?;
                 item.attempts = lease.attempt;
                 item.leases.push(key);
                 let granted_ms = u64::from(duration.0);
-                item.phase = Phase::Leased(Lease { key, ends_at: at + granted_ms * 1_000_000, granted_ms });
+                item.phase = Phase::Leased(Lease {
+                    key,
+                    ends_at: at + granted_ms * 1_000_000,
+                    granted_ms,
+                });
                 let own = lease.epoch == record.epoch;
-                broken(!own, "a lease is of the epoch it is granted in", || format!("{key:?}"))?;
+                broken(!own, "a lease is of the epoch it is granted in", || {
+                    format!("{key:?}")
+                })?;
             }
-            Event::GrantReleased { lease, counted, dead } => {
+            Event::GrantReleased {
+                lease,
+                counted,
+                dead,
+            } => {
                 let (item, _) = self.end(lease, record, End::Released)?;
-                broken(*counted || *dead, "an undelivered grant does not count", || format!("{:?}", lease))?;
+                broken(
+                    *counted || *dead,
+                    "an undelivered grant does not count",
+                    || format!("{:?}", lease),
+                )?;
                 item.attempts -= 1;
                 item.phase = Phase::Waiting(at);
             }
             Event::Heartbeat { lease, .. } => {
                 let active = self.is_active(key(lease));
-                broken(!active, "only an active lease is renewed", || format!("{lease:?}"))?;
+                broken(!active, "only an active lease is renewed", || {
+                    format!("{lease:?}")
+                })?;
             }
-            Event::Completed { lease } => self.end(lease, record, End::Completed)?.0.phase = Phase::Completed,
+            Event::Completed { lease } => {
+                self.end(lease, record, End::Completed)?.0.phase = Phase::Completed
+            }
             Event::Failed(body) => {
                 let (item, _) = self.end(&body.lease, record, End::Failed)?;
                 let spent = item.attempts >= item.max_attempts;
-                broken(spent && !body.dead, "an item has max_attempts attempts", || "it waits again".to_owned())?;
-                item.phase = if body.dead { Phase::Dead } else { Phase::Waiting(body.ready_at.0.max(at)) };
+                broken(
+                    spent && !body.dead,
+                    "an item has max_attempts attempts",
+                    || "it waits again".to_owned(),
+                )?;
+                item.phase = if body.dead {
+                    Phase::Dead
+                } else {
+                    Phase::Waiting(body.ready_at.0.max(at))
+                };
             }
             Event::Expired { lease, dead } => {
                 let (item, ended) = self.end(lease, record, End::Expired)?;
-                broken(at < ended.ends_at, "no lease ends before its duration", || format!("it was to end at {}", ended.ends_at))?;
+                broken(
+                    at < ended.ends_at,
+                    "no lease ends before its duration",
+                    || format!("it was to end at {}", ended.ends_at),
+                )?;
                 let spent = item.attempts >= item.max_attempts;
-                broken(spent != *dead, "an item has max_attempts attempts", || format!("{} of {}", item.attempts, item.max_attempts))?;
-                item.phase = if *dead { Phase::Dead } else { Phase::Waiting(at) };
+                broken(spent != *dead, "an item has max_attempts attempts", || {
+                    format!("{} of {}", item.attempts, item.max_attempts)
+                })?;
+                item.phase = if *dead {
+                    Phase::Dead
+                } else {
+                    Phase::Waiting(at)
+                };
             }
             Event::ItemExpired { item } => {
                 let item = self.items.get_mut(&item.0).ok_or_else(unknown_item)?;
                 let waits = matches!(item.phase, Phase::Waiting(_));
-                broken(!waits, "only a waiting item outlives its time", || format!("it was {:?}", item.phase))?;
+                broken(!waits, "only a waiting item outlives its time", || {
+                    format!("it was {:?}", item.phase)
+                })?;
                 let over = item.ttl_ns.is_some_and(|ttl| item.enqueued_at + ttl <= at);
-                broken(!over, "no item ends before its time", || format!("enqueued at {} for {:?}", item.enqueued_at, item.ttl_ns))?;
+                broken(!over, "no item ends before its time", || {
+                    format!("enqueued at {} for {:?}", item.enqueued_at, item.ttl_ns)
+                })?;
                 item.phase = Phase::Outlived;
             }
         }
@@ -248,14 +339,27 @@ impl History {
     }
 
     /// Ends the active lease; gives the item, whose phase the caller sets, and the lease.
-    fn end(&mut self, lease: &LeaseRef, record: &Record<'_>, how: End) -> Result<(&mut Item, Lease), Violation> {
+    fn end(
+        &mut self,
+        lease: &LeaseRef,
+        record: &Record<'_>,
+        how: End,
+    ) -> Result<(&mut Item, Lease), Violation> {
         let key = key(lease);
-        let ended = Ended { how, at: record.at.0, lsn: record.lsn.0, epoch: record.epoch.0 };
+        let ended = Ended {
+            how,
+            at: record.at.0,
+            lsn: record.lsn.0,
+            epoch: record.epoch.0,
+        };
         self.ended.insert(key, ended);
         let item = self.items.get_mut(&lease.item.0).ok_or_else(unknown_item)?;
         match item.phase {
             Phase::Leased(current) if current.key == key => Ok((item, current)),
-            phase => Err(Violation::new("only an active lease can end", format!("{key:?} {how:?}, the item was {phase:?}"))),
+            phase => Err(Violation::new(
+                "only an active lease can end",
+                format!("{key:?} {how:?}, the item was {phase:?}"),
+            )),
         }
     }
 
@@ -284,10 +388,20 @@ impl History {
     /// # Errors
     /// Where they part.
     pub fn continues_in(&self, later: &History) -> Result<(), Violation> {
-        let same = later.prints.len() >= self.prints.len() && later.prints[..self.prints.len()] == self.prints;
+        let same = later.prints.len() >= self.prints.len()
+            && later.prints[..self.prints.len()] == self.prints;
         broken(!same, "what was durable stays as it was", || {
-            let parts = self.prints.iter().zip(&later.prints).position(|(a, b)| a != b);
-            format!("{}: {} records, then {}; they part at {parts:?}", self.at(), self.prints.len(), later.prints.len())
+            let parts = self
+                .prints
+                .iter()
+                .zip(&later.prints)
+                .position(|(a, b)| a != b);
+            format!(
+                "{}: {} records, then {}; they part at {parts:?}",
+                self.at(),
+                self.prints.len(),
+                later.prints.len()
+            )
         })
     }
 }

@@ -60,7 +60,11 @@ fn main() -> ExitCode {
     if !missing.is_empty() && args.seed.is_none() {
         println!("never happened: {}", missing.join(", "));
     }
-    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn crash_at_every_step(from: u64, seeds: u64) -> ExitCode {
@@ -68,7 +72,9 @@ fn crash_at_every_step(from: u64, seeds: u64) -> ExitCode {
     for seed in from..from + seeds {
         let (cores, logs) = [(1, 1), (2, 2), (3, 2)][(seed % 3) as usize];
         for event in 1.. {
-            let Some(report) = run_crashed_at(seed, cores, logs, event) else { break };
+            let Some(report) = run_crashed_at(seed, cores, logs, event) else {
+                break;
+            };
             runs += 1;
             if let Some(violation) = report.violation {
                 println!("seed {seed}, crash before event {event}: {violation}");

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use omnirelay::data_dir::open_log;
-use omnirelay::node::{Board, CallId, Core, CoreId, Layout, LogId, LogParts, LogTask, Message, Outcome, ReadRequest};
+use omnirelay::node::{
+    Board, CallId, Core, CoreId, Layout, LogId, LogParts, LogTask, Message, Outcome, ReadRequest,
+};
 use omnirelay_queue::{Digest, Nanos, Shard};
 use omnirelay_wal::{Allocator, Batch, LogOptions, OpenError, Reader, Spare, Writer};
 use rand::Rng;
@@ -124,21 +126,37 @@ impl Node {
     ///
     /// # Errors
     /// If a log cannot be opened.
-    pub fn boot(boot: Boot<'_>, schedule: &mut Schedule<Event>, rng: &mut SmallRng, replayed: &mut dyn FnMut(&Shard)) -> Result<Node, OpenError> {
+    pub fn boot(
+        boot: Boot<'_>,
+        schedule: &mut Schedule<Event>,
+        rng: &mut SmallRng,
+        replayed: &mut dyn FnMut(&Shard),
+    ) -> Result<Node, OpenError> {
         let layout = boot.layout;
         let mut last_at = Nanos(0);
         let mut opened = Vec::new();
         for (log, disk) in (0u16..).zip(boot.disks) {
-            let options = LogOptions { log, segment_bytes: SEGMENT_BYTES };
+            let options = LogOptions {
+                log,
+                segment_bytes: SEGMENT_BYTES,
+            };
             let mut entropy = || rng.random();
-            let (log, recovery) = open_log(disk.clone(), Path::new("/simulated"), options, &layout, LogId(log), &mut entropy)?;
+            let (log, recovery) = open_log(
+                disk.clone(),
+                Path::new("/simulated"),
+                options,
+                &layout,
+                LogId(log),
+                &mut entropy,
+            )?;
             last_at = last_at.max(Nanos(recovery.recovery.last_at));
             opened.push(log);
         }
         opened.iter().flat_map(|log| &log.shards).for_each(replayed);
         let clock = NodeClock::start(boot.wall, last_at, schedule.now(), boot.drift_ppm);
         let board = Arc::new(Board::new(layout.namespaces().len(), layout.logs()));
-        let mut parts: Vec<Vec<LogParts<SimDisk>>> = (0..layout.cores()).map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<LogParts<SimDisk>>> =
+            (0..layout.cores()).map(|_| Vec::new()).collect();
         let mut logs = Vec::new();
         for (log, disk) in opened.into_iter().zip(boot.disks) {
             let core = usize::from(layout.core_of(log.id).0);
@@ -164,11 +182,25 @@ impl Node {
             .zip(parts)
             .map(|(id, parts)| {
                 let core = Core::new(CoreId(id), Arc::clone(&layout), Arc::clone(&board), parts);
-                SimCore { core, turn_planned: false, timer_at: None }
+                SimCore {
+                    core,
+                    turn_planned: false,
+                    timer_at: None,
+                }
             })
             .collect();
-        let rings = (0..cores.len() * cores.len()).map(|_| VecDeque::new()).collect();
-        let mut node = Node { life: boot.life, clock, tempo: boot.tempo, cores, logs, rings, delivered: 0 };
+        let rings = (0..cores.len() * cores.len())
+            .map(|_| VecDeque::new())
+            .collect();
+        let mut node = Node {
+            life: boot.life,
+            clock,
+            tempo: boot.tempo,
+            cores,
+            logs,
+            rings,
+            delivered: 0,
+        };
         let now = node.now(schedule);
         for core in 0..node.cores.len() {
             node.cores[core].core.handle_open(now);
@@ -215,7 +247,14 @@ impl Node {
     /// All shards' logged state, and the time for which it is given.
     pub fn digests(&self) -> BTreeMap<u32, (Nanos, Digest)> {
         let shards = self.all_cores().flat_map(|core| core.shards());
-        shards.map(|(_, _, shard)| (shard.spec().shard.0, (shard.last_time(), shard.digest(shard.last_time())))).collect()
+        shards
+            .map(|(_, _, shard)| {
+                (
+                    shard.spec().shard.0,
+                    (shard.last_time(), shard.digest(shard.last_time())),
+                )
+            })
+            .collect()
     }
 
     /// Ends the logs in order. Everything must be synced.
@@ -231,12 +270,22 @@ impl Node {
     pub fn dirty(&mut self, core: usize, schedule: &mut Schedule<Event>, rng: &mut SmallRng) {
         if !self.cores[core].turn_planned {
             self.cores[core].turn_planned = true;
-            self.plan(schedule, rng.random_range(0..=self.tempo.turn), Step::Turn(core));
+            self.plan(
+                schedule,
+                rng.random_range(0..=self.tempo.turn),
+                Step::Turn(core),
+            );
         }
     }
 
     /// Takes a step; gives the replies that leave, with their cores.
-    pub fn step(&mut self, step: Step, schedule: &mut Schedule<Event>, rng: &mut SmallRng, hits: &mut Hits) -> Vec<(usize, CallId, Outcome)> {
+    pub fn step(
+        &mut self,
+        step: Step,
+        schedule: &mut Schedule<Event>,
+        rng: &mut SmallRng,
+        hits: &mut Hits,
+    ) -> Vec<(usize, CallId, Outcome)> {
         let now = self.now(schedule);
         let log_id = |log: usize| LogId(u16::try_from(log).expect("few logs"));
         let core = match step {
@@ -250,14 +299,23 @@ impl Node {
                 return Vec::new();
             }
             Step::Read(log, request) => {
-                let bytes = self.logs[log].reader.read(request.at, request.len).map_err(|error| error.to_string());
+                let bytes = self.logs[log]
+                    .reader
+                    .read(request.at, request.len)
+                    .map_err(|error| error.to_string());
                 hits.hit(Fault::SlowRead);
-                self.plan(schedule, rng.random_range(0..=self.tempo.ring), Step::ReadDone(log, request.id, bytes));
+                self.plan(
+                    schedule,
+                    rng.random_range(0..=self.tempo.ring),
+                    Step::ReadDone(log, request.id, bytes),
+                );
                 return Vec::new();
             }
             Step::Deliver { from, to } => {
                 let ring = from * self.cores.len() + to;
-                let message = self.rings[ring].pop_front().expect("a delivery for each message");
+                let message = self.rings[ring]
+                    .pop_front()
+                    .expect("a delivery for each message");
                 self.delivered += 1;
                 self.cores[to].core.handle_message(now, message);
                 to
@@ -269,7 +327,9 @@ impl Node {
             }
             Step::LogFailed(log, why) => {
                 let core = self.logs[log].core;
-                self.cores[core].core.handle_log_failed(now, log_id(log), why);
+                self.cores[core]
+                    .core
+                    .handle_log_failed(now, log_id(log), why);
                 core
             }
             Step::Spare(log, spare) => {
@@ -287,7 +347,11 @@ impl Node {
                     return Vec::new();
                 }
                 self.cores[core].timer_at = None;
-                if self.cores[core].core.next_deadline().is_some_and(|at| at <= now) {
+                if self.cores[core]
+                    .core
+                    .next_deadline()
+                    .is_some_and(|at| at <= now)
+                {
                     self.cores[core].core.handle_time(now);
                 }
                 core
@@ -298,7 +362,13 @@ impl Node {
     }
 
     /// Ends a core's turn as the product's pump does.
-    fn turn(&mut self, core: usize, schedule: &mut Schedule<Event>, rng: &mut SmallRng, hits: &mut Hits) -> Vec<(usize, CallId, Outcome)> {
+    fn turn(
+        &mut self,
+        core: usize,
+        schedule: &mut Schedule<Event>,
+        rng: &mut SmallRng,
+        hits: &mut Hits,
+    ) -> Vec<(usize, CallId, Outcome)> {
         let now = self.now(schedule);
         self.cores[core].turn_planned = false;
         self.cores[core].core.finish_turn(now);
@@ -317,7 +387,14 @@ impl Node {
             self.rings[ring].push_back(message);
             let delay = rng.random_range(0..=self.tempo.ring);
             hits.add(Fault::RingDelay, u64::from(delay > LONG_DELAY_NS));
-            self.plan(schedule, delay, Step::Deliver { from: core, to: usize::from(to.0) });
+            self.plan(
+                schedule,
+                delay,
+                Step::Deliver {
+                    from: core,
+                    to: usize::from(to.0),
+                },
+            );
         }
         while let Some(task) = self.cores[core].core.poll_task() {
             self.begin(task, schedule, rng);
@@ -331,24 +408,38 @@ impl Node {
             LogTask::Write(log, batch) => {
                 let log = usize::from(log.0);
                 self.logs[log].batches.push_back(batch);
-                self.plan(schedule, rng.random_range(0..=self.tempo.sync), Step::Write(log));
+                self.plan(
+                    schedule,
+                    rng.random_range(0..=self.tempo.sync),
+                    Step::Write(log),
+                );
             }
             LogTask::Allocate(log) => {
                 let log = usize::from(log.0);
                 self.logs[log].owed += 1;
                 if self.logs[log].owed == 1 {
-                    self.plan(schedule, rng.random_range(0..=self.tempo.sync), Step::Allocate(log));
+                    self.plan(
+                        schedule,
+                        rng.random_range(0..=self.tempo.sync),
+                        Step::Allocate(log),
+                    );
                 }
             }
             LogTask::Read(log, request) => {
-                self.plan(schedule, rng.random_range(0..=self.tempo.ring), Step::Read(usize::from(log.0), request));
+                self.plan(
+                    schedule,
+                    rng.random_range(0..=self.tempo.ring),
+                    Step::Read(usize::from(log.0), request),
+                );
             }
         }
     }
 
     /// Sets the core's timer if its earliest deadline came nearer.
     pub fn arm(&mut self, core: usize, schedule: &mut Schedule<Event>, rng: &mut SmallRng) {
-        let Some(next) = self.cores[core].core.next_deadline() else { return };
+        let Some(next) = self.cores[core].core.next_deadline() else {
+            return;
+        };
         let at = self.clock.true_time(next).max(schedule.now());
         if self.cores[core].timer_at.is_none_or(|planned| at < planned) {
             self.cores[core].timer_at = Some(at);
@@ -373,7 +464,13 @@ impl Node {
         self.plan(schedule, rng.random_range(0..=self.tempo.sync / 4), step);
     }
 
-    fn allocate(&mut self, log: usize, schedule: &mut Schedule<Event>, rng: &mut SmallRng, hits: &mut Hits) {
+    fn allocate(
+        &mut self,
+        log: usize,
+        schedule: &mut Schedule<Event>,
+        rng: &mut SmallRng,
+        hits: &mut Hits,
+    ) {
         let sim = &mut self.logs[log];
         let made = sim.allocator.allocate();
         if sim.disk.is_dead() {

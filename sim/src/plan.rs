@@ -99,7 +99,11 @@ impl Plan {
             undelivered: [0.0, 0.02, 0.1][rng.random_range(0..3)],
             cancelled: [0.0, 0.05][rng.random_range(0..2)],
             hurried: [0.0, 0.05][rng.random_range(0..2)],
-            body_bytes_max: if heavy { 120_000 } else { rng.random_range(0..=2_000) },
+            body_bytes_max: if heavy {
+                120_000
+            } else {
+                rng.random_range(0..=2_000)
+            },
         }
     }
 
@@ -108,8 +112,18 @@ impl Plan {
         let mut plan = Plan::random(rng);
         plan.namespaces = vec![namespace("resourcelease", 0, 3, Durability::Disk, rng)];
         plan.namespaces[0].options.capacity = 10_000;
-        let calm = Life { cores, ..Life::last(rng) };
-        plan.lives = vec![Life { length: 150 * MILLI, ending: Ending::Kill, ..calm }, calm];
+        let calm = Life {
+            cores,
+            ..Life::last(rng)
+        };
+        plan.lives = vec![
+            Life {
+                length: 150 * MILLI,
+                ending: Ending::Kill,
+                ..calm
+            },
+            calm,
+        ];
         (plan.logs, plan.producers, plan.workers) = (logs, 1, 1);
         (plan.lost, plan.undelivered, plan.cancelled, plan.hurried) = (0.0, 0.0, 0.0, 0.0);
         (plan.pause, plan.body_bytes_max) = (20 * MILLI, 200);
@@ -128,7 +142,11 @@ impl Plan {
 
     /// A namespace to call; the first one most often.
     pub fn random_space(&self, rng: &mut SmallRng) -> usize {
-        if rng.random_bool(0.6) { 0 } else { rng.random_range(0..self.namespaces.len()) }
+        if rng.random_bool(0.6) {
+            0
+        } else {
+            rng.random_range(0..self.namespaces.len())
+        }
     }
 
     /// What the checker has to know.
@@ -187,8 +205,16 @@ impl Life {
     }
 
     fn last(rng: &mut SmallRng) -> Life {
-        let calm = Life { failed_disk: None, full: None, ..Life::random(false, rng) };
-        Life { length: rng.random_range(50..500) * MILLI, ending: Ending::Kill, ..calm }
+        let calm = Life {
+            failed_disk: None,
+            full: None,
+            ..Life::random(false, rng)
+        };
+        Life {
+            length: rng.random_range(50..500) * MILLI,
+            ending: Ending::Kill,
+            ..calm
+        }
     }
 }
 
@@ -197,12 +223,24 @@ fn namespaces(rng: &mut SmallRng) -> Vec<Namespace> {
     let mut all = vec![namespace("resourcelease", 0, shards, Durability::Disk, rng)];
     if rng.random_bool(0.5) {
         let more = rng.random_range(1..=3);
-        all.push(namespace("resourcelease.cache", shards, more, Durability::Memory, rng));
+        all.push(namespace(
+            "resourcelease.cache",
+            shards,
+            more,
+            Durability::Memory,
+            rng,
+        ));
     }
     all
 }
 
-fn namespace(name: &str, first: u32, shards: u32, durability: Durability, rng: &mut SmallRng) -> Namespace {
+fn namespace(
+    name: &str,
+    first: u32,
+    shards: u32,
+    durability: Durability,
+    rng: &mut SmallRng,
+) -> Namespace {
     let options = Options {
         lease_duration: Duration::from_millis(rng.random_range(1_000..2_500)),
         requeue_delay: Duration::from_millis([0, 50, 300][rng.random_range(0..3)]),

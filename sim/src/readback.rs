@@ -15,31 +15,51 @@ use crate::violation::Violation;
 ///
 /// # Errors
 /// If a log cannot be read, or its records break a rule.
-pub fn read_logs(disks: &[SimDisk], checker: &Checker) -> Result<BTreeMap<u32, History>, Violation> {
+pub fn read_logs(
+    disks: &[SimDisk],
+    checker: &Checker,
+) -> Result<BTreeMap<u32, History>, Violation> {
     let mut histories: BTreeMap<u32, History> = BTreeMap::new();
     for shard in 0.. {
-        let Some(empty) = checker.empty_history(shard) else { break };
+        let Some(empty) = checker.empty_history(shard) else {
+            break;
+        };
         histories.insert(shard, empty);
     }
     for (log, disk) in (0u16..).zip(disks) {
         let mut violation = None;
         let mut on_record = |header: &RecordHeader, _, body: &[u8]| {
-            let history = histories.get_mut(&header.shard).ok_or("a record of no shard")?;
+            let history = histories
+                .get_mut(&header.shard)
+                .ok_or("a record of no shard")?;
             let event = Event::decode(header.kind, body).map_err(|error| error.to_string())?;
-            let record = Record { lsn: Lsn(header.lsn), epoch: Epoch(header.epoch), at: Nanos(header.at), event };
-            history.record(&record, fingerprint(header, body)).map_err(|broken| {
-                let text = broken.to_string();
-                violation = Some(broken);
-                text
-            })
+            let record = Record {
+                lsn: Lsn(header.lsn),
+                epoch: Epoch(header.epoch),
+                at: Nanos(header.at),
+                event,
+            };
+            history
+                .record(&record, fingerprint(header, body))
+                .map_err(|broken| {
+                    let text = broken.to_string();
+                    violation = Some(broken);
+                    text
+                })
         };
-        let options = LogOptions { log, segment_bytes: SEGMENT_BYTES };
+        let options = LogOptions {
+            log,
+            segment_bytes: SEGMENT_BYTES,
+        };
         let opened = open(disk.copy(), options, &mut || 7, &mut on_record);
         if let Some(violation) = violation {
             return Err(violation);
         }
         if let Err(error) = opened {
-            return Err(Violation::new("a log opens after every crash", error.to_string()));
+            return Err(Violation::new(
+                "a log opens after every crash",
+                error.to_string(),
+            ));
         }
     }
     Ok(histories)
@@ -47,7 +67,15 @@ pub fn read_logs(disks: &[SimDisk], checker: &Checker) -> Result<BTreeMap<u32, H
 
 /// FNV-1a over all of a record.
 fn fingerprint(header: &RecordHeader, body: &[u8]) -> u64 {
-    let head = [u64::from(header.kind), u64::from(header.epoch), header.lsn, header.at];
+    let head = [
+        u64::from(header.kind),
+        u64::from(header.epoch),
+        header.lsn,
+        header.at,
+    ];
     let head = head.into_iter().flat_map(u64::to_le_bytes);
-    head.chain(body.iter().copied()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    head.chain(body.iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
 }

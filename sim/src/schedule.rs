@@ -13,7 +13,11 @@ pub struct Schedule<E> {
 impl<E> Schedule<E> {
     /// Nothing is planned at time zero.
     pub fn new() -> Schedule<E> {
-        Schedule { now: 0, planned: 0, events: BTreeMap::new() }
+        Schedule {
+            now: 0,
+            planned: 0,
+            events: BTreeMap::new(),
+        }
     }
 
     /// True time in nanoseconds.

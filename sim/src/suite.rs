@@ -20,7 +20,12 @@ fn guarded(run: impl FnOnce() -> Report) -> Report {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
         let violation = Violation::new("no input makes a node panic", text.unwrap_or_default());
-        Report { hits: Hits::default(), events: 0, replies: 0, violation: Some(violation) }
+        Report {
+            hits: Hits::default(),
+            events: 0,
+            replies: 0,
+            violation: Some(violation),
+        }
     })
 }
 

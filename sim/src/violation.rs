@@ -28,6 +28,14 @@ impl fmt::Display for Violation {
 ///
 /// # Errors
 /// If `is_broken`.
-pub fn broken(is_broken: bool, rule: &'static str, detail: impl FnOnce() -> String) -> Result<(), Violation> {
-    if is_broken { Err(Violation::new(rule, detail())) } else { Ok(()) }
+pub fn broken(
+    is_broken: bool,
+    rule: &'static str,
+    detail: impl FnOnce() -> String,
+) -> Result<(), Violation> {
+    if is_broken {
+        Err(Violation::new(rule, detail()))
+    } else {
+        Ok(())
+    }
 }

@@ -107,7 +107,9 @@ impl World {
     /// A run of a given plan.
     pub fn with_plan(plan: Plan, mut rng: SmallRng, verbose: bool) -> World {
         let checker = Checker::new(plan.spaces());
-        let mut clients: Vec<Client> = (0..plan.producers).map(|n| Client::new(format!("producer{n}"), true)).collect();
+        let mut clients: Vec<Client> = (0..plan.producers)
+            .map(|n| Client::new(format!("producer{n}"), true))
+            .collect();
         clients.extend((0..plan.workers).map(|n| Client::new(format!("worker{n}"), false)));
         let disks = (0..plan.logs).map(|_| SimDisk::new(rng.random())).collect();
         let mut world = World {
@@ -161,23 +163,37 @@ impl World {
         if let (Some(violation), true) = (&violation, self.verbose) {
             self.trace(|| violation.to_string());
         }
-        Report { hits: self.hits, events: self.events, replies: self.replies, violation }
+        Report {
+            hits: self.hits,
+            events: self.events,
+            replies: self.replies,
+            violation,
+        }
     }
 
     fn run_to_end(&mut self) -> Result<(), Violation> {
         while !self.done {
             let Some(event) = self.schedule.pop() else {
-                return Err(Violation::new("a run ends with all work done", "nothing is planned any more".into()));
+                return Err(Violation::new(
+                    "a run ends with all work done",
+                    "nothing is planned any more".into(),
+                ));
             };
             self.events += 1;
-            broken(self.events > EVENTS_MAX, "a node comes to rest", || format!("{EVENTS_MAX} events"))?;
+            broken(self.events > EVENTS_MAX, "a node comes to rest", || {
+                format!("{EVENTS_MAX} events")
+            })?;
             if self.crash_at_event == Some(self.events) && self.node.is_some() {
                 self.hits.hit(Fault::CrashBetweenSteps);
                 self.power_fails("at the chosen event")?;
             }
             self.event(event)?;
             if self.node.is_some() && self.disks.iter().any(SimDisk::is_dead) {
-                self.hits.hit(if self.is_open { Fault::CrashInDisk } else { Fault::CrashInRecovery });
+                self.hits.hit(if self.is_open {
+                    Fault::CrashInDisk
+                } else {
+                    Fault::CrashInRecovery
+                });
                 self.power_fails("in a disk operation")?;
             }
         }
@@ -187,17 +203,29 @@ impl World {
     pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.verbose {
             let at = self.schedule.now();
-            println!("{:>8} {:>6}.{:06} ms  {}", self.events, at / MILLI, at % MILLI, what());
+            println!(
+                "{:>8} {:>6}.{:06} ms  {}",
+                self.events,
+                at / MILLI,
+                at % MILLI,
+                what()
+            );
         }
     }
 
     pub(crate) fn moment(&self) -> Moment {
         let node = self.node.as_ref().expect("only a node in life replies");
-        Moment { life: self.life, now: node.now(&self.schedule).0, booted_at: node.clock.booted_at().0 }
+        Moment {
+            life: self.life,
+            now: node.now(&self.schedule).0,
+            booted_at: node.clock.booted_at().0,
+        }
     }
 
     fn life(&self) -> &Life {
-        let at = (self.life as usize).saturating_sub(1).min(self.plan.lives.len() - 1);
+        let at = (self.life as usize)
+            .saturating_sub(1)
+            .min(self.plan.lives.len() - 1);
         &self.plan.lives[at]
     }
 
@@ -207,7 +235,11 @@ impl World {
 
     pub(crate) fn wake(&mut self, client: usize) {
         // Who was refused or lost waits longer before the same again.
-        let longer = if self.clients[client].retry.is_some() { 5 } else { 1 };
+        let longer = if self.clients[client].retry.is_some() {
+            5
+        } else {
+            1
+        };
         let pause = self.rng.random_range(0..=self.plan.pause * longer);
         self.schedule.after(pause, Event::Client(client));
     }
@@ -238,12 +270,20 @@ impl World {
     }
 
     fn step(&mut self, step: Step) -> Result<(), Violation> {
-        let Some(node) = self.node.as_mut() else { return Ok(()) };
+        let Some(node) = self.node.as_mut() else {
+            return Ok(());
+        };
         let failed = matches!(step, Step::LogFailed(..));
         if self.verbose && !matches!(step, Step::Turn(_) | Step::Timer(..)) {
             let text = format!("{step:?}");
             let at = self.schedule.now();
-            println!("{:>8} {:>6}.{:06} ms  {}", self.events, at / MILLI, at % MILLI, text.chars().take(400).collect::<String>());
+            println!(
+                "{:>8} {:>6}.{:06} ms  {}",
+                self.events,
+                at / MILLI,
+                at % MILLI,
+                text.chars().take(400).collect::<String>()
+            );
         }
         let outcomes = node.step(step, &mut self.schedule, &mut self.rng, &mut self.hits);
         if failed {
@@ -267,7 +307,8 @@ impl World {
         self.is_open = true;
         self.trace(|| "the node is open".into());
         let life = *self.life();
-        self.schedule.after(life.length, Event::EndOfLife(self.life));
+        self.schedule
+            .after(life.length, Event::EndOfLife(self.life));
         match life.ending {
             Ending::PowerAfterReply(replies) => self.replies_left = Some(replies),
             Ending::PowerInDisk(operations) => {
@@ -293,9 +334,12 @@ impl World {
         let life = *self.life();
         if !first {
             self.wall.jump(life.wall_jump);
-            self.hits.add(Fault::WallBack, u64::from(life.wall_jump < 0));
-            self.hits.add(Fault::WallForward, u64::from(life.wall_jump > 0));
-            self.hits.add(Fault::OtherCores, u64::from(life.cores != before.cores));
+            self.hits
+                .add(Fault::WallBack, u64::from(life.wall_jump < 0));
+            self.hits
+                .add(Fault::WallForward, u64::from(life.wall_jump > 0));
+            self.hits
+                .add(Fault::OtherCores, u64::from(life.cores != before.cores));
         }
         self.disks.iter().for_each(SimDisk::begin_life);
         if let Ending::PowerInRecovery(operations) = life.ending {
@@ -303,7 +347,8 @@ impl World {
             self.disks[log].burn_fuse(operations);
         }
         self.disks.iter().for_each(|disk| disk.set_cold(life.cold));
-        self.hits.add(Fault::SlowLog, u64::from(life.tempo.is_slow()));
+        self.hits
+            .add(Fault::SlowLog, u64::from(life.tempo.is_slow()));
         self.trace(|| format!("life {} begins: {life:?}", self.life));
         let boot = Boot {
             life: self.life,
@@ -317,8 +362,12 @@ impl World {
         let expected = std::mem::take(&mut self.digests);
         let mut other = None;
         let mut compare = |shard: &Shard| {
-            let Some((at, before)) = expected.get(&shard.spec().shard.0) else { return };
-            other = other.take().or_else(|| difference(before.clone(), shard.digest(*at)));
+            let Some((at, before)) = expected.get(&shard.spec().shard.0) else {
+                return;
+            };
+            other = other
+                .take()
+                .or_else(|| difference(before.clone(), shard.digest(*at)));
         };
         let node = Node::boot(boot, &mut self.schedule, &mut self.rng, &mut compare);
         self.is_open = false;
@@ -326,7 +375,9 @@ impl World {
         match node {
             Ok(node) => {
                 self.node = Some(node);
-                broken(other.is_some(), "replay gives the state that was", || other.unwrap_or_default())?;
+                broken(other.is_some(), "replay gives the state that was", || {
+                    other.unwrap_or_default()
+                })?;
                 self.schedule.after(PROBE_NS, Event::Probe(self.life));
                 Ok(())
             }
@@ -334,7 +385,10 @@ impl World {
                 self.hits.hit(Fault::CrashInRecovery);
                 self.power_fails("in recovery")
             }
-            Err(error) => Err(Violation::new("a log opens after every crash", error.to_string())),
+            Err(error) => Err(Violation::new(
+                "a log opens after every crash",
+                error.to_string(),
+            )),
         }
     }
 
@@ -345,7 +399,8 @@ impl World {
             }
             self.trace(|| "closing: nothing new, all work is to end".into());
             self.closing = true;
-            self.schedule.after(CLOSING_NS_MAX, Event::EndOfLife(u32::MAX));
+            self.schedule
+                .after(CLOSING_NS_MAX, Event::EndOfLife(u32::MAX));
             return Ok(());
         }
         match self.life().ending {
@@ -378,15 +433,30 @@ impl World {
             if idle && node.is_synced() && node.rings_are_empty() {
                 break;
             }
-            broken(self.schedule.now() > until, "a drained node comes to rest", || "calls stay open".into())?;
+            broken(
+                self.schedule.now() > until,
+                "a drained node comes to rest",
+                || "calls stay open".into(),
+            )?;
             match self.schedule.pop() {
                 Some(Event::Node(of, step)) if of == life => self.step(step)?,
                 Some(Event::Client(client)) => self.schedule.after(PROBE_NS, Event::Client(client)),
                 Some(_) => {}
-                None => return Err(Violation::new("a drained node comes to rest", "nothing is planned".into())),
+                None => {
+                    return Err(Violation::new(
+                        "a drained node comes to rest",
+                        "nothing is planned".into(),
+                    ));
+                }
             }
-            if self.node.as_ref().is_none_or(Node::has_failed) || self.disks.iter().any(SimDisk::is_dead) {
-                return if self.node.is_some() { self.power_fails("while draining") } else { Ok(()) };
+            if self.node.as_ref().is_none_or(Node::has_failed)
+                || self.disks.iter().any(SimDisk::is_dead)
+            {
+                return if self.node.is_some() {
+                    self.power_fails("while draining")
+                } else {
+                    Ok(())
+                };
             }
         }
         self.digests = self.node.as_ref().expect("in life").digests();
@@ -448,17 +518,25 @@ impl World {
             return;
         }
         if !self.is_open || self.node.as_ref().is_none_or(|node| node.has_failed()) {
-            self.schedule.after(self.plan.pause + PROBE_NS, Event::Client(client));
+            self.schedule
+                .after(self.plan.pause + PROBE_NS, Event::Client(client));
             return;
         }
-        let Some(intent) = self.clients[client].next(&self.plan, self.closing, &mut self.rng) else { return };
+        let Some(intent) = self.clients[client].next(&self.plan, self.closing, &mut self.rng)
+        else {
+            return;
+        };
         self.send(client, intent);
     }
 
     fn send(&mut self, client: usize, intent: Intent) {
         let moment = self.moment();
         let hurried = !self.closing && self.rng.random_bool(self.plan.hurried);
-        let ttl = if hurried { self.rng.random_range(0..5 * MILLI) } else { TTL_NS };
+        let ttl = if hurried {
+            self.rng.random_range(0..5 * MILLI)
+        } else {
+            TTL_NS
+        };
         let reply_by = Nanos(moment.now + ttl);
         if let Intent::Settle { acts, .. } = &intent {
             self.note_settling(moment, acts.clone());
@@ -474,20 +552,38 @@ impl World {
         };
         let node = self.node.as_mut().expect("open");
         let core = self.rng.random_range(0..node.cores());
-        let id = node.core(core).handle_call(Nanos(moment.now), intent.call(), &context);
+        let id = node
+            .core(core)
+            .handle_call(Nanos(moment.now), intent.call(), &context);
         node.dirty(core, &mut self.schedule, &mut self.rng);
         self.clients[client].is_busy = true;
         if !self.closing && self.rng.random_bool(self.plan.cancelled) {
             let patience = self.rng.random_range(0..20 * MILLI);
-            self.schedule.after(patience, Event::Cancel(self.life, core, id));
+            self.schedule
+                .after(patience, Event::Cancel(self.life, core, id));
         }
-        self.trace(|| format!("core {core} {id:?} {}: {intent:?}", self.clients[client].name));
+        self.trace(|| {
+            format!(
+                "core {core} {id:?} {}: {intent:?}",
+                self.clients[client].name
+            )
+        });
         let sent_at = self.schedule.now();
-        self.open.insert((core, id), OpenCall { client, intent, reply_by, sent_at });
+        self.open.insert(
+            (core, id),
+            OpenCall {
+                client,
+                intent,
+                reply_by,
+                sent_at,
+            },
+        );
     }
 
     fn cancel(&mut self, core: usize, id: CallId) {
-        let Some(call) = self.open.remove(&(core, id)) else { return };
+        let Some(call) = self.open.remove(&(core, id)) else {
+            return;
+        };
         self.trace(|| format!("core {core} {id:?} cancelled"));
         self.hits.hit(Fault::CancelledCall);
         let node = self.node.as_mut().expect("a call is open");
@@ -504,12 +600,22 @@ impl World {
         };
         let tempo = self.life().tempo;
         let slack = 2 * (tempo.turn + tempo.timer) + MILLI;
-        broken(moment.now > call.reply_by.0 + slack, "a reply leaves before its deadline", || format!("{:?} at {moment:?}, due {:?}", call.intent, call.reply_by))?;
+        broken(
+            moment.now > call.reply_by.0 + slack,
+            "a reply leaves before its deadline",
+            || format!("{:?} at {moment:?}, due {:?}", call.intent, call.reply_by),
+        )?;
         if let Err(error) = &outcome.reply {
-            self.hits.add(Fault::DeadlinePassed, u64::from(error.is(codes::DEADLINE)));
+            self.hits
+                .add(Fault::DeadlinePassed, u64::from(error.is(codes::DEADLINE)));
         }
         if self.rng.random_bool(self.plan.undelivered) && !self.closing {
-            self.trace(|| format!("core {core} {id:?} cannot be delivered: {:?}", outcome.reply));
+            self.trace(|| {
+                format!(
+                    "core {core} {id:?} cannot be delivered: {:?}",
+                    outcome.reply
+                )
+            });
             self.lost(call.client, call.intent);
             return self.undelivered(core, outcome);
         }
@@ -531,18 +637,25 @@ impl World {
         let moment = self.moment();
         if let Ok(reply @ (Reply::Lease(_) | Reply::LeaseBatch(_))) = &outcome.reply {
             self.hits.hit(Fault::UndeliveredGrant);
-            let space = outcome.grants.first().map_or(0, |grant| self.space_of(grant.token.lease_id.shard().0));
+            let space = outcome
+                .grants
+                .first()
+                .map_or(0, |grant| self.space_of(grant.token.lease_id.shard().0));
             self.hear_leases(moment, space, reply, false)?;
         }
         let node = self.node.as_mut().expect("it just replied");
-        node.core(core).handle_undelivered(Nanos(moment.now), outcome.grants);
+        node.core(core)
+            .handle_undelivered(Nanos(moment.now), outcome.grants);
         node.dirty(core, &mut self.schedule, &mut self.rng);
         Ok(())
     }
 
     fn space_of(&self, shard: u32) -> usize {
         let spaces = self.plan.spaces();
-        spaces.iter().position(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard)).expect("a shard of the plan")
+        spaces
+            .iter()
+            .position(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard))
+            .expect("a shard of the plan")
     }
 
     /// A caller gets no reply: it sends again what can be sent again.
@@ -550,9 +663,19 @@ impl World {
         let caller = &mut self.clients[client];
         caller.is_busy = false;
         caller.retry = match intent {
-            Intent::Enqueue { space, jobs, batch, .. } => {
-                let jobs: Vec<_> = jobs.into_iter().filter(|job| job.request_id.is_some()).collect();
-                (!jobs.is_empty()).then_some(Intent::Enqueue { space, jobs, batch, again: true })
+            Intent::Enqueue {
+                space, jobs, batch, ..
+            } => {
+                let jobs: Vec<_> = jobs
+                    .into_iter()
+                    .filter(|job| job.request_id.is_some())
+                    .collect();
+                (!jobs.is_empty()).then_some(Intent::Enqueue {
+                    space,
+                    jobs,
+                    batch,
+                    again: true,
+                })
             }
             settle @ Intent::Settle { .. } => Some(settle),
             Intent::Lease { .. } | Intent::Stats { .. } => None,
@@ -562,15 +685,23 @@ impl World {
 
     /// Looks at what must hold at every moment.
     fn probe(&mut self) -> Result<(), Violation> {
-        let Some(node) = self.node.as_ref() else { return Ok(()) };
+        let Some(node) = self.node.as_ref() else {
+            return Ok(());
+        };
         let messages = node.delivered - std::mem::replace(&mut self.messages_seen, node.delivered);
-        broken(messages > MESSAGES_PER_PROBE_MAX, "a node comes to rest", || format!("{messages} messages between cores in 5 ms"))?;
+        broken(
+            messages > MESSAGES_PER_PROBE_MAX,
+            "a node comes to rest",
+            || format!("{messages} messages between cores in 5 ms"),
+        )?;
         let now = node.now(&self.schedule);
         let tempo = node.tempo;
         let slack = 2 * (tempo.turn + tempo.timer) + MILLI;
         for ((core, id), call) in &self.open {
             let late = now.0 > call.reply_by.0 + slack;
-            broken(late, "every call is answered by its deadline", || format!("core {core} {id:?} {:?}, now {now:?}", call.intent))?;
+            broken(late, "every call is answered by its deadline", || {
+                format!("core {core} {id:?} {:?}, now {now:?}", call.intent)
+            })?;
         }
         self.look_for_idle_workers()?;
         if self.closing && self.is_at_rest() {
@@ -586,7 +717,9 @@ impl World {
         let now = self.schedule.now();
         let tempo = node.tempo;
         let bound = 6 * tempo.sync + 40 * (tempo.ring + tempo.turn + tempo.timer) + 20 * MILLI;
-        let impaired = node.all_cores().any(|core| core.is_storage_full() || core.failure().is_some());
+        let impaired = node
+            .all_cores()
+            .any(|core| core.is_storage_full() || core.failure().is_some());
         for space in 0..self.busy_since.len() {
             let waiting: u64 = node
                 .all_cores()
@@ -600,20 +733,34 @@ impl World {
             }
             let since = *self.busy_since[space].get_or_insert(now);
             let idle = self.open.values().find(|call| {
-                matches!(&call.intent, Intent::Lease { space: of, .. } if *of == space) && call.sent_at + bound < now
+                matches!(&call.intent, Intent::Lease { space: of, .. } if *of == space)
+                    && call.sent_at + bound < now
             });
-            broken(since + bound < now && idle.is_some(), "no worker waits while an item does", || {
-                let idle = idle.expect("just seen");
-                format!("{waiting} items wait since {since}; {:?} since {}", idle.intent, idle.sent_at)
-            })?;
+            broken(
+                since + bound < now && idle.is_some(),
+                "no worker waits while an item does",
+                || {
+                    let idle = idle.expect("just seen");
+                    format!(
+                        "{waiting} items wait since {since}; {:?} since {}",
+                        idle.intent, idle.sent_at
+                    )
+                },
+            )?;
         }
         Ok(())
     }
 
     fn is_at_rest(&self) -> bool {
         let node = self.node.as_ref().expect("in life");
-        let calls = self.open.values().all(|call| matches!(call.intent, Intent::Lease { .. }));
-        let wishes = self.clients.iter().all(|client| client.retry.is_none() && client.held.is_empty());
+        let calls = self
+            .open
+            .values()
+            .all(|call| matches!(call.intent, Intent::Lease { .. }));
+        let wishes = self
+            .clients
+            .iter()
+            .all(|client| client.retry.is_none() && client.held.is_empty());
         let items: u64 = node
             .all_cores()
             .flat_map(|core| core.shards())
@@ -637,11 +784,16 @@ impl World {
         self.node_dies("at rest", false)?;
         for (shard, stats) in live {
             let counts = self.checker.histories()[&shard].counts();
-            let same = (counts.waiting, counts.active, counts.dead) == (stats.pending + stats.delayed, stats.active, stats.dead);
-            broken(!same, "stats are what the records add up to", || format!("shard {shard}: {stats:?}, by the records {counts:?}"))?;
+            let same = (counts.waiting, counts.active, counts.dead)
+                == (stats.pending + stats.delayed, stats.active, stats.dead);
+            broken(!same, "stats are what the records add up to", || {
+                format!("shard {shard}: {stats:?}, by the records {counts:?}")
+            })?;
         }
         let unfinished = self.checker.unfinished();
-        broken(!unfinished.is_empty(), "all work ends", || format!("{unfinished:?}"))?;
+        broken(!unfinished.is_empty(), "all work ends", || {
+            format!("{unfinished:?}")
+        })?;
         self.boot()?;
         self.done = true;
         Ok(())
