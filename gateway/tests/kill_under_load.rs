@@ -3,7 +3,7 @@
 mod harness;
 mod load;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use harness::{BOUND, Connection, Launch, Node, cores_max, wait_for};
 use load::{Item, Ledger, start};
@@ -35,6 +35,11 @@ fn acknowledged_work_survives_kill_and_restart_on_another_number_of_cores() {
         });
         node.kill();
         work.join();
+        // And once more while it recovers.
+        let moment = Duration::from_millis(random.random_range(0..60));
+        Launch::on(dir.path())
+            .cores(cores(round))
+            .kill_after(moment);
     }
     let node = Launch::on(dir.path()).cores(cores(ROUNDS)).start();
     let mut client = node.connect();
@@ -102,7 +107,7 @@ fn assert_completed(error: &Value) {
 /// The same request id gives the same item, whether its first reply arrived or not.
 fn retry_enqueues(client: &mut Connection, ledger: &Ledger) {
     for (id, known) in ledger.with_request_id(RETRIES_MAX) {
-        let reply = client.call("enqueue", load::request_with_id(&id)).ok();
+        let reply = client.call("enqueue", load::item(&id)).ok();
         if let Some(sequence_id) = known {
             assert_eq!(
                 reply["sequenceId"], sequence_id,

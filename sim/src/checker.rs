@@ -93,6 +93,7 @@ enum Promised {
     Over {
         key: LeaseKey,
         reason: Option<String>,
+        told_at: u64,
     },
 }
 
@@ -540,6 +541,7 @@ impl Checker {
         let what = Promised::Over {
             key: grant.key,
             reason: reason.map(str::to_owned),
+            told_at: at.now,
         };
         self.promise(at, grant.space, grant.shard, what);
         Ok(())
@@ -680,7 +682,11 @@ fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
                 Err(lost("an acknowledged settlement survives every crash"))
             }
         }
-        Promised::Over { key, reason } => {
+        Promised::Over {
+            key,
+            reason,
+            told_at,
+        } => {
             let is_last = history
                 .items
                 .get(&key.0)
@@ -692,6 +698,11 @@ fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
             let Some(ended) = history.ended.get(key) else {
                 return Ok(());
             };
+            if reason.is_none() && history.remembers(ended, *told_at) {
+                return Err(lost(
+                    "a refusal says how the lease ended for the dedupe window",
+                ));
+            }
             let outcome = ended.how.reason();
             let told = reason
                 .as_deref()

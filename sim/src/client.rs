@@ -288,6 +288,19 @@ impl Client {
     fn job(&mut self, plan: &Plan, rng: &mut SmallRng) -> Job {
         self.made += 1;
         let resource = format!("{}-{}", self.name, self.made);
+        if plan.ordered {
+            let priority = rng.random_range(0..4);
+            let resource = format!("{priority}-{resource}");
+            return Job {
+                resource,
+                request_id: None,
+                delay_ms: None,
+                priority,
+                max_attempts: None,
+                ttl_ms: None,
+                body_bytes: 10,
+            };
+        }
         Job {
             request_id: rng.random_bool(0.7).then(|| format!("once-{}", self.made)),
             delay_ms: rng.random_bool(0.2).then(|| rng.random_range(0..400)),
@@ -325,7 +338,8 @@ impl Client {
             self.stale.append(&mut self.held);
             self.stale.truncate(STALE_MAX);
         }
-        let batch = rng.random_bool(0.3);
+        // A batch comes from one log.
+        let batch = rng.random_bool(0.3) && !(plan.ordered && plan.logs > 1);
         let wait_ms = if closing {
             Some(rng.random_range(50..300))
         } else {

@@ -151,6 +151,7 @@ impl World {
             broken(!same, "a lease and its token say the same", || {
                 format!("{lease:?}")
             })?;
+            self.check_order(lease)?;
             let reply = GrantReply {
                 space,
                 lease_id: token.lease_id.clone(),
@@ -169,6 +170,25 @@ impl World {
             });
         }
         Ok(held)
+    }
+
+    /// Where one worker drains one core: highest priority first, then oldest.
+    fn check_order(&mut self, lease: &LeaseResponse) -> Result<(), Violation> {
+        if !self.plan.ordered {
+            return Ok(());
+        }
+        let resource = lease.payload.as_ref().map_or("", |p| &p.resource_id);
+        let priority = resource.split('-').next().and_then(|p| p.parse().ok());
+        let this = (priority.unwrap_or(0), nanos(lease.enqueued_at));
+        let before = self.leased_last.replace(this);
+        let follows =
+            |(priority, at): (u32, u64)| priority > this.0 || (priority == this.0 && at <= this.1);
+        let wrong = lease.attempt == 1 && !before.is_none_or(follows);
+        broken(
+            wrong,
+            "within a core the best item is handed out first",
+            || format!("{this:?} after {before:?}"),
+        )
     }
 
     fn hear_settle(

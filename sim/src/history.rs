@@ -363,6 +363,11 @@ impl History {
         }
     }
 
+    /// Whether the end of a lease is to be remembered at a time.
+    pub fn remembers(&self, ended: &Ended, at: u64) -> bool {
+        at < ended.at + self.dedupe_ns
+    }
+
     /// Whether the lease is the item's active one.
     pub fn is_active(&self, key: LeaseKey) -> bool {
         let item = self.items.get(&key.0);

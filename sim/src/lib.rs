@@ -20,4 +20,5 @@ mod readback;
 pub mod schedule;
 pub mod suite;
 pub mod violation;
+mod watch;
 pub mod world;

@@ -78,6 +78,8 @@ pub struct Plan {
     pub hurried: f64,
     /// The longest body.
     pub body_bytes_max: usize,
+    /// One worker drains one core when all is enqueued: in strict order.
+    pub ordered: bool,
 }
 
 impl Plan {
@@ -99,6 +101,7 @@ impl Plan {
             undelivered: [0.0, 0.02, 0.1][rng.random_range(0..3)],
             cancelled: [0.0, 0.05][rng.random_range(0..2)],
             hurried: [0.0, 0.05][rng.random_range(0..2)],
+            ordered: false,
             body_bytes_max: if heavy {
                 120_000
             } else {
@@ -126,7 +129,17 @@ impl Plan {
         ];
         (plan.logs, plan.producers, plan.workers) = (logs, 1, 1);
         (plan.lost, plan.undelivered, plan.cancelled, plan.hurried) = (0.0, 0.0, 0.0, 0.0);
-        (plan.pause, plan.body_bytes_max) = (20 * MILLI, 200);
+        (plan.pause, plan.body_bytes_max) = (5 * MILLI, 200);
+        plan
+    }
+
+    /// A run in which one worker drains what one core holds, and nothing ages.
+    pub fn ordered(rng: &mut SmallRng) -> Plan {
+        let mut plan = Plan::quiet(1, rng.random_range(1..=2), rng);
+        plan.namespaces[0].options.priority_aging = Duration::ZERO;
+        plan.lives.truncate(1);
+        plan.producers = 3;
+        plan.ordered = true;
         plan
     }
 

@@ -15,7 +15,7 @@ use crate::violation::Violation;
 ///
 /// # Errors
 /// If a log cannot be read, or its records break a rule.
-pub fn read_logs(
+pub(crate) fn read_logs(
     disks: &[SimDisk],
     checker: &Checker,
 ) -> Result<BTreeMap<u32, History>, Violation> {

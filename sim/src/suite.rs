@@ -41,3 +41,12 @@ pub fn run_crashed_at(seed: u64, cores: u16, logs: u16, event: u64) -> Option<Re
     });
     (report.violation.is_some() || report.events >= event).then_some(report)
 }
+
+/// A run in which one worker drains one core in order.
+pub fn run_ordered(seed: u64) -> Report {
+    guarded(|| {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let plan = Plan::ordered(&mut rng);
+        World::with_plan(plan, rng, false).run()
+    })
+}

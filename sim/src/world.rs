@@ -19,13 +19,11 @@ use crate::readback::read_logs;
 use crate::schedule::Schedule;
 use crate::violation::{Violation, broken};
 
-const MILLI: u64 = 1_000_000;
+pub(crate) const MILLI: u64 = 1_000_000;
 /// How often the whole is looked at.
-const PROBE_NS: u64 = 5 * MILLI;
+pub(crate) const PROBE_NS: u64 = 5 * MILLI;
 /// How long the last life may take to end all work, beyond the longest lease and delay.
 const CLOSING_NS_MAX: u64 = 60_000 * MILLI;
-/// Messages between cores in one probe's time that can only be a loop without end.
-const MESSAGES_PER_PROBE_MAX: u64 = 20_000;
 /// Events of a whole run, far above what any run needs.
 const EVENTS_MAX: u64 = 3_000_000;
 /// Call deadlines: usual, and hard to meet.
@@ -83,17 +81,19 @@ pub struct World {
     pub(crate) closing: bool,
     wall: WallClock,
     disks: Vec<SimDisk>,
-    life: u32,
-    is_open: bool,
+    pub(crate) life: u32,
+    pub(crate) is_open: bool,
     replies_left: Option<u64>,
     replies: u64,
     events: u64,
     crash_at_event: Option<u64>,
-    messages_seen: u64,
-    busy_since: Vec<Option<u64>>,
-    digests: BTreeMap<u32, (Nanos, Digest)>,
+    pub(crate) messages_seen: u64,
+    pub(crate) busy_since: Vec<Option<u64>>,
+    pub(crate) digests: BTreeMap<u32, (Nanos, Digest)>,
     verbose: bool,
-    done: bool,
+    pub(crate) done: bool,
+    /// Priority and time of the item that was leased last, where order is checked.
+    pub(crate) leased_last: Option<(u32, u64)>,
 }
 
 impl World {
@@ -135,6 +135,7 @@ impl World {
             digests: BTreeMap::new(),
             verbose,
             done: false,
+            leased_last: None,
         };
         world.schedule.after(0, Event::Boot);
         for client in 0..world.clients.len() {
@@ -327,7 +328,7 @@ impl World {
         }
     }
 
-    fn boot(&mut self) -> Result<(), Violation> {
+    pub(crate) fn boot(&mut self) -> Result<(), Violation> {
         let before = *self.life();
         let first = self.life == 0;
         self.life += 1;
@@ -489,7 +490,7 @@ impl World {
         self.node_dies(how, true)
     }
 
-    fn node_dies(&mut self, how: &str, power: bool) -> Result<(), Violation> {
+    pub(crate) fn node_dies(&mut self, how: &str, power: bool) -> Result<(), Violation> {
         self.trace(|| format!("life {} ends: {how}", self.life));
         let mut proven = true;
         if let Some(node) = &self.node {
@@ -515,6 +516,11 @@ impl World {
 
     fn call(&mut self, client: usize) {
         if self.clients[client].is_busy {
+            return;
+        }
+        if self.plan.ordered && !self.closing && !self.clients[client].produces {
+            // Drains what the others have left once they are done.
+            self.schedule.after(PROBE_NS, Event::Client(client));
             return;
         }
         if !self.is_open || self.node.as_ref().is_none_or(|node| node.has_failed()) {
@@ -681,122 +687,6 @@ impl World {
             Intent::Lease { .. } | Intent::Stats { .. } => None,
         };
         self.wake(client);
-    }
-
-    /// Looks at what must hold at every moment.
-    fn probe(&mut self) -> Result<(), Violation> {
-        let Some(node) = self.node.as_ref() else {
-            return Ok(());
-        };
-        let messages = node.delivered - std::mem::replace(&mut self.messages_seen, node.delivered);
-        broken(
-            messages > MESSAGES_PER_PROBE_MAX,
-            "a node comes to rest",
-            || format!("{messages} messages between cores in 5 ms"),
-        )?;
-        let now = node.now(&self.schedule);
-        let tempo = node.tempo;
-        let slack = 2 * (tempo.turn + tempo.timer) + MILLI;
-        for ((core, id), call) in &self.open {
-            let late = now.0 > call.reply_by.0 + slack;
-            broken(late, "every call is answered by its deadline", || {
-                format!("core {core} {id:?} {:?}, now {now:?}", call.intent)
-            })?;
-        }
-        self.look_for_idle_workers()?;
-        if self.closing && self.is_at_rest() {
-            return self.finish();
-        }
-        self.schedule.after(PROBE_NS, Event::Probe(self.life));
-        Ok(())
-    }
-
-    /// No worker waits for long while an item does.
-    fn look_for_idle_workers(&mut self) -> Result<(), Violation> {
-        let node = self.node.as_ref().expect("in life");
-        let now = self.schedule.now();
-        let tempo = node.tempo;
-        let bound = 6 * tempo.sync + 40 * (tempo.ring + tempo.turn + tempo.timer) + 20 * MILLI;
-        let impaired = node
-            .all_cores()
-            .any(|core| core.is_storage_full() || core.failure().is_some());
-        for space in 0..self.busy_since.len() {
-            let waiting: u64 = node
-                .all_cores()
-                .flat_map(|core| core.shards())
-                .filter(|(_, namespace, _)| usize::from(namespace.0) == space)
-                .map(|(_, _, shard)| shard.stats().pending)
-                .sum();
-            if waiting == 0 || impaired || !self.is_open {
-                self.busy_since[space] = None;
-                continue;
-            }
-            let since = *self.busy_since[space].get_or_insert(now);
-            let idle = self.open.values().find(|call| {
-                matches!(&call.intent, Intent::Lease { space: of, .. } if *of == space)
-                    && call.sent_at + bound < now
-            });
-            broken(
-                since + bound < now && idle.is_some(),
-                "no worker waits while an item does",
-                || {
-                    let idle = idle.expect("just seen");
-                    format!(
-                        "{waiting} items wait since {since}; {:?} since {}",
-                        idle.intent, idle.sent_at
-                    )
-                },
-            )?;
-        }
-        Ok(())
-    }
-
-    fn is_at_rest(&self) -> bool {
-        let node = self.node.as_ref().expect("in life");
-        let calls = self
-            .open
-            .values()
-            .all(|call| matches!(call.intent, Intent::Lease { .. }));
-        let wishes = self
-            .clients
-            .iter()
-            .all(|client| client.retry.is_none() && client.held.is_empty());
-        let items: u64 = node
-            .all_cores()
-            .flat_map(|core| core.shards())
-            .map(|(_, _, shard)| shard.stats())
-            .map(|stats| stats.pending + stats.active + stats.delayed)
-            .sum();
-        calls && wishes && items == 0 && node.is_synced() && node.rings_are_empty()
-    }
-
-    /// All work is done: what the node has is what its logs say, and its next life finds it so.
-    fn finish(&mut self) -> Result<(), Violation> {
-        self.trace(|| "all work is done".into());
-        let node = self.node.as_ref().expect("in life");
-        let digests = node.digests();
-        let live: BTreeMap<u32, _> = node
-            .all_cores()
-            .flat_map(|core| core.shards())
-            .map(|(_, _, shard)| (shard.spec().shard.0, shard.stats()))
-            .collect();
-        self.digests = digests;
-        self.node_dies("at rest", false)?;
-        for (shard, stats) in live {
-            let counts = self.checker.histories()[&shard].counts();
-            let same = (counts.waiting, counts.active, counts.dead)
-                == (stats.pending + stats.delayed, stats.active, stats.dead);
-            broken(!same, "stats are what the records add up to", || {
-                format!("shard {shard}: {stats:?}, by the records {counts:?}")
-            })?;
-        }
-        let unfinished = self.checker.unfinished();
-        broken(!unfinished.is_empty(), "all work ends", || {
-            format!("{unfinished:?}")
-        })?;
-        self.boot()?;
-        self.done = true;
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The suite: a fixed range of seeds, and a crash at every step of short runs.
 
 use omnirelay_sim::hits::Hits;
-use omnirelay_sim::suite::{run_crashed_at, run_seed};
+use omnirelay_sim::suite::{run_crashed_at, run_ordered, run_seed};
 
 /// Seeds of the suite.
 const SEEDS: u64 = 1_000;
@@ -49,5 +49,13 @@ fn a_crash_at_any_step_loses_nothing() {
                 panic!("seed {seed}, crash before event {event}: {violation}");
             }
         }
+    }
+}
+
+#[test]
+fn one_worker_drains_one_core_in_order() {
+    for seed in 0..100 {
+        let report = run_ordered(seed);
+        assert_eq!(report.violation, None, "seed {seed}");
     }
 }

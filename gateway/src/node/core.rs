@@ -341,7 +341,7 @@ impl<D: Disk> Core<D> {
         }
         for (namespace, log) in std::mem::take(&mut self.stale) {
             let stats = self.log_stats(namespace, log);
-            let head = self.log_head(now, namespace, log).map(|(_, head)| head);
+            let head = self.log_head(now, namespace, log);
             self.board
                 .publish(namespace, self.logs[log].id, stats, head);
         }

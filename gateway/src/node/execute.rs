@@ -16,6 +16,7 @@ use super::part::{
     Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, ItemResult, Message, Part,
     SettleEntry, Take, Ticket,
 };
+use super::work::best_head;
 
 /// Parts that may wait for a log's disk at once; more are refused.
 const STALLED_PARTS_MAX: usize = 4_096;
@@ -309,17 +310,23 @@ impl<D: Disk> Core<D> {
             results: Vec::new(),
             batch: 0,
         };
+        let mut heads: Vec<_> = self.log_heads(now, namespace, log).collect();
         for index in 0..take.max {
-            if !self.logs[log].can_grant() {
-                break;
-            }
-            let Some((slot, _)) = self.log_head(now, namespace, log) else {
+            let Some(best) = best_head(&heads).filter(|_| self.logs[log].can_grant()) else {
                 break;
             };
+            let (slot, _) = heads[best];
             let granted = self.logs[log].with_shard(slot, |s, out| {
-                s.handle_lease(now, &take.owner, take.lease, out)
+                let granted = s.handle_lease(now, &take.owner, take.lease, out);
+                (granted, s.head(now))
             });
-            let Some(decision) = granted else { break };
+            let (Some(decision), next) = granted else {
+                break;
+            };
+            match next {
+                Some(head) => heads[best].1 = head,
+                None => drop(heads.swap_remove(best)),
+            }
             let grant = self.rest(&mut decided, durable, log, slot, decision);
             let granted = Granted {
                 grant,

@@ -370,6 +370,9 @@ impl<D: Disk> Core<D> {
                 durability: durability.to_owned(),
             })
         };
+        // One look for all entries: what they say of the namespace is the same.
+        let stats = matches!(procedure, Procedure::Enqueue | Procedure::EnqueueBatch)
+            .then(|| self.wire_stats(namespace));
         let mut leases = Vec::new();
         let mut enqueued = Vec::new();
         let mut settled = Vec::new();
@@ -384,7 +387,7 @@ impl<D: Disk> Core<D> {
                 } => enqueued.push(EnqueueResult {
                     sequence_id: sequence_id.0,
                     duplicate,
-                    stats: Some(self.wire_stats(namespace)),
+                    stats,
                     receipt: receipt(shard, lsn),
                     error: None,
                 }),

@@ -67,23 +67,28 @@ impl Work {
 }
 
 impl<D: Disk> Core<D> {
-    /// The best waiting item of a namespace in one of this core's logs: its shard and its head.
+    /// The best waiting item of each of a namespace's shards in one of this core's logs.
+    pub(super) fn log_heads(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        log: usize,
+    ) -> impl Iterator<Item = (usize, Head)> {
+        let shards = self.logs[log].shards.iter_mut().enumerate();
+        shards
+            .filter(move |(_, owned)| owned.namespace == namespace)
+            .filter_map(move |(slot, owned)| Some((slot, owned.shard.head(now)?)))
+    }
+
+    /// The best waiting item of a namespace in one of this core's logs.
     pub(super) fn log_head(
         &mut self,
         now: Nanos,
         namespace: NamespaceId,
         log: usize,
-    ) -> Option<(usize, Head)> {
-        let mut best: Option<(usize, Head)> = None;
-        for (slot, owned) in self.logs[log].shards.iter_mut().enumerate() {
-            if owned.namespace == namespace
-                && let Some(head) = owned.shard.head(now)
-                && best.is_none_or(|(_, b)| is_better(head, b))
-            {
-                best = Some((slot, head));
-            }
-        }
-        best
+    ) -> Option<Head> {
+        let heads = self.log_heads(now, namespace, log).map(|(_, head)| head);
+        heads.reduce(|best, head| if is_better(head, best) { head } else { best })
     }
 
     pub(super) fn log_stats(&self, namespace: NamespaceId, log: usize) -> Stats {
@@ -150,7 +155,7 @@ impl<D: Disk> Core<D> {
         for log in 0..self.logs.len() {
             let id = self.logs[log].id;
             if !tried.contains(&id)
-                && let Some((_, head)) = self.log_head(now, namespace, log)
+                && let Some(head) = self.log_head(now, namespace, log)
                 && own.is_none_or(|(_, best)| is_better(head, best))
             {
                 own = Some((id, head));
@@ -353,6 +358,18 @@ impl<D: Disk> Core<D> {
             }
         }
     }
+}
+
+/// Which of some shards' heads is handed out first.
+pub(super) fn best_head(heads: &[(usize, Head)]) -> Option<usize> {
+    let better = |a: usize, b: usize| {
+        if is_better(heads[b].1, heads[a].1) {
+            b
+        } else {
+            a
+        }
+    };
+    (0..heads.len()).reduce(better)
 }
 
 /// Order of handing out: highest effective priority, then longest wait.

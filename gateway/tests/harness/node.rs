@@ -89,6 +89,13 @@ impl Launch {
         self.spawn().wait()
     }
 
+    /// Starts it and kills it at some moment, ready or not.
+    pub fn kill_after(self, moment: Duration) {
+        let node = self.spawn();
+        thread::sleep(moment);
+        node.kill();
+    }
+
     fn spawn(self) -> Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omnirelay"));
         command

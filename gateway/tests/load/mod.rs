@@ -7,12 +7,30 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::{Value, json};
 
-use super::harness::{Connection, item};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::harness::{self, Connection};
 
 /// Longer than a round and a restart, short enough to wait for.
 const LEASE_MS: u64 = 5_000;
 /// Items in one batch.
 const BATCH: usize = 20;
+/// Bodies of batched items: enough to fill several segments in a run.
+const BATCH_BODY_BYTES: usize = 4096;
+
+/// The enqueue of a resource. All of it follows from the id, so that a lease can be checked.
+pub fn item(id: &str) -> Value {
+    let mut request = harness::item(id);
+    if id.starts_with("batch") {
+        let body: Vec<u8> = id.bytes().cycle().take(BATCH_BODY_BYTES).collect();
+        request["payload"]["body"] = STANDARD.encode(body).into();
+    }
+    if id.starts_with("retried") {
+        request["payload"]["requestId"] = id.into();
+    }
+    request
+}
 
 /// What is known of one resource, of which there is at most one item.
 #[derive(Debug, Default)]
@@ -148,13 +166,6 @@ impl Ledger {
     }
 }
 
-/// The enqueue of a resource whose request id is its own.
-pub fn request_with_id(id: &str) -> Value {
-    let mut request = item(id);
-    request["payload"]["requestId"] = id.into();
-    request
-}
-
 /// Clients at work; they end when the node goes away.
 pub struct Work(Vec<JoinHandle<()>>);
 
@@ -210,7 +221,7 @@ fn produce_with_request_id(
         let id = format!("retried-{round}-{number}");
         ledger.will_enqueue(&id, true);
         for is_retry in [false, true] {
-            let reply = node.try_call("enqueue", &request_with_id(&id))?.ok();
+            let reply = node.try_call("enqueue", &item(&id))?.ok();
             assert_eq!(reply["duplicate"], is_retry);
             ledger.enqueued(&id, &reply);
         }
