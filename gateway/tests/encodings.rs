@@ -68,11 +68,12 @@ fn converse(client: &mut Client) -> Vec<Result<Value, Value>> {
         priority: Some(7),
         ..Default::default()
     };
-    let mut heard = Vec::new();
-    heard.push(client.call(&Call::Lease(no_wait())));
-    heard.push(client.call(&Call::Enqueue(enqueue("a"))));
-    heard.push(client.call(&Call::Enqueue(enqueue("a"))));
-    heard.push(client.call(&Call::Enqueue(EnqueueRequest::default())));
+    let mut heard = vec![
+        client.call(&Call::Lease(no_wait())),
+        client.call(&Call::Enqueue(enqueue("a"))),
+        client.call(&Call::Enqueue(enqueue("a"))),
+        client.call(&Call::Enqueue(EnqueueRequest::default())),
+    ];
     let batch = EnqueueRequests {
         items: vec![enqueue("b"), EnqueueRequest::default(), enqueue("c")],
         ..Default::default()

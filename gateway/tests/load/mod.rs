@@ -1,5 +1,7 @@
 //! Producers and workers at full speed, and a ledger of what they were told.
 
+#![allow(unreachable_pub, reason = "a module of a test is nobody else's")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
