@@ -70,6 +70,15 @@ impl Node {
     /// # Errors
     /// See [`ServeError`]. Nothing that was acknowledged is touched.
     pub fn start(config: &Config) -> Result<Node, ServeError> {
+        Node::start_with(config, || Ok(())).map(|(node, ())| node)
+    }
+
+    /// As [`Node::start`], with something done after all that takes long and before anybody is told
+    /// that the node is ready.
+    fn start_with<T>(
+        config: &Config,
+        before_ready: impl FnOnce() -> io::Result<T>,
+    ) -> Result<(Node, T), ServeError> {
         let data_dir = DataDir::open(&config.data_dir)?;
         let core_count = u16::try_from(config.cores.len()).expect("configuration bounds the cores");
         let catalog = Catalog::open(
@@ -128,6 +137,7 @@ impl Node {
             body_bytes_max: REQUEST_BYTES_MAX,
         })?;
         let driver = cores.driver();
+        let done = before_ready().map_err(ServeError::Control)?;
         data_dir.write_node_file(&NodeFile {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
@@ -143,7 +153,7 @@ impl Node {
             admin_listen,
             recoveries: opened.recoveries,
         });
-        Ok(Node {
+        let node = Node {
             listen,
             admin_listen,
             driver,
@@ -151,7 +161,8 @@ impl Node {
             status,
             admin,
             _data_dir: data_dir,
-        })
+        };
+        Ok((node, done))
     }
 
     /// Where RPC is served.
@@ -185,6 +196,8 @@ impl Node {
             })
             .map_err(ServeError::Control)?;
         if cut_short(has_ended) {
+            // The logs' threads may still write: nobody else may have the directory meanwhile.
+            std::mem::forget(self._data_dir);
             return Err(ServeError::CutShort);
         }
         // The admin side answers until the very end.
@@ -202,7 +215,14 @@ impl Node {
 /// See [`ServeError`].
 pub fn run(config: &Config) -> Result<(), ServeError> {
     abort_on_panic();
-    let node = Node::start(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::Control)?;
+    // Until it is ready a signal simply ends the process: there is nothing to finish. Whoever
+    // knows it to be ready can have it drained.
+    let (node, mut signals) =
+        Node::start_with(config, || runtime.block_on(async { Signals::new() }))?;
     eprintln!(
         "omnirelay {} is ready: RPC on http://{}, admin on http://{}, data in {}, {} core(s) on {}",
         env!("CARGO_PKG_VERSION"),
@@ -212,13 +232,6 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         config.cores.len(),
         node.driver,
     );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ServeError::Control)?;
-    let mut signals = runtime
-        .block_on(async { Signals::new() })
-        .map_err(ServeError::Control)?;
     let name = runtime.block_on(signals.next());
     tracing::info!(signal = name, "stopping: finishing open calls");
     let drain_timeout = config.drain_timeout;

@@ -73,6 +73,50 @@ fn every_accepted_call_is_answered_before_the_node_ends() {
     );
 }
 
+#[test]
+fn a_core_without_connections_serves_the_others_until_they_are_done() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut acknowledged = 0;
+    for round in 0..8 {
+        let node = Launch::on(dir.path()).cores(cores_max().min(2)).start();
+        let mut connection = node.connect();
+        let (started, ended) = thread::scope(|scope| {
+            let acknowledged = &mut acknowledged;
+            let (is_busy, waits) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                for number in 0.. {
+                    // Items for the shards of all cores.
+                    let items: Vec<_> = (0..40)
+                        .map(|at| item(&format!("{round}-{number}-{at}")))
+                        .collect();
+                    match connection.try_call("enqueueBatch", &json!({"items": items})) {
+                        Ok(reply) if reply.status == 200 => *acknowledged += 40,
+                        Ok(reply) => return assert_eq!(reply.code(), "rpc.peer.unavailable"),
+                        Err(_) => return,
+                    }
+                    // Nobody listens after the first.
+                    let _ = is_busy.send(());
+                }
+            });
+            for _ in 0..5 {
+                waits.recv().expect("calls are answered");
+            }
+            let started = Instant::now();
+            (started, node.stop())
+        });
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "it took {:?}",
+            started.elapsed()
+        );
+    }
+    assert_eq!(
+        Launch::on(dir.path()).start().counts(),
+        [acknowledged, 0, 0, 0]
+    );
+}
+
 /// A connection whose call the node has begun to read and cannot end.
 fn endless(node: &harness::Node) -> Connection {
     let mut connection = node.connect();
@@ -186,7 +230,7 @@ fn a_clean_end_is_recovered_as_one() {
 #[test]
 fn sigterm_right_after_the_start_is_a_clean_end_too() {
     let dir = tempfile::tempdir().expect("a directory");
-    for _ in 0..5 {
+    for _ in 0..20 {
         let ended = Launch::on(dir.path()).start().stop();
         assert_eq!(ended.code, Some(0), "{}", ended.said);
     }

@@ -121,11 +121,14 @@ impl Plan {
         };
         plan.lives = vec![
             Life {
-                length: 150 * MILLI,
+                length: 40 * MILLI,
                 ending: Ending::Kill,
                 ..calm
             },
-            calm,
+            Life {
+                length: 20 * MILLI,
+                ..calm
+            },
         ];
         (plan.logs, plan.producers, plan.workers) = (logs, 1, 1);
         (plan.lost, plan.undelivered, plan.cancelled, plan.hurried) = (0.0, 0.0, 0.0, 0.0);
@@ -271,5 +274,6 @@ fn namespace(
         durability,
         options,
         secret: Secret(rng.random()),
+        skips: durability == Durability::Memory,
     }
 }

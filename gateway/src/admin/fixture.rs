@@ -36,6 +36,7 @@ pub(super) fn facts() -> NodeFacts {
         durability: Durability::Disk,
         options: Options::default(),
         secret: Secret([7; 16]),
+        skips: false,
     };
     let namespaces = vec![
         namespace("resourcelease", 0, 2),

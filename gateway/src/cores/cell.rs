@@ -103,6 +103,8 @@ pub struct CoreCell<D: Disk> {
     /// The new epochs are on disk, or their log has failed.
     pub(super) opened: Stop,
     pub(super) draining: Cell<bool>,
+    /// No core has calls left, and all that they sent to this one has been taken.
+    pub(super) unneeded: Cell<bool>,
     pub(super) clock: Clock,
     pub(super) layout: std::sync::Arc<Layout>,
     /// What the core counts.
@@ -128,6 +130,7 @@ impl<D: Disk> CoreCell<D> {
             stop: Stop::default(),
             opened: Stop::default(),
             draining: Cell::new(false),
+            unneeded: Cell::new(false),
             clock,
             layout,
             telemetry: RefCell::new(Telemetry::default()),

@@ -14,6 +14,7 @@ use omnirelay_wal::Disk;
 
 use super::cell::CoreCell;
 use super::clock::Clock;
+use super::ending::Ending;
 use super::inbox::{Event, InboxReader};
 use super::log_threads::LogThreads;
 use crate::node::{Board, Core, CoreId, Layout, LogId, LogParts, LogTask, Message};
@@ -41,7 +42,10 @@ pub(super) struct CoreSeed<D: Disk> {
     pub(super) inbox: InboxReader,
     pub(super) inbound: Vec<Consumer<Message>>,
     pub(super) messages: NotifierListener,
+    /// Wakes the one that waits for `messages`.
+    pub(super) notifier: Notifier,
     pub(super) outbound: Vec<Outbound>,
+    pub(super) ending: Arc<Ending>,
 }
 
 /// The parts of a core's thread that are not the core.
@@ -49,6 +53,10 @@ struct Pump<D: Disk> {
     cell: Rc<CoreCell<D>>,
     threads: Vec<(LogId, LogThreads)>,
     outbound: Vec<Outbound>,
+    notifier: Notifier,
+    ending: Arc<Ending>,
+    /// The others know that this core has no calls left.
+    has_told: bool,
 }
 
 /// Makes the core on its thread and starts the tasks that drive it.
@@ -61,6 +69,9 @@ pub(super) fn start<D: Disk>(seed: CoreSeed<D>, driver: &'static str) -> Rc<Core
         cell: Rc::clone(&cell),
         threads: seed.threads,
         outbound: seed.outbound,
+        notifier: seed.notifier,
+        ending: Arc::clone(&seed.ending),
+        has_told: false,
     };
     let stopped = || Rc::clone(&cell);
     runtime::spawn(pump.run());
@@ -70,7 +81,7 @@ pub(super) fn start<D: Disk>(seed: CoreSeed<D>, driver: &'static str) -> Rc<Core
     ));
     runtime::spawn(until_stopped(
         stopped(),
-        take_messages(Rc::clone(&cell), seed.inbound, seed.messages),
+        take_messages(Rc::clone(&cell), seed.inbound, seed.messages, seed.ending),
     ));
     runtime::spawn(until_stopped(stopped(), keep_time(Rc::clone(&cell))));
     cell
@@ -104,7 +115,7 @@ impl<D: Disk> Pump<D> {
             if !self.cell.opened.is_set() && self.is_quiet() {
                 self.cell.opened.set();
             }
-            if self.cell.draining.get() && self.is_done() {
+            if self.cell.draining.get() && all_sent && self.may_end() {
                 self.cell.stop.set();
                 return;
             }
@@ -116,8 +127,18 @@ impl<D: Disk> Pump<D> {
         }
     }
 
-    fn is_done(&self) -> bool {
-        self.cell.http.open() == 0 && self.cell.core.borrow().is_idle() && self.is_quiet()
+    /// Tells all cores once this one has no calls left; true when none of them needs it any more.
+    fn may_end(&mut self) -> bool {
+        let is_idle = self.cell.http.open() == 0 && self.cell.core.borrow().is_idle();
+        if is_idle && !self.has_told {
+            self.has_told = true;
+            self.ending.core_is_done();
+            self.notifier.notify();
+            for lane in &self.outbound {
+                lane.notifier.notify();
+            }
+        }
+        self.cell.unneeded.get() && self.is_quiet()
     }
 
     /// Nothing waits for a disk.
@@ -225,8 +246,11 @@ async fn take_messages<D: Disk>(
     cell: Rc<CoreCell<D>>,
     mut inbound: Vec<Consumer<Message>>,
     mut listener: NotifierListener,
+    ending: Arc<Ending>,
 ) {
     loop {
+        // Asked before looking: whoever was done by then had sent all there is.
+        let is_last_look = ending.all_are_done();
         let mut taken = 0;
         for ring in &mut inbound {
             while taken < MESSAGES_PER_TURN
@@ -241,9 +265,13 @@ async fn take_messages<D: Disk>(
         if taken > 0 {
             cell.dirty.set();
         }
-        if taken >= MESSAGES_PER_TURN {
+        if taken >= MESSAGES_PER_TURN || (is_last_look && taken > 0) {
             runtime::yield_to_driver().await;
         } else {
+            if is_last_look {
+                cell.unneeded.set(true);
+                cell.dirty.set();
+            }
             listener.notified().await;
         }
     }

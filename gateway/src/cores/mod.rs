@@ -4,6 +4,7 @@
 mod cell;
 mod clock;
 mod core_thread;
+mod ending;
 mod inbox;
 mod log_threads;
 mod start;

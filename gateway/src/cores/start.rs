@@ -1,5 +1,6 @@
 //! Starting and ending all cores of a node.
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::core_thread::{self, CoreSeed, Outbound, RING_MESSAGES};
+use super::ending::Ending;
 use super::inbox::{Event, Inbox, InboxReader, inbox};
 use super::log_threads::{LogThreads, LogThreadsEnd};
 use super::telemetry::CoreReport;
@@ -249,9 +251,10 @@ where
 {
     let mut seeds = Vec::new();
     let mut notifiers: Vec<Notifier> = Vec::new();
+    let ending = Arc::new(Ending::new(layout.cores()));
     for (number, inbox) in (0u16..).zip(readers) {
         let (notifier, messages) = Notifier::pair();
-        notifiers.push(notifier);
+        notifiers.push(notifier.clone());
         seeds.push(CoreSeed {
             id: CoreId(number),
             layout: Arc::clone(&layout),
@@ -262,7 +265,9 @@ where
             inbox,
             inbound: Vec::new(),
             messages,
+            notifier,
             outbound: Vec::new(),
+            ending: Arc::clone(&ending),
         });
     }
     for from in 0..seeds.len() {
@@ -318,7 +323,23 @@ struct Core {
 impl Core {
     fn run<D: Disk>(self, seed: CoreSeed<D>, options: CoreOptions) {
         let (id, ready) = (seed.id.0, self.ready.clone());
-        if let Err(error) = runtime::run(options, |driver| self.main(seed, driver)) {
+        let ending = Arc::clone(&seed.ending);
+        let others: Vec<Notifier> = seed
+            .outbound
+            .iter()
+            .map(|lane| lane.notifier.clone())
+            .collect();
+        let has_run = Cell::new(false);
+        let main = |driver| {
+            has_run.set(true);
+            self.main(seed, driver)
+        };
+        if let Err(error) = runtime::run(options, main) {
+            if !has_run.get() {
+                // The others must not wait for a core that never was.
+                ending.core_is_done();
+                others.iter().for_each(Notifier::notify);
+            }
             // Nobody listens any more if the core had started before.
             let _ = ready.send((id, Err(error.to_string())));
         }

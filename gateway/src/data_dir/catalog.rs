@@ -89,6 +89,10 @@ pub struct NamespaceEntry {
     secret: String,
     /// Names it among clusters; hexadecimal.
     pub origin: String,
+    /// It was `memory` once: numbers that it has given out may not be in its log, so it skips
+    /// some at every open, for ever.
+    #[serde(default)]
+    skips: bool,
 }
 
 /// What a data directory was made with.
@@ -146,6 +150,15 @@ impl Catalog {
                     changed = true;
                 }
             }
+            let entry = catalog
+                .namespaces
+                .iter_mut()
+                .find(|entry| entry.name == *name);
+            let entry = entry.expect("it was there or has been added");
+            if wanted.durability == Durability::Memory && !entry.skips {
+                entry.skips = true;
+                changed = true;
+            }
         }
         if changed {
             let json = serde_json::to_vec_pretty(&catalog).expect("plain data serialises");
@@ -177,6 +190,7 @@ impl Catalog {
             shards,
             secret: random(),
             origin: random(),
+            skips: false,
         });
         Ok(())
     }
@@ -201,6 +215,7 @@ impl Catalog {
                     durability: configured.map_or(Durability::Disk, |n| n.durability),
                     options: configured.map_or_else(Options::default, config::Namespace::shard_options),
                     secret: entry.secret(),
+                    skips: entry.skips,
                 }
             })
             .collect()

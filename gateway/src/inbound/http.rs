@@ -18,6 +18,8 @@ use crate::node::{CallContext, GrantRef, OWNER_BYTES_MAX, Outcome};
 
 /// A reply leaves this share of the ttl before the deadline, so that it is there in time.
 const REPLY_MARGIN_SHARE: u32 = 8;
+/// The least: timers are up to two milliseconds late.
+const REPLY_MARGIN_MIN: Duration = Duration::from_millis(3);
 /// The most that a reply leaves before its deadline.
 const REPLY_MARGIN_MAX: Duration = Duration::from_millis(20);
 
@@ -137,7 +139,7 @@ async fn answer<D: Disk>(
     if announced.is_some_and(|bytes| bytes > body_bytes_max as u64) {
         return refuse(too_large(body_bytes_max));
     }
-    let margin = (head.ttl / REPLY_MARGIN_SHARE).min(REPLY_MARGIN_MAX);
+    let margin = (head.ttl / REPLY_MARGIN_SHARE).clamp(REPLY_MARGIN_MIN, REPLY_MARGIN_MAX);
     let deadline = started + head.ttl.saturating_sub(margin);
     let body: Bytes = match read_body(body, body_bytes_max, deadline).await {
         Ok(body) => body,

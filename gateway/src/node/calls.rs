@@ -62,6 +62,17 @@ pub(super) struct PendingCall {
     pub(super) abandoned: bool,
 }
 
+impl PendingCall {
+    /// Neither answered nor waiting for work.
+    fn is_in_flight(&self) -> bool {
+        let waits = self
+            .lease
+            .as_ref()
+            .is_some_and(|wish| wish.seek == Seek::Parked);
+        !self.abandoned && !waits
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     generation: u32,
@@ -87,10 +98,7 @@ impl Calls {
     }
 
     pub(super) fn insert(&mut self, call: PendingCall) -> CallId {
-        self.earliest = Some(
-            self.earliest
-                .map_or(call.reply_by, |e| e.min(call.reply_by)),
-        );
+        self.note_deadline(call.reply_by);
         self.open += 1;
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.slots[slot as usize];
@@ -144,14 +152,25 @@ impl Calls {
         self.parked.insert((until, id));
     }
 
-    /// Takes a call out of waiting, because somebody may have work for it.
+    /// Takes a call out of waiting, because somebody may have work for it: from here on its
+    /// reply's deadline counts.
     pub(super) fn unpark(&mut self, id: CallId) {
-        if let Some(call) = self.get_mut(id)
-            && let Some(wish) = &call.lease
-        {
+        let Some(call) = self.get_mut(id) else { return };
+        let reply_by = call.reply_by;
+        if let Some(wish) = &call.lease {
             let until = wish.wait_until;
             self.parked.remove(&(until, id));
         }
+        self.note_deadline(reply_by);
+    }
+
+    fn note_deadline(&mut self, reply_by: Nanos) {
+        self.earliest = Some(self.earliest.map_or(reply_by, |e| e.min(reply_by)));
+    }
+
+    /// How many calls wait for work.
+    pub(super) fn parked(&self) -> usize {
+        self.parked.len()
     }
 
     /// True while the call waits for work.
@@ -190,7 +209,7 @@ impl Calls {
         }
         self.earliest = None;
         for (slot, entry) in (0u32..).zip(&self.slots) {
-            let Some(call) = entry.call.as_ref().filter(|call| !call.abandoned) else {
+            let Some(call) = entry.call.as_ref().filter(|call| call.is_in_flight()) else {
                 continue;
             };
             let id = CallId {
@@ -198,9 +217,7 @@ impl Calls {
                 generation: entry.generation,
             };
             if call.reply_by <= now {
-                if !due.contains(&id) {
-                    due.push(id);
-                }
+                due.push(id);
             } else {
                 self.earliest = Some(
                     self.earliest

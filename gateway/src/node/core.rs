@@ -19,7 +19,7 @@ use super::work::Work;
 
 /// Due timers that one call of [`Core::handle_time`] handles for one shard, so that a burst of
 /// expiries does not hold up calls.
-const TIMERS_PER_TURN: usize = 256;
+pub(super) const TIMERS_PER_TURN: usize = 256;
 
 /// What the core wants done with a log, off its thread.
 #[derive(Debug)]
@@ -137,9 +137,9 @@ impl<D: Disk> Core<D> {
         for log in 0..self.logs.len() {
             for slot in 0..self.logs[log].shards.len() {
                 let namespace = self.logs[log].shards[slot].namespace;
-                let skip = match self.layout.namespace(namespace).durability {
-                    super::Durability::Memory => super::MEMORY_LSN_SKIP,
-                    super::Durability::Disk => 0,
+                let skip = match self.layout.namespace(namespace).skips {
+                    true => super::MEMORY_LSN_SKIP,
+                    false => 0,
                 };
                 // Nothing leaves before `is_synced`, so there is nothing to hold back here.
                 let _epoch =
@@ -234,6 +234,7 @@ impl<D: Disk> Core<D> {
 
     /// Tries again what the log had no room for.
     fn retry_stalled(&mut self, now: Nanos, log: usize) {
+        self.logs[log].short_of = 0;
         for (ticket, part) in std::mem::take(&mut self.logs[log].stalled) {
             self.execute(now, ticket, log, part);
         }
@@ -283,12 +284,8 @@ impl<D: Disk> Core<D> {
     pub fn handle_time(&mut self, now: Nanos) {
         for log in 0..self.logs.len() {
             for slot in 0..self.logs[log].shards.len() {
-                if self.logs[log].shards[slot].due.is_none_or(|due| due > now) {
-                    continue;
-                }
-                if self.logs[log].failed.is_some()
-                    || !self.logs[log].admits(super::owned_log::Admit::Settle, TIMER_ROOM_BYTES)
-                {
+                let due = self.logs[log].shards[slot].due;
+                if due.is_none_or(|due| due > now) || !self.logs[log].can_write_small() {
                     continue;
                 }
                 self.logs[log].with_shard(slot, |shard, out| {
@@ -310,7 +307,7 @@ impl<D: Disk> Core<D> {
         let shards = self
             .logs
             .iter()
-            .filter(|log| log.failed.is_none())
+            .filter(|log| log.can_write_small())
             .flat_map(|log| &log.shards)
             .filter_map(|s| s.due)
             .min();
@@ -341,7 +338,10 @@ impl<D: Disk> Core<D> {
         }
         for (namespace, log) in std::mem::take(&mut self.stale) {
             let stats = self.log_stats(namespace, log);
-            let head = self.log_head(now, namespace, log);
+            let head = match self.logs[log].can_grant() {
+                true => self.log_head(now, namespace, log),
+                false => None,
+            };
             self.board
                 .publish(namespace, self.logs[log].id, stats, head);
         }
@@ -424,9 +424,6 @@ impl<D: Disk> Core<D> {
     }
 }
 
-/// Room that a shard's due timers may need: each appends at most one small record.
-const TIMER_ROOM_BYTES: usize = TIMERS_PER_TURN * 64;
-
 fn namespace_id(index: usize) -> NamespaceId {
     NamespaceId(u16::try_from(index).expect("fewer than 65,536 namespaces"))
 }
@@ -439,6 +436,7 @@ fn owned_log(
     segment_bytes: u64,
 ) -> OwnedLog {
     let mut live_all = 0;
+    let mut active_all = 0;
     let shards = shards
         .into_iter()
         .map(|shard| {
@@ -446,6 +444,7 @@ fn owned_log(
             let stats = shard.stats();
             let live = stats.pending + stats.active + stats.delayed;
             live_all += live;
+            active_all += stats.active;
             OwnedShard {
                 namespace: layout
                     .namespace_of(spec)
@@ -453,6 +452,7 @@ fn owned_log(
                 last_batch: 0,
                 due: shard.next_deadline(),
                 live,
+                active: stats.active,
                 shard,
             }
         })
@@ -463,6 +463,7 @@ fn owned_log(
         appender,
         shards,
         live: live_all,
+        active: active_all,
         held: VecDeque::new(),
         synced,
         in_flight: false,
@@ -470,6 +471,7 @@ fn owned_log(
         disk_full: false,
         segment_bytes,
         spares_asked: 0,
+        short_of: 0,
         stalled: VecDeque::new(),
     }
 }

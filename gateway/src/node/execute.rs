@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use omnirelay_net::messages::EnqueueRequest;
+use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX};
 use omnirelay_queue as queue;
 use omnirelay_queue::{EnqueueRefused, FenceReason, Nanos, ShardId, TokenRefused};
 use omnirelay_wal::Disk;
@@ -11,7 +12,7 @@ use omnirelay_wal::Disk;
 use super::core::Core;
 use super::errors;
 use super::layout::{Durability, LogId, NamespaceId};
-use super::owned_log::{Admit, Granted, Held, HeldResult};
+use super::owned_log::{Admit, Granted, Held, HeldResult, Verdict};
 use super::part::{
     Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, ItemResult, Message, Part,
     SettleEntry, Take, Ticket,
@@ -20,6 +21,10 @@ use super::work::best_head;
 
 /// Parts that may wait for a log's disk at once; more are refused.
 const STALLED_PARTS_MAX: usize = 4_096;
+
+/// A take ends with the item that brings its payloads above this: the largest item still leaves
+/// it within what a batch may be.
+const TAKE_BYTES_MAX: usize = BATCH_BYTES_MAX - 2 * BODY_BYTES_MAX;
 
 /// Bytes beside the strings and the body that an enqueued item's record may need.
 const RECORD_SLACK_BYTES: usize = 256;
@@ -65,17 +70,26 @@ impl<D: Disk> Core<D> {
             let error = errors::durability_lost(why);
             return self.refuse(now, ticket, log, &part, &error);
         }
-        let short = self.is_short_of_space(log, &part);
-        if short || self.logs[log].is_behind() {
-            let owned = &mut self.logs[log];
-            if (short && owned.disk_full) || owned.stalled.len() >= STALLED_PARTS_MAX {
+        match self.admit(log, &part) {
+            Verdict::Go => {}
+            // Work finding asks again by itself when there is something to be had.
+            _ if matches!(part, Part::Take(..)) => return self.deliver_nothing(now, ticket, log),
+            Verdict::Wait if self.logs[log].stalled.len() < STALLED_PARTS_MAX => {
+                return self.logs[log].stalled.push_back((ticket, part));
+            }
+            Verdict::Wait => {
+                let error = errors::backpressure("too many calls wait for the disk already");
+                return self.refuse(now, ticket, log, &part, &error);
+            }
+            Verdict::DiskFull => {
                 return self.refuse(now, ticket, log, &part, &errors::storage_full());
             }
-            if matches!(part, Part::Take(..)) {
-                return self.deliver_nothing(now, ticket, log);
+            Verdict::LogFull => {
+                let error = errors::backpressure(
+                    "all the space that is reserved for this log's work is used; `segment_bytes` sets how much that is",
+                );
+                return self.refuse(now, ticket, log, &part, &error);
             }
-            owned.stalled.push_back((ticket, part));
-            return;
         }
         let (namespace, decided) = match part {
             Part::Enqueue(namespace, entries) => (
@@ -113,29 +127,23 @@ impl<D: Disk> Core<D> {
         self.deliver(now, id, ticket, Vec::new());
     }
 
-    /// True for a part that needs more of the log's space than there is at the moment.
-    fn is_short_of_space(&self, log: usize, part: &Part) -> bool {
-        let owned = &self.logs[log];
-        match part {
+    /// Whether a part may be carried out now.
+    fn admit(&mut self, log: usize, part: &Part) -> Verdict {
+        let (admit, sum, largest) = match part {
             Part::Enqueue(_, entries) => {
-                let bytes = entries
-                    .iter()
-                    .map(|e| record_bytes(&e.request))
-                    .sum::<usize>();
-                let largest = entries
-                    .iter()
-                    .map(|e| record_bytes(&e.request))
-                    .max()
-                    .unwrap_or(0);
-                !owned.appender.fits(largest) || !owned.admits(Admit::Enqueue, bytes)
+                let bytes = entries.iter().map(|e| record_bytes(&e.request));
+                (Admit::Enqueue, bytes.clone().sum(), bytes.max())
             }
             Part::Settle(_, entries) => {
-                let bytes = entries.iter().map(settle_bytes).sum::<usize>();
-                !owned.admits(Admit::Settle, bytes)
+                let bytes = entries.iter().map(settle_bytes);
+                (Admit::Settle, bytes.clone().sum(), bytes.max())
             }
-            // Work finding asks again by itself when space is there.
-            Part::Take(..) => false,
-        }
+            Part::Take(_, take) => {
+                let bytes = take.owner.len() + RECORD_SLACK_BYTES;
+                (Admit::Grant, bytes, Some(bytes))
+            }
+        };
+        self.logs[log].admit(admit, sum, largest.unwrap_or(0))
     }
 
     fn refuse(
@@ -279,6 +287,11 @@ impl<D: Disk> Core<D> {
                     self.rest(&mut decided, durable, log, slot, decision)
                         .map(|lsn| ItemResult::Settled { shard, lsn })
                 }
+                // Heartbeats never end: they must not use up what settling needs.
+                Action::Heartbeat { .. } if !owned.can_grant() => {
+                    decided.push(entry.index, ItemResult::Refused(errors::storage_full()));
+                    continue;
+                }
                 Action::Heartbeat { extend } => {
                     let decision = owned
                         .with_shard(slot, |s, out| s.handle_heartbeat(now, token, *extend, out));
@@ -311,7 +324,11 @@ impl<D: Disk> Core<D> {
             batch: 0,
         };
         let mut heads: Vec<_> = self.log_heads(now, namespace, log).collect();
+        let mut bytes = 0;
         for index in 0..take.max {
+            if bytes > TAKE_BYTES_MAX {
+                break;
+            }
             let Some(best) = best_head(&heads).filter(|_| self.logs[log].can_grant()) else {
                 break;
             };
@@ -328,6 +345,7 @@ impl<D: Disk> Core<D> {
                 None => drop(heads.swap_remove(best)),
             }
             let grant = self.rest(&mut decided, durable, log, slot, decision);
+            bytes += grant.item_len as usize;
             let granted = Granted {
                 grant,
                 owner: take.owner.clone(),
@@ -384,6 +402,31 @@ impl<D: Disk> Core<D> {
         }
     }
 
+    /// Fails a grant whose payload cannot be read: it is tried again after a while, and becomes a
+    /// dead letter if that goes on, so that it does not stand in front of sound items for ever.
+    pub(super) fn fail_unreadable(&mut self, now: Nanos, grant: &GrantRef, why: &str) {
+        let log = self
+            .local_log(grant.log)
+            .expect("a grant is failed on the core of its log");
+        if !self.logs[log].can_write_small() {
+            return;
+        }
+        let failure = queue::Failure {
+            reason: Some(why),
+            code: Some("omnirelay.unreadable"),
+            requeue: true,
+            delay: None,
+            metadata: queue::Attributes::NONE,
+        };
+        let slot = self.locate(log, grant.token.lease_id.shard());
+        // Nobody is told: if a crash undoes it the lease is left to expire.
+        let _failed = self.logs[log].with_shard(slot, |s, out| {
+            s.handle_fail(now, &grant.token, &failure, out)
+        });
+        let namespace = self.logs[log].shards[slot].namespace;
+        self.note_change(namespace, log);
+    }
+
     /// Undoes a grant on one of this core's logs.
     pub(super) fn release_grant(&mut self, now: Nanos, grant: &GrantRef) {
         let log = self
@@ -391,9 +434,7 @@ impl<D: Disk> Core<D> {
             .expect("grants go back to the core of their log");
         let shard: ShardId = grant.token.lease_id.shard();
         // Without room for the record the lease is left to expire.
-        if self.logs[log].failed.is_some()
-            || !self.logs[log].admits(Admit::Settle, RECORD_SLACK_BYTES)
-        {
+        if !self.logs[log].can_write_small() {
             return;
         }
         let slot = self.locate(log, shard);

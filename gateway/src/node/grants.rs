@@ -51,7 +51,6 @@ impl<D: Disk> Core<D> {
             results,
             bytes,
             missing,
-            failed: None,
         };
         if missing == 0 {
             self.finish_grants(now, gathering)
@@ -87,33 +86,26 @@ impl<D: Disk> Core<D> {
         found
     }
 
-    /// All payloads are there, or one could not be read: then the grants are undone.
+    /// All payloads are there, or could not be read: those grants are failed.
     pub(super) fn finish_grants(&mut self, now: Nanos, done: Gathering) {
         let log = done.log;
         let mut results = Vec::with_capacity(done.results.len());
         for ((index, result), bytes) in done.results.into_iter().zip(done.bytes) {
             let result = match result {
                 HeldResult::Ready(result) => result,
-                HeldResult::Granted(granted) => match lease_response(&granted, bytes) {
-                    Ok(response) if done.failed.is_none() => {
-                        let grant = GrantRef {
-                            log,
-                            token: granted.grant.token,
-                        };
-                        ItemResult::Leased(Box::new(Leased { response, grant }))
+                HeldResult::Granted(granted) => {
+                    let grant = GrantRef {
+                        log,
+                        token: granted.grant.token,
+                    };
+                    match lease_response(&granted, bytes) {
+                        Ok(response) => ItemResult::Leased(Box::new(Leased { response, grant })),
+                        Err(why) => {
+                            self.fail_unreadable(now, &grant, &why);
+                            ItemResult::Refused(errors::unreadable(&why))
+                        }
                     }
-                    outcome => {
-                        let why = done.failed.clone().or(outcome.err()).unwrap_or_default();
-                        self.release_grant(
-                            now,
-                            &GrantRef {
-                                log,
-                                token: granted.grant.token,
-                            },
-                        );
-                        ItemResult::Refused(errors::unreadable(&why))
-                    }
-                },
+                }
             };
             results.push((index, result));
         }
@@ -122,6 +114,9 @@ impl<D: Disk> Core<D> {
 }
 
 fn lease_response(granted: &Granted, bytes: GrantBytes) -> Result<LeaseResponse, String> {
+    if let Some(why) = bytes.failed {
+        return Err(why);
+    }
     let record = bytes.item.ok_or("the item's record is missing")?;
     let Event::Enqueued(item) = decode(kind::ENQUEUED, &record)? else {
         return Err("the item's record is of another kind".into());

@@ -376,6 +376,7 @@ impl<D: Disk> Core<D> {
         let mut leases = Vec::new();
         let mut enqueued = Vec::new();
         let mut settled = Vec::new();
+        let mut refused = None;
         let batch = matches!(procedure, Procedure::EnqueueBatch | Procedure::Settle);
         for result in results {
             match result {
@@ -408,11 +409,7 @@ impl<D: Disk> Core<D> {
                     grants.push(leased.grant);
                     leases.push(leased.response);
                 }
-                ItemResult::Refused(error) if !batch => {
-                    if leases.is_empty() {
-                        return Err(error);
-                    }
-                }
+                ItemResult::Refused(error) if !batch => refused = Some(error),
                 ItemResult::Refused(error) if procedure == Procedure::Settle => {
                     settled.push(SettleResult {
                         error: Some(error.into()),
@@ -426,6 +423,10 @@ impl<D: Disk> Core<D> {
                     });
                 }
             }
+        }
+        // Among leases a refusal only counts if there is nothing else.
+        if let Some(error) = refused.filter(|_| leases.is_empty()) {
+            return Err(error);
         }
         let one = "a call of one entry has one result";
         Ok(match procedure {

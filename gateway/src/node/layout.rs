@@ -49,6 +49,8 @@ pub struct Namespace {
     pub options: Options,
     /// Signs lease ids.
     pub secret: Secret,
+    /// Numbers may have been given out that are not in the log: each open leaves some out.
+    pub skips: bool,
 }
 
 impl Namespace {

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use omnirelay_queue::{Nanos, Place, Record, Shard, ShardId};
 use omnirelay_wal::{
-    Appender, BATCH_BYTES_MAX, Position, RECORD_HEADER_BYTES, RecordHeader, SPARES_MAX,
+    Appender, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader,
+    SECTOR_BYTES, SPARES_MAX,
 };
 
 use super::layout::{LogId, NamespaceId};
@@ -60,6 +61,8 @@ pub(super) struct OwnedShard {
     pub(super) due: Option<Nanos>,
     /// Items waiting, delayed or leased, as they are counted in [`OwnedLog::live`].
     pub(super) live: u64,
+    /// Items leased, as they are counted in [`OwnedLog::active`].
+    pub(super) active: u64,
 }
 
 /// Results that leave once a batch is committed.
@@ -81,8 +84,21 @@ pub(super) struct Granted {
     pub(super) owner: String,
 }
 
+/// Whether something may be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Now.
+    Go,
+    /// Once the disk has caught up or a spare segment is there.
+    Wait,
+    /// Not before the disk has room.
+    DiskFull,
+    /// Not before there is less work in the log: no more space is ever reserved for it.
+    LogFull,
+}
+
 /// How much of the log's pre-allocated space may be used for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admit {
     /// New work.
     Enqueue,
@@ -92,17 +108,22 @@ pub(super) enum Admit {
     Settle,
 }
 
-/// Bytes kept for each live item, so that handing it out and completing it never fails for lack
-/// of space: a grant record with an owner's name of usual length, and a completion.
-pub(super) const RESERVED_BYTES_PER_ITEM: u64 = 192;
-/// Bytes that only settling may use: what is in one group commit always fits.
-pub(super) const SETTLE_RESERVE_BYTES: u64 = 1 << 20;
+/// Bytes kept for each live item, so that it can be handed out when the disk gives no more: a
+/// grant record with an owner's name of usual length, and a completion.
+const RESERVED_BYTES_PER_ITEM: u64 = 192;
+/// Bytes kept for each leased item, so that it can always be settled: a batch of its own, which
+/// takes whole sectors, and a failure's reason.
+const RESERVED_BYTES_PER_LEASE: u64 = 1_024;
+/// Bytes kept beyond those: one large failure, and what falls due meanwhile.
+const SETTLE_RESERVE_BYTES: u64 = 1 << 20;
 /// Spare segments kept beside what live items reserve, so that filling one never waits for the
 /// next to be allocated.
 pub const SPARES_MIN: usize = 2;
 
 /// The largest record of a grant.
 const GRANT_BYTES_MAX: usize = super::OWNER_BYTES_MAX + 256;
+/// What a shard's due timers may append in a turn: each at most one small record.
+const TIMER_BYTES_MAX: usize = super::core::TIMERS_PER_TURN * 64;
 /// Sealed batches that may wait for the disk.
 const UNSYNCED_BATCHES_MAX: usize = 6;
 /// No record is smaller: its header, and an item's LSN.
@@ -123,6 +144,8 @@ pub(super) struct OwnedLog {
     pub(super) shards: Vec<OwnedShard>,
     /// Items waiting, delayed or leased in all its shards.
     pub(super) live: u64,
+    /// Items leased in all its shards.
+    pub(super) active: u64,
     pub(super) held: VecDeque<Held>,
     /// The last batch known to be on disk.
     pub(super) synced: u64,
@@ -135,6 +158,8 @@ pub(super) struct OwnedLog {
     pub(super) segment_bytes: u64,
     /// Spare segments asked for and not yet delivered.
     pub(super) spares_asked: usize,
+    /// The most bytes that a stalled part needs; 0 when none is stalled for lack of space.
+    pub(super) short_of: u64,
     /// Parts that wait for the next spare segment, or for the disk to catch up.
     pub(super) stalled: VecDeque<(Ticket, super::part::Part)>,
 }
@@ -164,6 +189,8 @@ impl OwnedLog {
         let live = stats.pending + stats.active + stats.delayed;
         self.live = self.live - owned.live + live;
         owned.live = live;
+        self.active = self.active - owned.active + stats.active;
+        owned.active = stats.active;
         outcome
     }
 
@@ -171,19 +198,55 @@ impl OwnedLog {
     fn reserved(&self, admit: Admit) -> u64 {
         match admit {
             Admit::Enqueue => SETTLE_RESERVE_BYTES + (self.live + 1) * RESERVED_BYTES_PER_ITEM,
-            Admit::Grant => SETTLE_RESERVE_BYTES,
+            Admit::Grant => SETTLE_RESERVE_BYTES + (self.active + 1) * RESERVED_BYTES_PER_LEASE,
             Admit::Settle => 0,
         }
     }
 
-    /// Whether a record of `len` body bytes may be appended for this purpose.
-    pub(super) fn admits(&self, admit: Admit, len: usize) -> bool {
-        self.appender.fits(len) && self.appender.room() >= self.reserved(admit) + len as u64
+    /// Bytes of the log that records of `sum` bytes in all may use up, the largest of `largest`:
+    /// a record never spans segments, so each segment may end unused by up to one of them.
+    fn needed(&self, admit: Admit, sum: usize, largest: usize) -> u64 {
+        let segments = sum as u64 / self.segment_bytes + 2;
+        let batch = BATCH_HEADER_BYTES as u64 + u64::from(SECTOR_BYTES);
+        self.reserved(admit) + sum as u64 + segments * (largest as u64 + batch)
+    }
+
+    /// Whether records may be appended for this purpose: `sum` bytes of bodies in all, the
+    /// largest of `largest`. What must wait makes the log ask for more space.
+    pub(super) fn admit(&mut self, admit: Admit, sum: usize, largest: usize) -> Verdict {
+        let needed = self.needed(admit, sum, largest);
+        if self.appender.fits(largest) && self.appender.room() >= needed {
+            return if self.is_behind() {
+                Verdict::Wait
+            } else {
+                Verdict::Go
+            };
+        }
+        if self.disk_full {
+            return Verdict::DiskFull;
+        }
+        if self.appender.spares() >= SPARES_MAX {
+            return Verdict::LogFull;
+        }
+        self.short_of = self.short_of.max(needed);
+        Verdict::Wait
+    }
+
+    fn has_room(&self, admit: Admit, len: usize) -> bool {
+        self.appender.fits(len)
+            && !self.is_behind()
+            && self.appender.room() >= self.needed(admit, len, len)
     }
 
     /// Whether work in this log can be handed out.
     pub(super) fn can_grant(&self) -> bool {
-        self.failed.is_none() && !self.is_behind() && self.admits(Admit::Grant, GRANT_BYTES_MAX)
+        self.failed.is_none() && self.has_room(Admit::Grant, GRANT_BYTES_MAX)
+    }
+
+    /// Whether what falls due, or a grant that goes back, may be written: if not, it waits for
+    /// space or for the disk.
+    pub(super) fn can_write_small(&self) -> bool {
+        self.failed.is_none() && self.has_room(Admit::Settle, TIMER_BYTES_MAX)
     }
 
     /// True while so much waits to be written that nothing more is taken on: what a `memory`
@@ -194,7 +257,7 @@ impl OwnedLog {
 
     /// How many more spare segments the log should have than it has or has asked for.
     pub(super) fn spares_wanted(&self) -> usize {
-        let reserve = self.reserved(Admit::Enqueue);
+        let reserve = self.reserved(Admit::Enqueue).max(self.short_of);
         let want = SPARES_MIN + usize::try_from(reserve / self.segment_bytes).unwrap_or(usize::MAX);
         want.min(SPARES_MAX)
             .saturating_sub(self.appender.spares() + self.spares_asked)

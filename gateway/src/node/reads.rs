@@ -17,6 +17,8 @@ pub(super) struct GrantBytes {
     pub(super) item: Option<Bytes>,
     /// Body of the record that says why its last attempt failed.
     pub(super) last_error: Option<Bytes>,
+    /// Why one of them could not be read.
+    pub(super) failed: Option<String>,
 }
 
 /// Results that wait for bytes.
@@ -27,7 +29,6 @@ pub(super) struct Gathering {
     /// One for each of `results`.
     pub(super) bytes: Vec<GrantBytes>,
     pub(super) missing: u32,
-    pub(super) failed: Option<String>,
 }
 
 /// Which bytes a read brings.
@@ -77,7 +78,7 @@ impl Reads {
                     Field::LastError => slot.last_error = Some(bytes),
                 }
             }
-            Err(why) => gathering.failed = Some(why),
+            Err(why) => gathering.bytes[entry].failed = Some(why),
         }
         gathering.missing -= 1;
         if gathering.missing == 0 {

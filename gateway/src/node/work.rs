@@ -25,6 +25,9 @@ const LOOK_AROUND_EVERY: u32 = 8;
 /// other take: less is not worth the hop.
 const REMOTE_HEAD_START: Nanos = Nanos(5_000_000);
 
+/// Entries of ended calls that may be among those that wait.
+const WAITING_SLACK: usize = 64;
+
 /// What a core knows of one namespace's seekers.
 #[derive(Default)]
 struct Seekers {
@@ -143,7 +146,11 @@ impl<D: Disk> Core<D> {
                 self.dispatch(now, ticket, log, Part::Take(namespace, take));
             }
             None if wait_until <= now || self.draining => {
-                self.answer(id, Err(errors::none_available()))
+                let error = match self.failure() {
+                    Some((_, why)) => errors::durability_lost(why),
+                    None => errors::none_available(),
+                };
+                self.answer(id, Err(error));
             }
             None => self.park(id, namespace),
         }
@@ -155,6 +162,7 @@ impl<D: Disk> Core<D> {
         for log in 0..self.logs.len() {
             let id = self.logs[log].id;
             if !tried.contains(&id)
+                && self.logs[log].can_grant()
                 && let Some(head) = self.log_head(now, namespace, log)
                 && own.is_none_or(|(_, best)| is_better(head, best))
             {
@@ -215,7 +223,13 @@ impl<D: Disk> Core<D> {
 
     fn park(&mut self, id: CallId, namespace: NamespaceId) {
         self.calls.park(id);
-        self.work.of(namespace).waiting.push_back(id);
+        let waiting = &mut self.work.of(namespace).waiting;
+        waiting.push_back(id);
+        // Calls that ended behind one that waits long must not pile up.
+        if waiting.len() > 2 * self.calls.parked() + WAITING_SLACK {
+            let calls = &mut self.calls;
+            waiting.retain(|&id| calls.is_parked(id));
+        }
         self.tell_interest(namespace);
     }
 

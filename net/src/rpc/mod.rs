@@ -23,10 +23,11 @@ pub use head::{Encoding, RequestHead, TTL_DEFAULT, TTL_MAX, headers};
 pub use procedure::{DEFAULT_NAMESPACE, Procedure};
 pub use reply::{encode_error, error_response, reply_response};
 pub use validate::{
-    ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BODY_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_MAX,
-    REASON_BYTES_MAX, REQUEST_BYTES_MAX, SettleAction, validate_call, validate_complete,
-    validate_enqueue, validate_enqueue_batch, validate_fail, validate_heartbeat, validate_lease,
-    validate_lease_batch, validate_payload, validate_settle, validate_settle_item, validate_token,
+    ATTEMPTS_MAX, ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BODY_BYTES_MAX, ITEM_TTL_MS_MAX,
+    NAME_BYTES_MAX, PRIORITY_MAX, REASON_BYTES_MAX, REQUEST_BYTES_MAX, SettleAction, validate_call,
+    validate_complete, validate_enqueue, validate_enqueue_batch, validate_fail, validate_heartbeat,
+    validate_lease, validate_lease_batch, validate_payload, validate_settle, validate_settle_item,
+    validate_token,
 };
 
 /// The path that RPC over HTTP is posted to.

@@ -29,6 +29,12 @@ pub const BATCH_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 /// what surrounds the payloads.
 pub const REQUEST_BYTES_MAX: usize = BATCH_BYTES_MAX / 3 * 4 + 2 * 1_024 * 1_024;
 
+/// The most attempts that an item can be given.
+pub const ATTEMPTS_MAX: u32 = u16::MAX as u32;
+
+/// The longest time to live of an item, in ms.
+pub const ITEM_TTL_MS_MAX: u64 = u32::MAX as u64;
+
 /// The highest priority.
 pub const PRIORITY_MAX: u32 = 255;
 
@@ -110,8 +116,18 @@ pub fn validate_enqueue(request: &EnqueueRequest) -> Result<(), Error> {
             "maxAttempts is 0; it takes 1 or more",
         ));
     }
+    if request.max_attempts > Some(ATTEMPTS_MAX) {
+        return Err(Error::body_malformed(format!(
+            "maxAttempts is above {ATTEMPTS_MAX}"
+        )));
+    }
     if request.ttl_ms == Some(0) {
         return Err(Error::body_malformed("ttlMs is 0; it takes 1 or more"));
+    }
+    if request.ttl_ms > Some(ITEM_TTL_MS_MAX) {
+        return Err(Error::body_malformed(format!(
+            "ttlMs is above {ITEM_TTL_MS_MAX} (49 days)"
+        )));
     }
     duration("delayMs", request.delay_ms)?;
     duration("ttlMs", request.ttl_ms)
