@@ -102,6 +102,8 @@ pub struct CoreCell<D: Disk> {
     pub(super) stop: Stop,
     /// The new epochs are on disk, or their log has failed.
     pub(super) opened: Stop,
+    /// Those of all other cores are too.
+    pub(super) serve: Stop,
     pub(super) draining: Cell<bool>,
     /// No core has calls left, and all that they sent to this one has been taken.
     pub(super) unneeded: Cell<bool>,
@@ -129,6 +131,7 @@ impl<D: Disk> CoreCell<D> {
             drain: Stop::default(),
             stop: Stop::default(),
             opened: Stop::default(),
+            serve: Stop::default(),
             draining: Cell::new(false),
             unneeded: Cell::new(false),
             clock,
@@ -165,6 +168,11 @@ impl<D: Disk> CoreCell<D> {
             reply,
             done: false,
         }
+    }
+
+    /// Calls not yet answered, waiting workers included.
+    pub fn open_calls(&self) -> usize {
+        self.core.borrow().open_calls()
     }
 
     /// Gives back grants whose reply could not be delivered.

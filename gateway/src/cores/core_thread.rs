@@ -228,6 +228,7 @@ async fn take_events<D: Disk>(id: CoreId, cell: Rc<CoreCell<D>>, mut inbox: Inbo
                 }
                 Event::Spare(log, spare) => cell.core.borrow_mut().handle_spare(now, log, spare),
                 Event::Read(read, bytes) => cell.core.borrow_mut().handle_read(now, read, bytes),
+                Event::Serve => cell.serve.set(),
                 Event::Drain => {
                     cell.draining.set(true);
                     cell.drain.set();

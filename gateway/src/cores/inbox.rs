@@ -38,6 +38,8 @@ pub enum Event {
     Spare(LogId, Result<Spare, String>),
     /// Bytes that the core asked for.
     Read(u64, Result<Bytes, String>),
+    /// All cores' new epochs are on disk: take calls.
+    Serve,
     /// Take no more calls; finish what is open.
     Drain,
     /// Say how you are.

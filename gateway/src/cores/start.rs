@@ -1,9 +1,11 @@
 //! Starting and ending all cores of a node.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -163,6 +165,10 @@ impl Cores {
                     unreachable!("every core thread says how its start went, or aborts the process")
                 }
             }
+        }
+        // A token must not leave before the epoch that it carries is on disk, on whichever core.
+        for inbox in &started.inboxes {
+            inbox.send(Event::Serve);
         }
         Ok(started)
     }
@@ -363,6 +369,11 @@ impl Core {
             (None, Ok(listener)) => {
                 let _ = self.ready.send((id, Ok(driver)));
                 drop(self.ready);
+                poll_fn(|cx| match cell.serve.poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(()),
+                    Poll::Pending => cell.drain.poll(cx),
+                })
+                .await;
                 let inbound = std::rc::Rc::new(HttpInbound::new(
                     std::rc::Rc::clone(&cell),
                     self.body_bytes_max,

@@ -13,6 +13,7 @@ use omnirelay_net::rpc::{self, Call, Code, Encoding, Error, Procedure, RequestHe
 use omnirelay_queue::Nanos;
 use omnirelay_wal::Disk;
 
+use super::budget::{BodyBudget, OPEN_CALLS_MAX};
 use crate::cores::CoreCell;
 use crate::node::{CallContext, GrantRef, OWNER_BYTES_MAX, Outcome};
 
@@ -27,6 +28,7 @@ const REPLY_MARGIN_MAX: Duration = Duration::from_millis(20);
 pub struct HttpInbound<D: Disk> {
     cell: Rc<CoreCell<D>>,
     body_bytes_max: usize,
+    budget: BodyBudget,
 }
 
 impl<D: Disk> HttpInbound<D> {
@@ -35,7 +37,143 @@ impl<D: Disk> HttpInbound<D> {
         HttpInbound {
             cell,
             body_bytes_max,
+            budget: BodyBudget::default(),
         }
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<DeliveryBody> {
+        let cell = &self.cell;
+        let started = Instant::now();
+        if request.uri().path() != rpc::PATH {
+            return plain(
+                StatusCode::NOT_FOUND,
+                &format!("no such path; RPC is POST {}\n", rpc::PATH),
+            );
+        }
+        if request.method() != Method::POST {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "RPC is POST\n");
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let (parts, body) = request.into_parts();
+        let head = match RequestHead::parse(&parts.headers) {
+            Ok(head) => head,
+            Err(error) => {
+                cell.telemetry
+                    .borrow_mut()
+                    .count_reply(None, error.code, started.elapsed());
+                return deliver(rpc::error_response(None, None, &error), Vec::new(), cell);
+            }
+        };
+        let announced = parts
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.parse().ok());
+        let mut routed = None;
+        let outcome = self
+            .answer(&head, body, announced, started, &mut routed)
+            .await;
+        let code = outcome
+            .reply
+            .as_ref()
+            .map_or_else(|error| error.code, |_| Code::Ok);
+        cell.telemetry
+            .borrow_mut()
+            .count_reply(routed, code, started.elapsed());
+        let shard = outcome.shard.map(|shard| shard.0);
+        let response = match &outcome.reply {
+            Ok(reply) => rpc::reply_response(&head.service, shard, head.encoding, reply),
+            Err(error) => rpc::error_response(Some(&head.service), shard, error),
+        };
+        deliver(response, outcome.grants, cell)
+    }
+
+    /// From a parsed head to the call's outcome.
+    async fn answer(
+        &self,
+        head: &RequestHead,
+        body: Incoming,
+        announced: Option<u64>,
+        started: Instant,
+        routed: &mut Option<Procedure>,
+    ) -> Outcome {
+        let cell = &self.cell;
+        let body_bytes_max = self.body_bytes_max;
+        let refuse = |error| Outcome {
+            reply: Err(error),
+            shard: None,
+            grants: Vec::new(),
+        };
+        let (procedure, namespace) = match route(cell, head) {
+            Ok(found) => found,
+            Err(error) => return refuse(error),
+        };
+        *routed = Some(procedure);
+        if head.encoding == Encoding::Raw {
+            return refuse(Error::encoding_unsupported(
+                "Rpc-Encoding `raw`: the lease procedures take json or proto",
+            ));
+        }
+        if announced.is_some_and(|bytes| bytes > body_bytes_max as u64) {
+            return refuse(too_large(body_bytes_max));
+        }
+        if cell.open_calls() >= OPEN_CALLS_MAX {
+            return refuse(Error::rate_limited(
+                "this core holds as many unanswered calls as it may; retry later",
+            ));
+        }
+        // A body whose length is not announced may become as large as allowed.
+        let expected =
+            announced.map_or(body_bytes_max, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let Some(mut share) = self.budget.take(expected) else {
+            return refuse(Error::rate_limited(
+                "this core holds as many large request bodies as it may; retry later, or send smaller batches",
+            ));
+        };
+        let margin = (head.ttl / REPLY_MARGIN_SHARE).clamp(REPLY_MARGIN_MIN, REPLY_MARGIN_MAX);
+        let deadline = started + head.ttl.saturating_sub(margin);
+        let body: Bytes = match read_body(body, body_bytes_max, deadline).await {
+            Ok(body) => body,
+            Err(BodyError::TooLarge { .. }) => return refuse(too_large(body_bytes_max)),
+            Err(BodyError::TimedOut) => {
+                return refuse(Error::deadline(
+                    "the request's body did not arrive within its ttl",
+                ));
+            }
+            Err(BodyError::Broken) => {
+                return refuse(Error::body_malformed("the request's body broke off"));
+            }
+        };
+        share.shrink(body.len());
+        let call = match rpc::decode_call(procedure, head.encoding, &body) {
+            Ok(call) => call,
+            Err(error) => return refuse(error),
+        };
+        let owner = owner(head, &call);
+        if owner.len() > OWNER_BYTES_MAX {
+            return refuse(Error::payload_too_large(format!(
+                "the owner of a lease is at most {OWNER_BYTES_MAX} bytes"
+            )));
+        }
+        let left = u64::try_from(deadline.saturating_duration_since(started).as_nanos())
+            .unwrap_or(u64::MAX);
+        let spent = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let context = CallContext {
+            namespace,
+            owner,
+            shard_key: head.shard_key.clone(),
+            reply_by: Nanos(
+                cell.clock()
+                    .now()
+                    .0
+                    .saturating_sub(spent)
+                    .saturating_add(left),
+            ),
+        };
+        cell.call(call, &context).await
     }
 }
 
@@ -47,138 +185,8 @@ impl<D: Disk> Service for HttpInbound<D> {
         request: Request<Incoming>,
         _peer: SocketAddr,
     ) -> Response<DeliveryBody> {
-        respond(&self.cell, request, self.body_bytes_max).await
+        self.respond(request).await
     }
-}
-
-async fn respond<D: Disk>(
-    cell: &Rc<CoreCell<D>>,
-    request: Request<Incoming>,
-    body_bytes_max: usize,
-) -> Response<DeliveryBody> {
-    let started = Instant::now();
-    if request.uri().path() != rpc::PATH {
-        return plain(
-            StatusCode::NOT_FOUND,
-            &format!("no such path; RPC is POST {}\n", rpc::PATH),
-        );
-    }
-    if request.method() != Method::POST {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "RPC is POST\n");
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("POST"));
-        return response;
-    }
-    let (parts, body) = request.into_parts();
-    let head = match RequestHead::parse(&parts.headers) {
-        Ok(head) => head,
-        Err(error) => {
-            cell.telemetry
-                .borrow_mut()
-                .count_reply(None, error.code, started.elapsed());
-            return deliver(rpc::error_response(None, None, &error), Vec::new(), cell);
-        }
-    };
-    let announced = parts
-        .headers
-        .get(CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.parse().ok());
-    let mut routed = None;
-    let outcome = answer(
-        cell,
-        &head,
-        body,
-        announced,
-        body_bytes_max,
-        started,
-        &mut routed,
-    )
-    .await;
-    let code = outcome
-        .reply
-        .as_ref()
-        .map_or_else(|error| error.code, |_| Code::Ok);
-    cell.telemetry
-        .borrow_mut()
-        .count_reply(routed, code, started.elapsed());
-    let shard = outcome.shard.map(|shard| shard.0);
-    let response = match &outcome.reply {
-        Ok(reply) => rpc::reply_response(&head.service, shard, head.encoding, reply),
-        Err(error) => rpc::error_response(Some(&head.service), shard, error),
-    };
-    deliver(response, outcome.grants, cell)
-}
-
-/// From a parsed head to the call's outcome.
-async fn answer<D: Disk>(
-    cell: &Rc<CoreCell<D>>,
-    head: &RequestHead,
-    body: Incoming,
-    announced: Option<u64>,
-    body_bytes_max: usize,
-    started: Instant,
-    routed: &mut Option<Procedure>,
-) -> Outcome {
-    let refuse = |error| Outcome {
-        reply: Err(error),
-        shard: None,
-        grants: Vec::new(),
-    };
-    let (procedure, namespace) = match route(cell, head) {
-        Ok(found) => found,
-        Err(error) => return refuse(error),
-    };
-    *routed = Some(procedure);
-    if head.encoding == Encoding::Raw {
-        return refuse(Error::encoding_unsupported(
-            "Rpc-Encoding `raw`: the lease procedures take json or proto",
-        ));
-    }
-    if announced.is_some_and(|bytes| bytes > body_bytes_max as u64) {
-        return refuse(too_large(body_bytes_max));
-    }
-    let margin = (head.ttl / REPLY_MARGIN_SHARE).clamp(REPLY_MARGIN_MIN, REPLY_MARGIN_MAX);
-    let deadline = started + head.ttl.saturating_sub(margin);
-    let body: Bytes = match read_body(body, body_bytes_max, deadline).await {
-        Ok(body) => body,
-        Err(BodyError::TooLarge { .. }) => return refuse(too_large(body_bytes_max)),
-        Err(BodyError::TimedOut) => {
-            return refuse(Error::deadline(
-                "the request's body did not arrive within its ttl",
-            ));
-        }
-        Err(BodyError::Broken) => {
-            return refuse(Error::body_malformed("the request's body broke off"));
-        }
-    };
-    let call = match rpc::decode_call(procedure, head.encoding, &body) {
-        Ok(call) => call,
-        Err(error) => return refuse(error),
-    };
-    let owner = owner(head, &call);
-    if owner.len() > OWNER_BYTES_MAX {
-        return refuse(Error::payload_too_large(format!(
-            "the owner of a lease is at most {OWNER_BYTES_MAX} bytes"
-        )));
-    }
-    let left =
-        u64::try_from(deadline.saturating_duration_since(started).as_nanos()).unwrap_or(u64::MAX);
-    let spent = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let context = CallContext {
-        namespace,
-        owner,
-        shard_key: head.shard_key.clone(),
-        reply_by: Nanos(
-            cell.clock()
-                .now()
-                .0
-                .saturating_sub(spent)
-                .saturating_add(left),
-        ),
-    };
-    cell.call(call, &context).await
 }
 
 fn route<D: Disk>(
