@@ -3,7 +3,7 @@
 //! `cargo bench -p omnirelay-bench --bench wal`
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use omnirelay_wal::{LogOptions, RealDisk, RecordHeader, open};
+use omnirelay_wal::{Fill, LogOptions, RealDisk, RecordHeader, open};
 
 /// Records of one batch.
 const BATCH: u64 = 64;
@@ -27,7 +27,7 @@ fn append(c: &mut Criterion) {
     .expect("a fresh log");
     opened
         .appender
-        .handle_spare(opened.allocator.allocate().expect("disk space"));
+        .handle_spare(opened.allocator.allocate(Fill::Zeros).expect("disk space"));
     let body = [7_u8; 256];
     let mut lsn = 0;
     let mut group = c.benchmark_group("append");
@@ -37,7 +37,7 @@ fn append(c: &mut Criterion) {
             if !opened.appender.fits(BATCH as usize * 512) {
                 opened
                     .appender
-                    .handle_spare(opened.allocator.allocate().expect("disk space"));
+                    .handle_spare(opened.allocator.allocate(Fill::Zeros).expect("disk space"));
             }
             for _ in 0..BATCH {
                 lsn += 1;

@@ -6,7 +6,7 @@
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
-use omnirelay_wal::{LogOptions, RealDisk, RecordHeader, open};
+use omnirelay_wal::{Fill, LogOptions, RealDisk, RecordHeader, open};
 
 /// What one run writes.
 const RECORD_BYTES: usize = 256;
@@ -45,9 +45,12 @@ fn write(path: &Path, records: u64) -> (u64, Option<u64>) {
         &mut |_, _, _| Ok(()),
     )
     .expect("a fresh log");
-    opened
-        .appender
-        .handle_spare(opened.allocator.allocate().expect("a GiB of disk space"));
+    opened.appender.handle_spare(
+        opened
+            .allocator
+            .allocate(Fill::Zeros)
+            .expect("a GiB of disk space"),
+    );
     let body = [7_u8; RECORD_BYTES];
     let before = sectors_written(path);
     let mut lsn = 0;

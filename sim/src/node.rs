@@ -11,7 +11,7 @@ use omnirelay::node::{
     Board, CallId, Core, CoreId, Layout, LogId, LogParts, LogTask, Message, Outcome, ReadRequest,
 };
 use omnirelay_queue::{Digest, Nanos, Shard};
-use omnirelay_wal::{Allocator, Batch, LogOptions, OpenError, Reader, Spare, Writer};
+use omnirelay_wal::{Allocator, Batch, Fill, LogOptions, OpenError, Reader, Spare, Writer};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -414,7 +414,7 @@ impl Node {
                     Step::Write(log),
                 );
             }
-            LogTask::Allocate(log) => {
+            LogTask::Allocate(log, _) => {
                 let log = usize::from(log.0);
                 self.logs[log].owed += 1;
                 if self.logs[log].owed == 1 {
@@ -472,7 +472,7 @@ impl Node {
         hits: &mut Hits,
     ) {
         let sim = &mut self.logs[log];
-        let made = sim.allocator.allocate();
+        let made = sim.allocator.allocate(Fill::Zeros);
         if sim.disk.is_dead() {
             return;
         }

@@ -41,6 +41,11 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     }
     /// Cuts or extends (by zeros) to a length.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves space up to a length, which reads as zeros, without writing it; `Ok(false)` if
+    /// this kind of disk cannot.
+    fn reserve(&self, _len: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Fills `buffer` with the bytes at `offset`; an error if the file ends
     /// before.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;

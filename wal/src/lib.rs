@@ -46,7 +46,7 @@ mod survey;
 mod sys;
 mod writer;
 
-pub use allocator::{Allocator, Spare};
+pub use allocator::{Allocator, Fill, Spare};
 pub use appender::Appender;
 pub use batch::Batch;
 pub use disk::{Disk, DiskFile};

@@ -108,6 +108,14 @@ impl DiskFile for RealFile {
         self.file.set_len(len)
     }
 
+    fn reserve(&self, len: u64) -> io::Result<bool> {
+        match sys::fallocate(&self.file, len) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::allocator::{Allocator, Spare, generation};
+use crate::allocator::{Allocator, Fill, Spare, generation};
 use crate::appender::{Appender, Segment};
 use crate::batch::Batch;
 use crate::disk::{Disk, DiskFile};
@@ -281,7 +281,7 @@ impl<D: Disk> Stock<'_, D> {
     }
 
     fn allocate(&mut self, bytes: u32) -> Result<Spare, OpenError> {
-        let made = self.allocator.allocate_of(bytes);
+        let made = self.allocator.allocate_of(bytes, Fill::Zeros);
         made.map_err(OpenError::io("make a segment in", self.disk.path("")))
     }
 

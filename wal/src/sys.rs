@@ -20,6 +20,17 @@ pub(crate) fn pwritev(file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::R
     usize::try_from(wrote).map_err(|_| io::Error::last_os_error())
 }
 
+/// Reserves blocks for the first `len` bytes and makes the file at least that long.
+pub(crate) fn fallocate(file: &File, len: u64) -> io::Result<()> {
+    let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: no memory is involved; the descriptor is open for as long as
+    // `file` is borrowed.
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Reads at an offset what the page cache holds; an error of kind
 /// [`io::ErrorKind::WouldBlock`] if the disk would have to be asked.
 pub(crate) fn pread_nowait(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -1,7 +1,7 @@
 //! Loses power in every operation of a workload, and looks what is left.
 
 use omnirelay_wal::fault::{FaultDisk, Faults};
-use omnirelay_wal::{LogOptions, OpenError, RecordHeader};
+use omnirelay_wal::{Fill, LogOptions, OpenError, RecordHeader};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
@@ -71,7 +71,7 @@ fn live(disk: &FaultDisk, known: &mut Known, rng: &mut SmallRng) -> Result<(), O
                 _ => rng.random_range(0..2_000),
             };
             while !opened.appender.fits(len) {
-                match opened.allocator.allocate() {
+                match opened.allocator.allocate(Fill::Zeros) {
                     Ok(spare) => opened.appender.handle_spare(spare),
                     Err(_) => return Ok(()),
                 }
@@ -102,7 +102,7 @@ fn live(disk: &FaultDisk, known: &mut Known, rng: &mut SmallRng) -> Result<(), O
             opened.appender.handle_synced(batch.number);
         }
         if rng.random_range(0..4) == 0 && opened.appender.spares() == 0 {
-            match opened.allocator.allocate() {
+            match opened.allocator.allocate(Fill::Zeros) {
                 Ok(spare) => opened.appender.handle_spare(spare),
                 Err(_) => return Ok(()),
             }

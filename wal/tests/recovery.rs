@@ -4,7 +4,8 @@ use std::io::IoSlice;
 
 use omnirelay_wal::fault::{FaultDisk, Faults};
 use omnirelay_wal::{
-    Disk, DiskFile, LogOptions, OpenError, Opened, Position, RealDisk, RecordHeader, body_bytes_max,
+    Disk, DiskFile, Fill, LogOptions, OpenError, Opened, Position, RealDisk, RecordHeader,
+    body_bytes_max,
 };
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
@@ -71,7 +72,7 @@ impl<D: Disk> Log<D> {
         let (header, body) = record(lsn, len);
         let appender = &mut self.opened.appender;
         while !appender.fits(len) {
-            appender.handle_spare(self.opened.allocator.allocate().unwrap());
+            appender.handle_spare(self.opened.allocator.allocate(Fill::Zeros).unwrap());
         }
         let at = appender.append(&header, len, |into| into.extend_from_slice(&body));
         assert_eq!(appender.unwritten(at, len).unwrap(), body);
@@ -291,7 +292,7 @@ fn fifty_crashes_do_not_fill_the_disk() {
     for round in 0..50 {
         let mut log = open_with(&disk, OPTIONS, round).unwrap();
         if log.opened.appender.spares() < 1 {
-            let spare = log.opened.allocator.allocate().unwrap();
+            let spare = log.opened.allocator.allocate(Fill::Zeros).unwrap();
             log.opened.appender.handle_spare(spare);
         }
         log.one_each(round + 1..round + 2, 1000);
@@ -318,7 +319,7 @@ fn a_full_disk_refuses_a_segment_leaves_nothing_behind_and_recovers() {
         capacity_bytes: Some(3 << 19),
         ..Faults::default()
     });
-    let full = log.opened.allocator.allocate().unwrap_err();
+    let full = log.opened.allocator.allocate(Fill::Zeros).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     assert_eq!(names(&disk), [FIRST]);
     log.one_each(3..5, 10);
@@ -327,7 +328,7 @@ fn a_full_disk_refuses_a_segment_leaves_nothing_behind_and_recovers() {
     disk.set_faults(Faults::default());
     log.opened
         .appender
-        .handle_spare(log.opened.allocator.allocate().unwrap());
+        .handle_spare(log.opened.allocator.allocate(Fill::Zeros).unwrap());
     log.one_each(5..60, 30_000);
     disk.restart();
     assert_eq!(open(&disk).unwrap().records.len(), 59);

@@ -190,7 +190,7 @@ impl<D: Disk> Pump<D> {
                 return;
             };
             let log = match &task {
-                LogTask::Write(log, _) | LogTask::Allocate(log) | LogTask::Read(log, _) => *log,
+                LogTask::Write(log, _) | LogTask::Allocate(log, _) | LogTask::Read(log, _) => *log,
             };
             let (_, threads) = self
                 .threads
@@ -199,7 +199,7 @@ impl<D: Disk> Pump<D> {
                 .expect("a core has its logs' threads");
             match task {
                 LogTask::Write(_, batch) => threads.write(batch),
-                LogTask::Allocate(_) => threads.allocate(),
+                LogTask::Allocate(_, fill) => threads.allocate(fill),
                 LogTask::Read(_, request) => threads.read(request),
             }
         }

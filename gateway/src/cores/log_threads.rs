@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use omnirelay_wal::{Allocator, Batch, Disk, Reader, Writer};
+use omnirelay_wal::{Allocator, Batch, Disk, Fill, Reader, Writer};
 
 use super::inbox::{Event, Inbox};
 use crate::node::{LogId, ReadRequest};
@@ -20,7 +20,7 @@ const STACK_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct LogThreads {
     batches: mpsc::Sender<Batch>,
-    allocations: mpsc::Sender<()>,
+    allocations: mpsc::Sender<Fill>,
     reads: mpsc::Sender<ReadRequest>,
 }
 
@@ -95,8 +95,8 @@ impl LogThreads {
     }
 
     /// Allocates a spare segment.
-    pub(super) fn allocate(&self) {
-        let _ = self.allocations.send(());
+    pub(super) fn allocate(&self, fill: Fill) {
+        let _ = self.allocations.send(fill);
     }
 
     /// Reads a record's body.
@@ -143,14 +143,14 @@ fn write_batches<D: Disk>(
 fn allocate_spares<D: Disk>(
     log: LogId,
     mut allocator: Allocator<D>,
-    asked: &mpsc::Receiver<()>,
+    asked: &mpsc::Receiver<Fill>,
     inbox: &Inbox,
 ) {
-    while asked.recv().is_ok() {
+    while let Ok(fill) = asked.recv() {
         let mut owed = 1;
         let mut refused = false;
         while owed > 0 {
-            match allocator.allocate() {
+            match allocator.allocate(fill) {
                 Ok(spare) => {
                     if std::mem::take(&mut refused) {
                         tracing::info!(log = log.0, "the disk has room again");
@@ -167,7 +167,7 @@ fn allocate_spares<D: Disk>(
                 Err(_) => {}
             }
             match asked.recv_timeout(ALLOCATE_RETRY) {
-                Ok(()) => owed += 1,
+                Ok(_) => owed += 1,
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }

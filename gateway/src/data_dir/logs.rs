@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Place, Record, Shard, ShardId};
-use omnirelay_wal::{Disk, LogOptions, OpenError, RealDisk, RecordHeader, Recovery, open};
+use omnirelay_wal::{Disk, Fill, LogOptions, OpenError, RealDisk, RecordHeader, Recovery, open};
 
 use super::DataDirError;
 use crate::cores::OpenedLog;
@@ -135,7 +135,7 @@ pub fn open_log<D: Disk>(
     };
     let mut opened = open(disk, options, entropy, &mut replay)?;
     while opened.appender.spares() < SPARES_MIN {
-        match opened.allocator.allocate() {
+        match opened.allocator.allocate(Fill::Zeros) {
             Ok(spare) => opened.appender.handle_spare(spare),
             // A full disk must not keep a node down that can still end the work it has.
             Err(_) if opened.appender.room() >= ROOM_TO_START_BYTES => break,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use omnirelay_queue::{Nanos, Shard, ShardId};
-use omnirelay_wal::{Appender, Batch, Disk, Reader, Spare};
+use omnirelay_wal::{Appender, Batch, Disk, Fill, Reader, Spare};
 
 use super::board::Board;
 use super::calls::{CallId, Calls, Outcome};
@@ -28,7 +28,7 @@ pub enum LogTask {
     Write(LogId, Batch),
     /// Allocate a spare segment, then [`Core::handle_spare`]; on failure too, and try again until
     /// it succeeds.
-    Allocate(LogId),
+    Allocate(LogId, Fill),
     /// Read a record's body, then [`Core::handle_read`].
     Read(LogId, ReadRequest),
 }
@@ -333,7 +333,8 @@ impl<D: Disk> Core<D> {
             }
             for _ in 0..log.spares_wanted() {
                 log.spares_asked += 1;
-                self.tasks.push_back(LogTask::Allocate(log.id));
+                let fill = log.choose_fill(now);
+                self.tasks.push_back(LogTask::Allocate(log.id, fill));
             }
         }
         for (namespace, log) in std::mem::take(&mut self.stale) {
@@ -471,6 +472,7 @@ fn owned_log(
         disk_full: false,
         segment_bytes,
         spares_asked: 0,
+        last_asked: None,
         short_of: 0,
         stalled: VecDeque::new(),
     }

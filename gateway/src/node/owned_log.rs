@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use omnirelay_queue::{Nanos, Place, Record, Shard, ShardId};
 use omnirelay_wal::{
-    Appender, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader,
-    SECTOR_BYTES, SPARES_MAX,
+    Appender, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, Fill, Position, RECORD_HEADER_BYTES,
+    RecordHeader, SECTOR_BYTES, SPARES_MAX,
 };
 
 use super::layout::{LogId, NamespaceId};
@@ -124,6 +124,8 @@ pub const SPARES_MIN: usize = 2;
 const GRANT_BYTES_MAX: usize = super::OWNER_BYTES_MAX + 256;
 /// What a shard's due timers may append in a turn: each at most one small record.
 const TIMER_BYTES_MAX: usize = super::core::TIMERS_PER_TURN * 64;
+/// A log that fills a segment in less than this is busy.
+const SEGMENT_TIME_BUSY: Nanos = Nanos(60_000_000_000);
 /// Sealed batches that may wait for the disk.
 const UNSYNCED_BATCHES_MAX: usize = 6;
 /// No record is smaller: its header, and an item's LSN.
@@ -158,6 +160,8 @@ pub(super) struct OwnedLog {
     pub(super) segment_bytes: u64,
     /// Spare segments asked for and not yet delivered.
     pub(super) spares_asked: usize,
+    /// When the last one was asked for.
+    pub(super) last_asked: Option<Nanos>,
     /// The most bytes that a stalled part needs; 0 when none is stalled for lack of space.
     pub(super) short_of: u64,
     /// Parts that wait for the next spare segment, or for the disk to catch up.
@@ -253,6 +257,16 @@ impl OwnedLog {
     /// namespace acknowledges must not run away from the disk.
     pub(super) fn is_behind(&self) -> bool {
         self.appender.unsynced() >= UNSYNCED_BATCHES_MAX
+    }
+
+    /// How the next spare segment is to be made: writing it with zeros first pays only for a log
+    /// that takes its time to fill one.
+    pub(super) fn choose_fill(&mut self, now: Nanos) -> Fill {
+        let before = self.last_asked.replace(now);
+        match before {
+            Some(before) if now.0 - before.0 < SEGMENT_TIME_BUSY.0 => Fill::Reserved,
+            _ => Fill::Zeros,
+        }
     }
 
     /// How many more spare segments the log should have than it has or has asked for.
