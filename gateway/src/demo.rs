@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::cli::Failure;
 use crate::cli::client::{Caller, Connection, block_on};
 use crate::config::Config;
-use crate::serve::{Node, ServeError, abort_on_panic};
+use crate::serve::{Node, ServeError, Served};
 
 /// Between two enqueued items: about what two workers get done.
 const ENQUEUE_INTERVAL: Duration = Duration::from_millis(200);
@@ -58,23 +58,21 @@ const FAILURES: [(&str, &str); 3] = [
 /// # Panics
 /// If a thread cannot be started.
 pub fn run(config: &Config) -> Result<(), ServeError> {
-    abort_on_panic();
-    let node = Node::start(config)?;
+    let mut served = Served::start(config)?;
     let (stop, stopped) = watch::channel(false);
-    let address = node.listen().to_string();
+    let address = served.node.listen().to_string();
     let roles = thread::Builder::new()
         .name("demo".into())
         .spawn(move || block_on(roles(address, stopped)))
         .expect("a thread for the demo's roles");
-    introduce(&node, &config.data_dir);
-    block_on(until_told_to_stop());
+    introduce(&served.node, &config.data_dir);
+    served.wait();
     eprintln!("stopping");
     let _ = stop.send(true);
     if roles.join().is_err() {
         tracing::error!("the demo's roles panicked");
     }
-    let drain_timeout = config.drain_timeout;
-    node.stop(|ended| block_on(async { tokio::time::timeout(drain_timeout, ended).await.is_err() }))
+    served.drain()
 }
 
 fn introduce(node: &Node, data_dir: &Path) {
@@ -88,19 +86,6 @@ fn introduce(node: &Node, data_dir: &Path) {
         admin = node.admin_listen(),
         listen = node.listen(),
     );
-}
-
-async fn until_told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).expect("this thread has a signal driver");
-    let (mut interrupt, mut terminate) = (
-        listen(SignalKind::interrupt()),
-        listen(SignalKind::terminate()),
-    );
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 async fn roles(address: String, stopped: watch::Receiver<bool>) {

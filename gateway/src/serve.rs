@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use omnirelay_net::http::HttpLimits;
 use omnirelay_net::rpc::REQUEST_BYTES_MAX;
@@ -47,7 +48,7 @@ pub enum ServeError {
 
 /// A running node.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     listen: SocketAddr,
     admin_listen: SocketAddr,
     driver: DriverKind,
@@ -66,16 +67,11 @@ struct Admin {
 
 impl Node {
     /// Recovers the data directory and starts all cores; returns when the node answers calls.
+    /// `before_ready` is done after all that takes long and before anybody is told of that.
     ///
     /// # Errors
     /// See [`ServeError`]. Nothing that was acknowledged is touched.
-    pub fn start(config: &Config) -> Result<Node, ServeError> {
-        Node::start_with(config, || Ok(())).map(|(node, ())| node)
-    }
-
-    /// As [`Node::start`], with something done after all that takes long and before anybody is told
-    /// that the node is ready.
-    fn start_with<T>(
+    fn start<T>(
         config: &Config,
         before_ready: impl FnOnce() -> io::Result<T>,
     ) -> Result<(Node, T), ServeError> {
@@ -166,12 +162,12 @@ impl Node {
     }
 
     /// Where RPC is served.
-    pub fn listen(&self) -> SocketAddr {
+    pub(crate) fn listen(&self) -> SocketAddr {
         self.listen
     }
 
     /// Where the admin endpoints are.
-    pub fn admin_listen(&self) -> SocketAddr {
+    pub(crate) fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
     }
 
@@ -179,7 +175,7 @@ impl Node {
     ///
     /// # Errors
     /// [`ServeError::CutShort`] if it gave up: the caller should end the process.
-    pub fn stop(
+    pub(crate) fn stop(
         self,
         cut_short: impl FnOnce(oneshot::Receiver<()>) -> bool,
     ) -> Result<(), ServeError> {
@@ -209,44 +205,81 @@ impl Node {
     }
 }
 
+/// A node together with the signals that end it.
+pub(crate) struct Served {
+    pub(crate) node: Node,
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
+    drain_timeout: Duration,
+}
+
+impl Served {
+    /// Starts a node. Until it is ready a signal simply ends the process, because there is nothing
+    /// to finish; whoever knows it to be ready can have it drained.
+    pub(crate) fn start(config: &Config) -> Result<Served, ServeError> {
+        abort_on_panic();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(ServeError::Control)?;
+        let (node, signals) = Node::start(config, || runtime.block_on(async { Signals::new() }))?;
+        Ok(Served {
+            node,
+            runtime,
+            signals,
+            drain_timeout: config.drain_timeout,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    pub(crate) fn wait(&mut self) -> &'static str {
+        self.runtime.block_on(self.signals.next())
+    }
+
+    /// Finishes what is open and ends, or ends at once when told again or when it takes too long.
+    pub(crate) fn drain(self) -> Result<(), ServeError> {
+        let Served {
+            node,
+            runtime,
+            mut signals,
+            drain_timeout,
+        } = self;
+        node.stop(|ended| {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = ended => false,
+                    name = signals.next() => {
+                        tracing::warn!(signal = name, "told again to stop: ending now");
+                        true
+                    }
+                    () = tokio::time::sleep(drain_timeout) => {
+                        tracing::warn!(after = ?drain_timeout, "open calls did not end in time: ending now");
+                        true
+                    }
+                }
+            })
+        })
+    }
+}
+
 /// Runs a node until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
 /// See [`ServeError`].
 pub fn run(config: &Config) -> Result<(), ServeError> {
-    abort_on_panic();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ServeError::Control)?;
-    // Until it is ready a signal simply ends the process: there is nothing to finish. Whoever
-    // knows it to be ready can have it drained.
-    let (node, mut signals) =
-        Node::start_with(config, || runtime.block_on(async { Signals::new() }))?;
+    let mut served = Served::start(config)?;
     eprintln!(
         "omnirelay {} is ready: RPC on http://{}, admin on http://{}, data in {}, {} core(s) on {}",
         env!("CARGO_PKG_VERSION"),
-        node.listen,
-        node.admin_listen,
+        served.node.listen,
+        served.node.admin_listen,
         config.data_dir.display(),
         config.cores.len(),
-        node.driver,
+        served.node.driver,
     );
-    let name = runtime.block_on(signals.next());
+    let name = served.wait();
     tracing::info!(signal = name, "stopping: finishing open calls");
-    let drain_timeout = config.drain_timeout;
-    node.stop(|ended| {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = ended => false,
-                name = signals.next() => { tracing::warn!(signal = name, "told again to stop: ending now"); true }
-                () = tokio::time::sleep(drain_timeout) => {
-                    tracing::warn!(after = ?drain_timeout, "open calls did not end in time: ending now");
-                    true
-                }
-            }
-        })
-    })
+    served.drain()
 }
 
 /// SIGTERM and SIGINT.
@@ -274,7 +307,7 @@ impl Signals {
 
 /// A core that panicked may have left its state half changed: the whole process ends, and what
 /// is on disk is recovered by the next.
-pub(crate) fn abort_on_panic() {
+fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);

@@ -201,7 +201,9 @@ impl OwnedLog {
     /// Bytes that must stay free for work that was admitted.
     fn reserved(&self, admit: Admit) -> u64 {
         match admit {
-            Admit::Enqueue => SETTLE_RESERVE_BYTES + (self.live + 1) * RESERVED_BYTES_PER_ITEM,
+            Admit::Enqueue => {
+                self.reserved(Admit::Grant) + (self.live + 1) * RESERVED_BYTES_PER_ITEM
+            }
             Admit::Grant => SETTLE_RESERVE_BYTES + (self.active + 1) * RESERVED_BYTES_PER_LEASE,
             Admit::Settle => 0,
         }
