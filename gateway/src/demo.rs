@@ -76,11 +76,15 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
 }
 
 fn introduce(node: &Node, data_dir: &Path) {
+    // As the caller wrote it, so that the commands can be pasted.
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "omnirelay".into());
     eprintln!(
         "The demo is running: a seeder and two workers use this node; its data is in {}.\n\n\
          Open   http://{admin}/\n\
-         Try    omnirelay lease stats --address {listen}\n       \
-         omnirelay lease take --address {listen} --wait 5s\n\n\
+         Try    {program} lease stats --address {listen}\n       \
+         {program} lease take --address {listen} --wait 5s\n\n\
          Ctrl-C ends it.",
         data_dir.display(),
         admin = node.admin_listen(),

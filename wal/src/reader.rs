@@ -111,10 +111,18 @@ impl<D: Disk> Reader<D> {
     fn map(&self, segment: u32) -> Option<Arc<Mapping>> {
         let file = self.file(segment).ok()?;
         let mut files = self.files.borrow_mut();
-        let open = files.get_mut(&segment)?;
-        if open.map.is_none() {
-            open.map = file.map().ok()?.map(Arc::new);
+        if let Some(map) = &files.get(&segment)?.map {
+            return Some(Arc::clone(map));
         }
+        // A new mapping is needed once a segment: the time to let go of those that have become old.
+        let newest = self.written.end().segment;
+        for (&number, open) in files.iter_mut() {
+            if newest.saturating_sub(number) >= MAPPED_SEGMENTS_MAX {
+                open.map = None;
+            }
+        }
+        let open = files.get_mut(&segment)?;
+        open.map = file.map().ok()?.map(Arc::new);
         open.map.clone()
     }
 }
