@@ -171,3 +171,20 @@ fn a_memory_namespace_may_forget_and_never_repeats_itself() {
         node.kill();
     }
 }
+
+#[test]
+fn a_restart_right_after_a_kill_gets_its_ports_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut node = Launch::on(dir.path()).start();
+    for _ in 0..4 {
+        let (listen, admin) = (node.address, node.admin_address);
+        // Connections are open when the process dies: the kernel clears them up after it.
+        let _clients = [node.connect(), node.connect()];
+        node.kill();
+        node = Launch::on(dir.path())
+            .listen(listen)
+            .admin_listen(admin)
+            .start();
+        node.connect().call("stats", json!({})).ok();
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -10,14 +12,32 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// How long a port that is in use is tried again.
+///
+/// The kernel lets go of a killed process's sockets a little after the process
+/// itself where io_uring holds them, and a restart must not stumble over that.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Binds and listens on `addr` if nobody else does. Port 0 picks a free one.
+/// Tries for up to a second while somebody does; blocks meanwhile.
 ///
 /// # Errors
 ///
 /// Names the address; [`io::ErrorKind::AddrInUse`] if a listener has it, one
 /// with `SO_REUSEPORT` included.
 pub fn bind_exclusive(addr: SocketAddr) -> io::Result<TcpListener> {
-    listen(addr, false).map_err(|error| refused(addr, &error))
+    let began = Instant::now();
+    loop {
+        match listen(addr, false) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && began.elapsed() < IN_USE_PATIENCE =>
+            {
+                thread::sleep(IN_USE_PATIENCE / 50);
+            }
+            done => return done.map_err(|error| refused(addr, &error)),
+        }
+    }
 }
 
 /// Binds and listens on `addr` together with others that do so by this function.
