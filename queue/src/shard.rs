@@ -5,9 +5,12 @@
 //! one before is taken to be as late.
 
 mod apply;
+pub(crate) mod carry;
 pub(crate) mod digest;
+pub(crate) mod drain;
 mod enqueue;
 mod lease;
+pub(crate) mod restore;
 mod settle;
 mod time;
 

@@ -87,7 +87,10 @@ impl Shard {
                 self.failed(body, at, place, len)
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
-            Event::ItemExpired { item } => self.item_expired(*item, at),
+            Event::ItemExpired { item, last } => self.item_expired(*item, *last, at),
+            Event::DrainSnapshot { .. } | Event::RestoreSnapshot { .. } | Event::Carry(_) => {
+                todo!()
+            }
         }
     }
 
@@ -278,13 +281,22 @@ impl Shard {
         Ok(())
     }
 
-    fn item_expired(&mut self, lsn: Lsn, at: Nanos) -> Change {
+    fn item_expired(
+        &mut self,
+        lsn: Lsn,
+        last: Option<(LeaseRef, FenceReason)>,
+        at: Nanos,
+    ) -> Change {
         let slot = self.find(lsn)?;
         let item = &self.slab[slot];
         let waits = matches!(item.state, State::Waiting(_) | State::Delayed);
         ensure(waits, "it ends an item that does not wait")?;
-        if let Some(reason) = item.last_end {
-            self.settled.insert(&item.last_lease(), reason, at);
+        ensure(
+            item.last_ended() == last,
+            "its lease is not the item's last",
+        )?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
         }
         self.detach(slot);
         self.remove(slot);
