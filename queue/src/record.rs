@@ -263,7 +263,9 @@ impl<'a> Event<'a> {
             Event::Completed { .. } => LEASE_LEN,
             Event::Failed(body) => body.encoded_len(),
             Event::Redriven { .. } => 8 + 2,
-            Event::ItemExpired { last, .. } | Event::Cancelled { last, .. } => 8 + 1 + last.map_or(0, |_| 2 + 2 + 4),
+            Event::ItemExpired { last, .. } | Event::Cancelled { last, .. } => {
+                8 + 1 + last.map_or(0, |_| 2 + 2 + 4)
+            }
             Event::DrainSnapshot { request, snapshot } => {
                 let snapshot = snapshot.as_ref().map_or(0, ItemSnapshot::encoded_len);
                 1 + request.map_or(0, |_| 16) + snapshot

@@ -205,7 +205,12 @@ impl<D: Disk> Core<D> {
     }
 
     /// The last error of an item that is being carried has been read.
-    pub(super) fn handle_error_read(&mut self, log: usize, read: u64, bytes: Result<Bytes, String>) {
+    pub(super) fn handle_error_read(
+        &mut self,
+        log: usize,
+        read: u64,
+        bytes: Result<Bytes, String>,
+    ) {
         let owned = &mut self.logs[log];
         match (std::mem::take(&mut owned.trim.stage), bytes) {
             (Stage::ReadingError(mut chunk, expected), Ok(bytes)) if expected == read => {
@@ -303,7 +308,9 @@ impl<D: Disk> Core<D> {
             match owned.carry(header, *at, body, chunk.error.as_deref()) {
                 Ok(Carried::NotRooted) => {}
                 Ok(Carried::Done) => carried_bytes += bytes,
-                Ok(Carried::NeedsError(place, len)) => return self.read_error(log, chunk, place, len),
+                Ok(Carried::NeedsError(place, len)) => {
+                    return self.read_error(log, chunk, place, len);
+                }
                 Err(why) => return owned.block_trim(why),
             }
             chunk.error = None;

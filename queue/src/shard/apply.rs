@@ -305,12 +305,7 @@ impl Shard {
         Ok(())
     }
 
-    fn cancelled(
-        &mut self,
-        lsn: Lsn,
-        last: Option<(LeaseRef, FenceReason)>,
-        at: Nanos,
-    ) -> Change {
+    fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
         ensure(
             self.slab[slot].last_superseded() == last,
