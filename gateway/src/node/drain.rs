@@ -449,5 +449,6 @@ fn pending_item(drained: &Drained, origin: Origin) -> PendingItem {
         ready_at: Some(records::timestamp(drained.ready_at)),
         expires_at: drained.ttl_end.map(records::timestamp),
         state: None,
+        since: None,
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn listed(view: &ItemView, origin: Origin) -> PendingItem {
         ready_at: Some(timestamp(view.ready_at)),
         expires_at: view.ttl_end.map(timestamp),
         state: Some(view.state.as_str().to_owned()),
+        since: (view.state != ItemState::Delayed).then(|| timestamp(view.ready_at)),
     }
 }
 
