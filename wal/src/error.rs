@@ -158,3 +158,15 @@ pub struct Poisoned {
     /// What the disk said.
     pub source: Arc<io::Error>,
 }
+
+/// Bytes that are part of the log cannot be read back as they were written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} is damaged at byte {offset}: {reason}", file.display())]
+pub struct Damaged {
+    /// The segment.
+    pub file: PathBuf,
+    /// Bytes from its start.
+    pub offset: u64,
+    /// What is wrong there.
+    pub reason: String,
+}

@@ -53,9 +53,9 @@ mod writer;
 pub use allocator::{Allocator, Fill, Reuse, Spare};
 pub use appender::{Appender, SegmentUse};
 pub use batch::Batch;
-pub use cleaner::{Cleaner, Cursor, Scanned};
+pub use cleaner::{Cleaner, Cursor, ReadRecord, Scanned};
 pub use disk::{Disk, DiskFile};
-pub use error::{OpenError, Poisoned};
+pub use error::{Damaged, OpenError, Poisoned};
 pub use floor::{FLOOR_BODY_BYTES, LOG_SHARD};
 pub use format::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, FORMAT_VERSION, Position, RECORD_HEADER_BYTES,

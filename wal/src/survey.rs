@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
@@ -16,7 +17,7 @@ use crate::scan::Window;
 #[derive(Debug)]
 pub(crate) struct Begun<F> {
     pub(crate) number: u32,
-    pub(crate) file: F,
+    pub(crate) file: Arc<F>,
     pub(crate) bytes: u32,
     /// `None` if neither copy of it is whole.
     pub(crate) header: Option<SegmentHeader>,
@@ -43,7 +44,7 @@ pub(crate) struct Survey<F> {
 /// A segment file and what its first page says.
 struct Found<F> {
     number: u32,
-    file: F,
+    file: Arc<F>,
     len: u64,
     page: HeaderPage,
 }
@@ -124,7 +125,7 @@ impl<F: DiskFile> Survey<F> {
 impl<F: DiskFile> Found<F> {
     fn read<D: Disk<File = F>>(disk: &D, number: u32) -> Result<Self, OpenError> {
         let read = || -> io::Result<_> {
-            let file = disk.open(&segment_name(number))?;
+            let file = Arc::new(disk.open(&segment_name(number))?);
             let len = file.len()?;
             let page = usize::try_from(len.min(SEGMENT_HEADER_BYTES.into()));
             let mut page = vec![0; page.expect("a page")];
@@ -162,7 +163,7 @@ impl<F: DiskFile> Found<F> {
         let HeaderPage::Valid(header) = self.page else {
             return Ok(None);
         };
-        let mut window = Window::new(&self.file, self.len);
+        let mut window = Window::new(Arc::clone(&self.file), self.len);
         let at = u64::from(SEGMENT_HEADER_BYTES);
         let batch = window.batch(header.crc_seed(), at, header.first_batch);
         let batch = batch.map_err(OpenError::io("read", path.to_owned()))?;
@@ -202,13 +203,14 @@ fn newest_floor<D: Disk>(disk: &D, found: &[Found<D::File>]) -> Result<Floor, Op
         };
         let (seed, mut floor) = (header.crc_seed(), header.floor);
         let (mut offset, mut number) = (u64::from(SEGMENT_HEADER_BYTES), header.first_batch);
-        let mut window = Window::new(&one.file, one.len);
+        let mut window = Window::reading_ahead(Arc::clone(&one.file), one.len);
         loop {
             let batch = window.batch(seed, offset, number);
             let batch = batch.map_err(OpenError::io("read", path.clone()))?;
-            let Some((batch, mut payload)) = batch.filter(|(batch, _)| !batch.is_marker()) else {
+            let Some((batch, payload)) = batch.filter(|(batch, _)| !batch.is_marker()) else {
                 return Ok(floor);
             };
+            let mut payload = payload.as_slice();
             while let Some((header, body)) = RecordHeader::split(&mut payload) {
                 if header.shard == LOG_SHARD
                     && let Some(newer) = Floor::decode(&header, body)
