@@ -126,6 +126,14 @@ impl Item {
         self.last_end.map(|reason| (self.last_lease(), reason))
     }
 
+    /// How its last lease ended once the item is cancelled.
+    pub(crate) fn last_if_cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
+        match &self.state {
+            State::Leased { .. } => Some((self.last_lease(), FenceReason::Superseded)),
+            _ => self.last_ended(),
+        }
+    }
+
     pub(crate) fn last_error(&self) -> Option<(Place, u32)> {
         (self.error_len > 0).then_some((self.error, self.error_len))
     }

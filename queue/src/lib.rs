@@ -17,6 +17,7 @@ mod carry;
 mod chunks;
 mod codec;
 mod dedupe;
+mod drains;
 mod hash;
 mod ids;
 mod index;
@@ -42,13 +43,17 @@ pub use ids::{
     EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Origin, Place, RequestKey, SEQUENCE_ID_MAX, SHARD_ID_MAX,
     Secret, SequenceId, ShardId, ShardSpec,
 };
-pub use options::{LEASE_MAX, LEASE_MIN, Options, OptionsError};
+pub use options::{
+    Fairness, LEASE_MAX, LEASE_MIN, Options, OptionsError, Ordering, WEIGHT_MAX, WEIGHTS_MAX,
+};
 pub use outcome::{
-    Decision, EnqueueRefused, Enqueued, Extended, FenceReason, Grant, Head, TokenRefused,
+    Cursor, Decision, EnqueueRefused, Enqueued, Explanation, Extended, FenceReason, Grant, Head,
+    ItemRefused, ItemState, ItemView, KeyShare, LeaseWish, Listed, Listing, TokenRefused,
 };
 pub use payload::{Attributes, Failure, NewItem, PayloadRef, TEXT_BYTES_MAX};
 pub use record::{EnqueuedBody, Event, FailedBody, LeaseRef, Log, Record, kind};
-pub use shard::carry::{CARRIED_KINDS, CHECKPOINT_RECORD_BYTES_MAX, Carried, Checkpoint};
+pub use shard::carry::{CARRIED_KINDS, Carried};
+pub use shard::checkpoint::{CHECKPOINT_RECORD_BYTES_MAX, Checkpoint};
 #[doc(hidden)]
 pub use shard::digest::{Digest, ItemDigest};
 pub use shard::drain::{Candidate, Candidates, DrainCursor, DrainRefused, Drained, DrainedPart};

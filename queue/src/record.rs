@@ -15,8 +15,8 @@ use crate::outcome::FenceReason;
 use crate::payload::{Attributes, PayloadRef};
 use crate::snapshot::{ItemSnapshot, reason};
 
-/// Numbers of the kinds of record. 10, 11, 12 and 15 are kept for `Cancelled`,
-/// `Redriven`, `DeadLettered` and `Snapshot`.
+/// Numbers of the kinds of record. 12 and 15 are kept for `DeadLettered` and
+/// `Snapshot`.
 pub mod kind {
     /// [`Event::EpochStarted`](super::Event::EpochStarted).
     pub const EPOCH_STARTED: u8 = 1;
@@ -36,6 +36,10 @@ pub mod kind {
     pub const EXPIRED: u8 = 8;
     /// [`Event::ItemExpired`](super::Event::ItemExpired).
     pub const ITEM_EXPIRED: u8 = 9;
+    /// [`Event::Cancelled`](super::Event::Cancelled).
+    pub const CANCELLED: u8 = 10;
+    /// [`Event::Redriven`](super::Event::Redriven).
+    pub const REDRIVEN: u8 = 11;
     /// [`Event::DrainSnapshot`](super::Event::DrainSnapshot).
     pub const DRAIN_SNAPSHOT: u8 = 13;
     /// [`Event::RestoreSnapshot`](super::Event::RestoreSnapshot).
@@ -138,6 +142,22 @@ pub enum Event<'a> {
         /// remembered of the item, also where nothing else of it is left.
         last: Option<(LeaseRef, FenceReason)>,
     },
+    /// An item was taken away, whatever its state. If it was leased, that
+    /// lease is over.
+    Cancelled {
+        /// The LSN of its enqueue.
+        item: Lsn,
+        /// Its last lease, if it ever had one, and how that ended: what is
+        /// remembered of the item, also where nothing else of it is left.
+        last: Option<(LeaseRef, FenceReason)>,
+    },
+    /// A dead letter waits again, at once. Its attempts go on counting.
+    Redriven {
+        /// The LSN of its enqueue.
+        item: Lsn,
+        /// Attempts until it becomes a dead letter again.
+        max_attempts: u16,
+    },
     /// An item was taken out, or a drain has taken all that it will.
     DrainSnapshot {
         /// The request, if it may be repeated: it gets the same bundle again.
@@ -224,6 +244,8 @@ impl<'a> Event<'a> {
             Event::Failed(_) => kind::FAILED,
             Event::Expired { .. } => kind::EXPIRED,
             Event::ItemExpired { .. } => kind::ITEM_EXPIRED,
+            Event::Cancelled { .. } => kind::CANCELLED,
+            Event::Redriven { .. } => kind::REDRIVEN,
             Event::DrainSnapshot { .. } => kind::DRAIN_SNAPSHOT,
             Event::RestoreSnapshot { .. } => kind::RESTORE_SNAPSHOT,
             Event::Carry(_) => kind::CARRY,
@@ -240,7 +262,10 @@ impl<'a> Event<'a> {
             Event::Heartbeat { .. } => LEASE_LEN + 4,
             Event::Completed { .. } => LEASE_LEN,
             Event::Failed(body) => body.encoded_len(),
-            Event::ItemExpired { last, .. } => 8 + 1 + last.map_or(0, |_| 2 + 2 + 4),
+            Event::Redriven { .. } => 8 + 2,
+            Event::ItemExpired { last, .. } | Event::Cancelled { last, .. } => {
+                8 + 1 + last.map_or(0, |_| 2 + 2 + 4)
+            }
             Event::DrainSnapshot { request, snapshot } => {
                 let snapshot = snapshot.as_ref().map_or(0, ItemSnapshot::encoded_len);
                 1 + request.map_or(0, |_| 16) + snapshot
@@ -285,7 +310,11 @@ impl<'a> Event<'a> {
                 lease.encode(out);
                 out.put_u8(flag(*dead, IS_DEAD));
             }
-            Event::ItemExpired { item, last } => {
+            Event::Redriven { item, max_attempts } => {
+                out.put_u64_le(item.0);
+                out.put_u16_le(*max_attempts);
+            }
+            Event::ItemExpired { item, last } | Event::Cancelled { item, last } => {
                 out.put_u64_le(item.0);
                 match last {
                     None => out.put_u8(0),
@@ -317,6 +346,27 @@ impl<'a> Event<'a> {
                 snapshot.encode(out);
             }
             Event::Carry(carry) => carry.encode(out),
+        }
+    }
+
+    /// The LSN of the enqueue of the item that the record changes; `None` when
+    /// it brings one in, or is not about an item.
+    pub fn item(&self) -> Option<Lsn> {
+        match self {
+            Event::LeaseGranted { lease, .. }
+            | Event::GrantReleased { lease, .. }
+            | Event::Heartbeat { lease, .. }
+            | Event::Completed { lease }
+            | Event::Failed(FailedBody { lease, .. })
+            | Event::Expired { lease, .. } => Some(lease.item),
+            Event::ItemExpired { item, .. }
+            | Event::Cancelled { item, .. }
+            | Event::Redriven { item, .. } => Some(*item),
+            Event::DrainSnapshot { snapshot, .. } => snapshot.as_ref().map(|item| item.lsn),
+            Event::EpochStarted { .. }
+            | Event::Enqueued(_)
+            | Event::RestoreSnapshot { .. }
+            | Event::Carry(_) => None,
         }
     }
 
@@ -368,16 +418,17 @@ impl<'a> Event<'a> {
                 lease: LeaseRef::decode(&mut reader)?,
                 dead: flags(&mut reader, IS_DEAD)? != 0,
             },
+            kind::REDRIVEN => Event::Redriven {
+                item: Lsn(reader.u64()?),
+                max_attempts: reader.u16()?,
+            },
             kind::ITEM_EXPIRED => {
-                let item = Lsn(reader.u64()?);
-                let last = match reader.u8()? {
-                    0 => None,
-                    byte => {
-                        let reason = reason(byte)?;
-                        Some((LeaseRef::decode_without_item(item, &mut reader)?, reason))
-                    }
-                };
+                let (item, last) = item_and_last(&mut reader)?;
                 Event::ItemExpired { item, last }
+            }
+            kind::CANCELLED => {
+                let (item, last) = item_and_last(&mut reader)?;
+                Event::Cancelled { item, last }
             }
             kind::DRAIN_SNAPSHOT => return drain_snapshot(reader),
             kind::RESTORE_SNAPSHOT => {
@@ -393,6 +444,20 @@ impl<'a> Event<'a> {
         reader.end()?;
         Ok(event)
     }
+}
+
+type LastLease = Option<(LeaseRef, FenceReason)>;
+
+fn item_and_last(reader: &mut Reader<'_>) -> Result<(Lsn, LastLease), DecodeError> {
+    let item = Lsn(reader.u64()?);
+    let last = match reader.u8()? {
+        0 => None,
+        byte => {
+            let reason = reason(byte)?;
+            Some((LeaseRef::decode_without_item(item, reader)?, reason))
+        }
+    };
+    Ok((item, last))
 }
 
 fn drain_snapshot<'a>(mut reader: Reader<'a>) -> Result<Event<'a>, DecodeError> {

@@ -99,6 +99,7 @@ impl Namespace {
             dedupe_entries_max: share(self.dedupe_entries_max),
             capacity: share(self.capacity),
             priority_aging: self.priority_aging,
+            ..omnirelay_queue::Options::default()
         }
     }
 }
