@@ -126,9 +126,9 @@ impl Item {
         self.last_end.map(|reason| (self.last_lease(), reason))
     }
 
-    /// The same once the item is taken away: an active lease is superseded by that.
-    pub(crate) fn last_superseded(&self) -> Option<(LeaseRef, FenceReason)> {
-        match self.state {
+    /// How its last lease ended once the item is cancelled.
+    pub(crate) fn last_if_cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
+        match &self.state {
             State::Leased { .. } => Some((self.last_lease(), FenceReason::Superseded)),
             _ => self.last_ended(),
         }

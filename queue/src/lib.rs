@@ -17,6 +17,7 @@ mod carry;
 mod chunks;
 mod codec;
 mod dedupe;
+mod drains;
 mod hash;
 mod ids;
 mod index;
@@ -51,7 +52,8 @@ pub use outcome::{
 };
 pub use payload::{Attributes, Failure, NewItem, PayloadRef, TEXT_BYTES_MAX};
 pub use record::{EnqueuedBody, Event, FailedBody, LeaseRef, Log, Record, kind};
-pub use shard::carry::{CARRIED_KINDS, CHECKPOINT_RECORD_BYTES_MAX, Carried, Checkpoint};
+pub use shard::carry::{CARRIED_KINDS, Carried};
+pub use shard::checkpoint::{CHECKPOINT_RECORD_BYTES_MAX, Checkpoint};
 #[doc(hidden)]
 pub use shard::digest::{Digest, ItemDigest};
 pub use shard::drain::{Candidate, Candidates, DrainCursor, DrainRefused, Drained, DrainedPart};

@@ -144,6 +144,19 @@ impl Ready {
         best
     }
 
+    /// The items, those of higher priority first.
+    pub(crate) fn iter<'a>(&'a self, slab: &'a Slab) -> impl Iterator<Item = Slot> + 'a {
+        self.lists.iter().rev().flat_map(|list| list.iter(slab))
+    }
+
+    /// Since when the last item of a priority waits; 0 when there is none.
+    pub(crate) fn last_since(&self, slab: &Slab, priority: u8) -> Nanos {
+        match self.lists[usize::from(priority)].tail {
+            NO_SLOT => Nanos(0),
+            tail => slab[tail].since,
+        }
+    }
+
     fn mark(&mut self, priority: u8) {
         self.occupied[usize::from(priority) / 64] |= 1 << (priority % 64);
     }

@@ -6,6 +6,7 @@
 
 mod apply;
 pub(crate) mod carry;
+pub(crate) mod checkpoint;
 pub(crate) mod digest;
 pub(crate) mod drain;
 mod enqueue;
@@ -16,11 +17,13 @@ mod listing;
 pub(crate) mod restore;
 mod settle;
 mod time;
+mod trimmed;
 
 use std::collections::BTreeMap;
 
 use crate::dedupe::Dedupe;
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, SHARD_ID_MAX, SequenceId, ShardSpec};
+use crate::drains::Drains;
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, Place, SHARD_ID_MAX, SequenceId, ShardSpec};
 use crate::index::Index;
 use crate::item::{Item, Lease, State};
 use crate::options::Options;
@@ -43,6 +46,9 @@ pub struct Shard {
     options: Options,
     last_lsn: Lsn,
     epoch: Epoch,
+    /// Where replay began with a log that had given up its oldest records,
+    /// every item up to this LSN may have been among those; 0 when none had.
+    unknown_to: Lsn,
     /// The latest time that the shard was told.
     clock: Nanos,
     slab: Slab,
@@ -51,9 +57,14 @@ pub struct Shard {
     dead: List,
     wheel: Wheel,
     dedupe: Dedupe,
+    /// Items that were restored.
+    restored: Dedupe,
+    drains: Drains,
     settled: Settled,
     owners: Owners,
     stats: Stats,
+    /// Bytes of the log that the items' bodies and errors take.
+    item_bytes: u64,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
 }
@@ -74,6 +85,7 @@ impl Shard {
             spec,
             last_lsn: Lsn(0),
             epoch: Epoch(0),
+            unknown_to: Lsn(0),
             clock: Nanos(0),
             slab: Slab::new(),
             index: Index::new(),
@@ -81,9 +93,12 @@ impl Shard {
             dead: List::EMPTY,
             wheel: Wheel::new(),
             dedupe: Dedupe::new(options.dedupe_window),
+            restored: Dedupe::new(options.restore_window),
+            drains: Drains::new(options.dedupe_window),
             settled: Settled::new(options.dedupe_window),
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
+            item_bytes: 0,
             redriven: BTreeMap::new(),
             options,
         }
@@ -182,6 +197,14 @@ impl Shard {
     /// # Panics
     /// When the shard was not opened.
     fn commit(&mut self, event: Event<'_>, log: &mut impl Log) -> Lsn {
+        self.commit_at(event, log).0
+    }
+
+    /// Appends and applies the next record, and says where its body lies.
+    ///
+    /// # Panics
+    /// When the shard was not opened.
+    fn commit_at(&mut self, event: Event<'_>, log: &mut impl Log) -> (Lsn, Place) {
         assert!(self.epoch > Epoch(0), "the shard was not opened");
         let record = Record {
             lsn: Lsn(self.last_lsn.0 + 1),
@@ -191,7 +214,7 @@ impl Shard {
         };
         let place = log.append(&record);
         self.apply(&record, place);
-        record.lsn
+        (record.lsn, place)
     }
 
     /// A refusal: it rests on all that went before.
