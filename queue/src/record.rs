@@ -10,6 +10,7 @@ use bytes::BufMut;
 
 use crate::codec::{DecodeError, Reader, put_text};
 use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
+use crate::outcome::FenceReason;
 use crate::payload::{Attributes, PayloadRef};
 
 /// Numbers of the kinds of record. 12 to 16 are kept for `DeadLettered`, `DrainSnapshot`, `RestoreSnapshot`, `Snapshot`
@@ -134,6 +135,8 @@ pub enum Event<'a> {
     Cancelled {
         /// The LSN of its enqueue.
         item: Lsn,
+        /// Its last lease, if it ever had one, and how that ended.
+        last: Option<(LeaseRef, FenceReason)>,
     },
     /// A dead letter waits again, at once. Its attempts go on counting.
     Redriven {
@@ -218,7 +221,8 @@ impl<'a> Event<'a> {
             Event::Heartbeat { .. } => LEASE_LEN + 4,
             Event::Completed { .. } => LEASE_LEN,
             Event::Failed(body) => body.encoded_len(),
-            Event::ItemExpired { .. } | Event::Cancelled { .. } => 8,
+            Event::ItemExpired { .. } => 8,
+            Event::Cancelled { last, .. } => 8 + last_len(last),
             Event::Redriven { .. } => 8 + 2,
         }
     }
@@ -258,7 +262,11 @@ impl<'a> Event<'a> {
                 lease.encode(out);
                 out.put_u8(flag(*dead, IS_DEAD));
             }
-            Event::ItemExpired { item } | Event::Cancelled { item } => out.put_u64_le(item.0),
+            Event::ItemExpired { item } => out.put_u64_le(item.0),
+            Event::Cancelled { item, last } => {
+                out.put_u64_le(item.0);
+                put_last(out, *item, last);
+            }
             Event::Redriven { item, max_attempts } => {
                 out.put_u64_le(item.0);
                 out.put_u16_le(*max_attempts);
@@ -307,9 +315,11 @@ impl<'a> Event<'a> {
             kind::ITEM_EXPIRED => Event::ItemExpired {
                 item: Lsn(reader.u64()?),
             },
-            kind::CANCELLED => Event::Cancelled {
-                item: Lsn(reader.u64()?),
-            },
+            kind::CANCELLED => {
+                let item = Lsn(reader.u64()?);
+                let last = read_last(item, &mut reader)?;
+                Event::Cancelled { item, last }
+            }
             kind::REDRIVEN => Event::Redriven {
                 item: Lsn(reader.u64()?),
                 max_attempts: reader.u16()?,
@@ -338,6 +348,45 @@ fn epoch(reader: &mut Reader<'_>) -> Result<Epoch, DecodeError> {
         epoch if epoch <= EPOCH_MAX => Ok(Epoch(epoch)),
         _ => Err(DecodeError::OutOfRange("epoch")),
     }
+}
+
+fn last_len(last: &Option<(LeaseRef, FenceReason)>) -> usize {
+    1 + last.map_or(0, |_| LEASE_LEN - 8)
+}
+
+/// How an item's last lease ended, and which lease of that item it was.
+fn put_last(out: &mut impl BufMut, item: Lsn, last: &Option<(LeaseRef, FenceReason)>) {
+    match last {
+        None => out.put_u8(0),
+        Some((lease, reason)) => {
+            assert_eq!(lease.item, item, "an item ends with its own lease");
+            out.put_u8(*reason as u8);
+            out.put_u16_le(lease.attempt);
+            out.put_u16_le(lease.grant);
+            out.put_u32_le(lease.epoch.0);
+        }
+    }
+}
+
+fn read_last(
+    item: Lsn,
+    reader: &mut Reader<'_>,
+) -> Result<Option<(LeaseRef, FenceReason)>, DecodeError> {
+    let reason = match reader.u8()? {
+        0 => return Ok(None),
+        1 => FenceReason::Completed,
+        2 => FenceReason::Failed,
+        3 => FenceReason::Expired,
+        4 => FenceReason::Superseded,
+        _ => return Err(DecodeError::OutOfRange("reason")),
+    };
+    let lease = LeaseRef {
+        item,
+        attempt: reader.u16()?,
+        grant: reader.u16()?,
+        epoch: epoch(reader)?,
+    };
+    Ok(Some((lease, reason)))
 }
 
 impl LeaseRef {

@@ -1,7 +1,8 @@
 //! Records are read as they were written, and nothing that is read panics.
 
 use omnirelay_queue::{
-    Attributes, EnqueuedBody, Epoch, Event, FailedBody, LeaseRef, Lsn, Millis, Nanos, PayloadRef,
+    Attributes, EnqueuedBody, Epoch, Event, FailedBody, FenceReason, LeaseRef, Lsn, Millis, Nanos,
+    PayloadRef,
 };
 use proptest::prelude::*;
 
@@ -55,7 +56,10 @@ proptest! {
         check(&Event::Completed { lease })?;
         check(&Event::Expired { lease, dead })?;
         check(&Event::ItemExpired { item: lease.item })?;
-        check(&Event::Cancelled { item: lease.item })?;
+        check(&Event::Cancelled { item: lease.item, last: None })?;
+        for reason in [FenceReason::Failed, FenceReason::Expired, FenceReason::Superseded] {
+            check(&Event::Cancelled { item: lease.item, last: Some((lease, reason)) })?;
+        }
         check(&Event::Redriven { item: lease.item, max_attempts: lease.attempt })?;
     }
 

@@ -64,8 +64,15 @@ impl Shard {
         }
         ensure(record.lsn.0 == self.last_lsn.0 + 1, "its LSN is not next")?;
         ensure(record.epoch == self.epoch, "it is of another epoch")?;
+        self.change_item(record, place)?;
+        self.pass_turn(at);
+        Ok(())
+    }
+
+    fn change_item(&mut self, record: &Record<'_>, place: Place) -> Change {
+        let at = record.at;
         match &record.event {
-            Event::EpochStarted { .. } => unreachable!("handled above"),
+            Event::EpochStarted { .. } => unreachable!("not about an item"),
             Event::Enqueued(body) => {
                 let len = record.event.encoded_len() as u32;
                 self.enqueued(record.lsn, at, body, place, len)
@@ -79,7 +86,7 @@ impl Shard {
                 lease,
                 counted,
                 dead,
-            } => self.grant_released(lease, *counted, *dead),
+            } => self.grant_released(lease, at, *counted, *dead),
             Event::Heartbeat { lease, duration } => self.heartbeat(lease, at, *duration),
             Event::Completed { lease } => self.completed(lease, at),
             Event::Failed(body) => {
@@ -88,7 +95,7 @@ impl Shard {
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
             Event::ItemExpired { item } => self.item_expired(*item, at),
-            Event::Cancelled { item } => self.cancelled(*item, at),
+            Event::Cancelled { item, last } => self.cancelled(*item, *last, at),
             Event::Redriven { item, max_attempts } => self.redriven(*item, *max_attempts, at),
         }
     }
@@ -101,14 +108,15 @@ impl Shard {
         self.settled.epoch_started(record.lsn, record.epoch);
         self.wheel.restart(at);
         self.ready = Ready::new();
+        self.keys.restart();
         let mut waiting = Vec::new();
         for slot in 0..self.slab.slots() {
             let item = &mut self.slab[slot];
             item.bucket = NO_BUCKET;
             match &mut item.state {
-                State::Waiting(_) => waiting.push(slot),
+                State::Waiting(_) | State::Blocked => waiting.push(slot),
                 State::Delayed if item.since <= at => {
-                    item.state = State::Waiting(Links::NONE);
+                    item.state = State::Blocked;
                     self.stats.delayed -= 1;
                     self.stats.pending += 1;
                     waiting.push(slot);
@@ -123,7 +131,7 @@ impl Shard {
         }
         waiting.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
         for slot in waiting {
-            self.ready.push_back(&mut self.slab, slot);
+            self.line_up(slot);
         }
     }
 
@@ -158,8 +166,9 @@ impl Shard {
             state: State::Delayed,
         });
         self.index.insert(lsn, slot);
-        self.ready_at(slot, body.ready_at, at);
         let payload = &body.payload;
+        self.classify(slot, payload);
+        self.ready_at(slot, body.ready_at, at);
         if let Some(id) = payload.request_id {
             let secret = &self.spec.secret;
             let key = secret.request_key(payload.resource_type, payload.resource_id, id);
@@ -200,11 +209,16 @@ impl Shard {
             },
         };
         self.stats.active += 1;
+        self.last_grant_at = at;
+        self.keys.charge(slot);
+        if let Some(resources) = &mut self.resources {
+            resources.begin_lease(&self.slab, slot);
+        }
         self.wheel.insert(&mut self.slab, slot);
         Ok(())
     }
 
-    fn grant_released(&mut self, lease: &LeaseRef, counted: bool, dead: bool) -> Change {
+    fn grant_released(&mut self, lease: &LeaseRef, at: Nanos, counted: bool, dead: bool) -> Change {
         let slot = self.find_leased(lease)?;
         self.end_lease(slot, FenceReason::Superseded);
         let item = &mut self.slab[slot];
@@ -212,11 +226,10 @@ impl Shard {
             item.attempt -= 1;
         }
         if dead {
-            self.bury(slot);
+            self.bury(slot, at);
             return Ok(());
         }
-        item.state = State::Waiting(Links::NONE);
-        self.ready.push_front(&mut self.slab, slot);
+        self.line_up_again(slot);
         self.stats.pending += 1;
         self.wheel.insert(&mut self.slab, slot);
         Ok(())
@@ -264,7 +277,7 @@ impl Shard {
         item.error = place;
         item.error_len = len;
         match body.dead {
-            true => self.bury(slot),
+            true => self.bury(slot, at),
             false => self.ready_at(slot, body.ready_at, at),
         }
         Ok(())
@@ -274,7 +287,7 @@ impl Shard {
         let slot = self.find_leased(lease)?;
         self.end_lease(slot, FenceReason::Expired);
         match dead {
-            true => self.bury(slot),
+            true => self.bury(slot, at),
             false => self.ready_at(slot, at, at),
         }
         Ok(())
@@ -283,7 +296,10 @@ impl Shard {
     fn item_expired(&mut self, lsn: Lsn, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
         let item = &self.slab[slot];
-        let waits = matches!(item.state, State::Waiting(_) | State::Delayed);
+        let waits = matches!(
+            item.state,
+            State::Waiting(_) | State::Blocked | State::Delayed
+        );
         ensure(waits, "it ends an item that does not wait")?;
         if let Some(reason) = item.last_end {
             self.settled.insert(&item.last_lease(), reason, at);
@@ -293,18 +309,12 @@ impl Shard {
         Ok(())
     }
 
-    fn cancelled(&mut self, lsn: Lsn, at: Nanos) -> Change {
+    fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
-        let item = &self.slab[slot];
-        let last = (item.attempt, item.grant);
-        match (&item.state, item.last_end) {
-            (State::Leased { lease, .. }, _) => {
-                let epoch = Some(lease.epoch);
-                self.settled
-                    .insert(lsn, last, epoch, FenceReason::Superseded, at);
-            }
-            (_, Some(reason)) => self.settled.insert(lsn, last, None, reason, at),
-            (_, None) => {}
+        let is_last = self.slab[slot].cancelled() == last;
+        ensure(is_last, "its lease is not the item's last")?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
         }
         self.detach(slot);
         self.remove(slot);
@@ -323,6 +333,9 @@ impl Shard {
         item.max_attempts = max_attempts;
         if item.ttl_end().is_some_and(|end| end <= at) {
             item.ttl = Millis(0);
+        }
+        if let Some(resources) = &mut self.resources {
+            resources.join(&self.slab, slot);
         }
         self.ready_at(slot, at, at);
         Ok(())
@@ -354,15 +367,23 @@ impl Shard {
             item.state = State::Delayed;
             self.stats.delayed += 1;
         } else {
-            item.state = State::Waiting(Links::NONE);
-            self.ready.push_back(&mut self.slab, slot);
+            self.line_up(slot);
             self.stats.pending += 1;
         }
         self.wheel.insert(&mut self.slab, slot);
     }
 
-    fn bury(&mut self, slot: Slot) {
-        self.slab[slot].state = State::Dead(Links::NONE);
+    /// Gives up on an item, which is in no list and has no timer. Dead letters
+    /// are kept in the order that this happened, by `since` and LSN.
+    fn bury(&mut self, slot: Slot, at: Nanos) {
+        if let Some(resources) = &mut self.resources {
+            resources.leave(&self.slab, slot);
+        }
+        let item = &mut self.slab[slot];
+        item.since = at;
+        item.state = State::Dead(Links::NONE);
+        let since = self.dead.since_at_back(&self.slab, slot);
+        self.slab[slot].since = since;
         self.dead.push_back(&mut self.slab, slot);
         self.stats.dead += 1;
     }
@@ -373,13 +394,17 @@ impl Shard {
         self.wheel.remove(&mut self.slab, slot);
         match &self.slab[slot].state {
             State::Waiting(_) => {
-                self.ready.remove(&mut self.slab, slot);
+                self.leave_line(slot);
                 self.stats.pending -= 1;
             }
+            State::Blocked => self.stats.pending -= 1,
             State::Delayed => self.stats.delayed -= 1,
             State::Leased { owner, .. } => {
                 self.owners.release(*owner);
                 self.stats.active -= 1;
+                if let Some(resources) = &mut self.resources {
+                    resources.end_lease(&self.slab, slot);
+                }
             }
             State::Dead(_) => {
                 self.dead.remove(&mut self.slab, slot);
@@ -390,6 +415,10 @@ impl Shard {
     }
 
     fn remove(&mut self, slot: Slot) {
+        self.keys.remove(slot);
+        if let Some(resources) = &mut self.resources {
+            resources.leave(&self.slab, slot);
+        }
         if !self.redriven.is_empty() {
             self.redriven.remove(&self.slab[slot].lsn);
         }
