@@ -47,6 +47,8 @@ pub(crate) enum State {
     /// The slot holds no item; the next such slot.
     Vacant(Slot),
     Waiting(Links),
+    /// Another item of its resource goes first.
+    Blocked,
     Delayed,
     /// The owner is beside the lease so that both fit 28 bytes with the tag.
     Leased {
@@ -101,7 +103,7 @@ impl Item {
         match &self.state {
             State::Leased { lease, .. } => Some(lease.expires_at),
             State::Delayed => Some(self.ttl_end().map_or(self.since, |end| end.min(self.since))),
-            State::Waiting(_) => self.ttl_end(),
+            State::Waiting(_) | State::Blocked => self.ttl_end(),
             State::Dead(_) | State::Vacant(_) => None,
         }
     }

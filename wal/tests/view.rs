@@ -117,7 +117,9 @@ fn a_reader_follows_a_log_over_segments_up_to_its_end() {
     let mut log = open(&disk, 1);
     let reader = log.opened.reader.clone();
     let mut free = view.read_from(ReadFrom::Oldest, None).unwrap();
-    let mut bound = view.read_from(ReadFrom::Oldest, Some(reader.end())).unwrap();
+    let mut bound = view
+        .read_from(ReadFrom::Oldest, Some(reader.end()))
+        .unwrap();
     assert_eq!(read(&mut free).unwrap(), []);
     let mut rng = SmallRng::seed_from_u64(4);
     for _ in 0..30 {
@@ -190,8 +192,13 @@ fn reading_starts_with_the_batch_that_a_record_is_in() {
         assert_eq!(read(&mut batches).unwrap(), lsns(first..61));
     }
     for segment in view.segments().unwrap() {
-        let mut batches = view.read_from(ReadFrom::Segment(segment.number), None).unwrap();
-        let in_it = log.places.iter().find(|(_, at)| at.segment == segment.number);
+        let mut batches = view
+            .read_from(ReadFrom::Segment(segment.number), None)
+            .unwrap();
+        let in_it = log
+            .places
+            .iter()
+            .find(|(_, at)| at.segment == segment.number);
         assert_eq!(read(&mut batches).unwrap(), lsns(in_it.unwrap().0..61));
     }
     let nowhere = Position {
@@ -308,18 +315,33 @@ fn verifying_counts_what_is_there_and_names_the_first_problem_of_each_segment() 
     assert_eq!(batches, records + 1);
     let spares = &found.segments[used.len()..];
     assert!(!spares.is_empty());
-    assert!(spares.iter().all(|one| one.info.state == SegmentState::Unused));
+    assert!(
+        spares
+            .iter()
+            .all(|one| one.info.state == SegmentState::Unused)
+    );
 
     let damage = |lsn: u64| {
         let (_, at) = log.places[lsn as usize - 1];
         disk.flip_bit(&format!("{:08}.seg", at.segment), at.offset as usize + 5, 1);
         at
     };
-    let first = log.places.iter().find(|(_, at)| at.segment == used[0].number).unwrap().0;
+    let first = log
+        .places
+        .iter()
+        .find(|(_, at)| at.segment == used[0].number)
+        .unwrap()
+        .0;
     let places = [damage(first), damage(first + 2), damage(20)];
     let found = view.verify().unwrap();
-    let problems: Vec<_> = found.problems().map(|problem| problem.offset + 61).collect();
-    assert_eq!(problems, [u64::from(places[0].offset), u64::from(places[2].offset)]);
+    let problems: Vec<_> = found
+        .problems()
+        .map(|problem| problem.offset + 61)
+        .collect();
+    assert_eq!(
+        problems,
+        [u64::from(places[0].offset), u64::from(places[2].offset)]
+    );
     assert!(!found.is_sound());
     // Looking has changed nothing.
     damage(first);
@@ -344,7 +366,14 @@ fn a_log_can_be_read_in_a_directory_that_may_only_be_read() {
     assert_eq!(read(&mut batches).unwrap(), lsns(31..41));
     assert!(view.verify().unwrap().is_sound());
     let info = view.segments().unwrap();
-    assert!(matches!(info[0].state, SegmentState::Begun { first_batch: 1, recycled: false, .. }));
+    assert!(matches!(
+        info[0].state,
+        SegmentState::Begun {
+            first_batch: 1,
+            recycled: false,
+            ..
+        }
+    ));
     assert!(disk.create("x").is_err());
     assert!(disk.remove("00000001.seg").is_err());
     assert!(disk.rename("00000001.seg", "00000009.seg").is_err());

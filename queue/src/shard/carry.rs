@@ -209,11 +209,12 @@ impl Shard {
         let Some(slot) = self.index.get(&self.slab, snapshot.lsn) else {
             ensure(snapshot.lsn <= self.unknown_to, "its item is not there")?;
             let enqueued = snapshot.enqueued().map_err(|_| "its item cannot be read")?;
-            let slot = self.insert_snapshot(snapshot, place)?;
+            let slot = self.insert_snapshot(snapshot, &enqueued.payload, place)?;
             if enqueued.max_attempts != snapshot.max_attempts {
                 self.redriven.insert(snapshot.lsn, enqueued.max_attempts);
             }
             self.resume(slot, snapshot, at);
+            self.forget_turn();
             return Ok(());
         };
         self.ensure_same(slot, snapshot)?;
@@ -248,6 +249,9 @@ impl Shard {
                     },
                 };
                 self.stats.active += 1;
+                if let Some(resources) = &mut self.resources {
+                    resources.begin_lease(&self.slab, slot);
+                }
             }
         }
         self.wheel.insert(&mut self.slab, slot);

@@ -125,21 +125,22 @@ impl Shard {
         let mut found: Vec<Slot> = waiting.collect();
         let mut next = cursor.0;
         let mut first_held_back = None;
-        let end = match self.stats.delayed {
-            0 => next,
-            _ => self
+        let any_held_back = self.stats.delayed > 0 || self.resources.is_some();
+        let end = match any_held_back {
+            false => next,
+            true => self
                 .slab
                 .slots()
                 .min(next.saturating_add(SLOTS_LOOKED_AT_MAX)),
         };
         while next < end && found.len() < max {
-            if matches!(self.slab[next].state, State::Delayed) {
+            if matches!(self.slab[next].state, State::Delayed | State::Blocked) {
                 first_held_back.get_or_insert(next);
                 found.push(next);
             }
             next += 1;
         }
-        let is_at_end = self.stats.delayed == 0 || next >= self.slab.slots();
+        let is_at_end = !any_held_back || next >= self.slab.slots();
         if is_at_end {
             let dead = self.dead.iter(&self.slab);
             found.extend(dead.take(max - found.len()));
@@ -288,7 +289,7 @@ impl Shard {
             last_end: item.last_end,
             lease_epoch: item.lease_epoch,
             state: match &item.state {
-                State::Waiting(_) | State::Delayed => SnapshotState::Waiting,
+                State::Waiting(_) | State::Blocked | State::Delayed => SnapshotState::Waiting,
                 State::Leased { lease, .. } => SnapshotState::Leased {
                     owner,
                     duration: lease.duration,

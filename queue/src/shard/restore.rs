@@ -226,7 +226,7 @@ impl Shard {
         let is_leased = matches!(snapshot.state, SnapshotState::Leased { .. });
         ensure(!is_leased, "it restores a leased item")?;
         let enqueued = snapshot.enqueued().map_err(|_| "its item cannot be read")?;
-        let slot = self.insert_snapshot(snapshot, place)?;
+        let slot = self.insert_snapshot(snapshot, &enqueued.payload, place)?;
         match snapshot.state {
             SnapshotState::Dead => self.bury(slot, snapshot.since),
             _ => self.wait_since(slot, snapshot.since, at),
@@ -246,6 +246,7 @@ impl Shard {
     pub(super) fn insert_snapshot(
         &mut self,
         snapshot: &ItemSnapshot<'_>,
+        payload: &PayloadRef<'_>,
         place: Place,
     ) -> Result<Slot, &'static str> {
         self.ensure_room(snapshot.lsn)?;
@@ -274,6 +275,7 @@ impl Shard {
         });
         self.item_bytes += u64::from(body_len) + u64::from(error_len);
         self.index.insert(snapshot.lsn, slot);
+        self.classify(slot, payload);
         Ok(slot)
     }
 }
