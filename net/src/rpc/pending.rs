@@ -202,3 +202,117 @@ fn time(path: &str, field: &str, time: Option<&Timestamp>) -> Result<(), Error> 
         "{path}{field} is not a time from 1970 to 2262"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::messages::{
+        CancelRequest, DeadLettersRequest, Payload, PeekRequest, RedriveRequest,
+    };
+    use crate::rpc::{Call, codes, validate_call};
+
+    fn refused(call: Call) -> (String, String) {
+        let error = validate_call(&call).unwrap_err();
+        (error.error_code.into_owned(), error.message)
+    }
+
+    #[test]
+    fn a_page_and_a_list_of_ids_are_bounded() {
+        let peek = |max_items, cursor: usize| {
+            Call::Peek(PeekRequest {
+                max_items,
+                cursor: Some("c".repeat(cursor)),
+                namespace: None,
+            })
+        };
+        assert_eq!(validate_call(&peek(None, 512)), Ok(()));
+        assert_eq!(validate_call(&peek(Some(1_000), 0)), Ok(()));
+        let malformed = codes::BODY_MALFORMED.name.to_owned();
+        let too_large = codes::PAYLOAD_TOO_LARGE.name.to_owned();
+        let max_items = |n| format!("maxItems is {n}; it takes 1 to 1000");
+        assert_eq!(refused(peek(Some(0), 0)), (malformed.clone(), max_items(0)));
+        let dead = DeadLettersRequest {
+            max_items: Some(1_001),
+            ..DeadLettersRequest::default()
+        };
+        assert_eq!(
+            refused(Call::DeadLetters(dead)),
+            (malformed.clone(), max_items(1_001))
+        );
+        assert_eq!(
+            refused(peek(None, 513)),
+            (
+                too_large,
+                "cursor has 513 bytes; at most 512 are allowed".into()
+            )
+        );
+        let empty = (malformed, "sequenceIds is empty".into());
+        assert_eq!(refused(Call::Redrive(RedriveRequest::default())), empty);
+        assert_eq!(refused(Call::Cancel(CancelRequest::default())), empty);
+    }
+
+    #[test]
+    fn a_drain_is_bounded_and_its_request_id_says_something() {
+        let drain = |max_items, request_id: &str| {
+            Call::Drain(DrainRequest {
+                max_items,
+                request_id: Some(request_id.into()),
+                ..DrainRequest::default()
+            })
+        };
+        assert_eq!(validate_call(&Call::Drain(DrainRequest::default())), Ok(()));
+        assert_eq!(validate_call(&drain(Some(1), "r")), Ok(()));
+        assert!(refused(drain(Some(0), "r")).1.starts_with("maxItems is 0"));
+        assert!(refused(drain(None, "")).1.starts_with("requestId is empty"));
+        assert!(
+            refused(drain(None, &"r".repeat(513)))
+                .1
+                .starts_with("requestId has 513")
+        );
+    }
+
+    #[test]
+    fn a_restore_is_bounded_by_what_its_payloads_and_errors_weigh() {
+        let item = |body: usize, error: usize| PendingItem {
+            payload: Some(Payload {
+                body: Bytes::from(vec![0; body]),
+                ..Payload::default()
+            }),
+            last_error: Some(ErrorInfo {
+                message: "e".repeat(error),
+                ..ErrorInfo::default()
+            }),
+            ..PendingItem::default()
+        };
+        assert_eq!(pending_item_bytes(&item(7, 5)), 12);
+        let request = Call::Restore(RestoreRequest {
+            items: vec![
+                item(4 << 20, 0),
+                item(4 << 20, 0),
+                item(4 << 20, 0),
+                item(4 << 20, 1),
+            ],
+            namespace: None,
+        });
+        assert_eq!(
+            refused(request),
+            (
+                codes::PAYLOAD_TOO_LARGE.name.into(),
+                "items has 16777217 bytes; at most 16777216 are allowed".into()
+            )
+        );
+    }
+
+    #[test]
+    fn an_origin_reads_back_as_it_was_written() {
+        let origin = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255];
+        assert_eq!(parse_origin(&origin_text(origin)), Ok(origin));
+        assert_eq!(
+            parse_origin(&origin_text(origin).to_uppercase()),
+            Ok(origin)
+        );
+        assert!(parse_origin("é00000000000000000000000000000").is_err());
+    }
+}

@@ -38,6 +38,8 @@ pub(super) struct DrainArgs {
 }
 
 pub(super) fn run(args: DrainArgs) -> Result<(), Failure> {
+    // An id that was used before has pages that are remembered, whatever is left now.
+    let may_repeat = args.request_id.is_some();
     let request_id = match args.request_id {
         Some(id) => id,
         None => random_id()?,
@@ -62,7 +64,8 @@ pub(super) fn run(args: DrainArgs) -> Result<(), Failure> {
         left = left.saturating_sub(items);
         progress.show(drained);
         empty_pages = if items == 0 { empty_pages + 1 } else { 0 };
-        if !response.more || left == 0 || empty_pages == EMPTY_PAGES_MAX {
+        let goes_on = response.more || (may_repeat && items > 0);
+        if !goes_on || left == 0 || empty_pages == EMPTY_PAGES_MAX {
             drop(progress);
             report(drained, response.more, &request_id);
             return Ok(());
