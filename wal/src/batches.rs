@@ -16,7 +16,9 @@ pub enum ReadFrom {
     Oldest,
     /// With a segment's first batch.
     Segment(u32),
-    /// With the batch that is there, or that a record there is in.
+    /// With the batch that is there, or that a record there is in. After a
+    /// crash the log's last batch moves to another segment; a position from
+    /// before may then have that batch read a second time.
     Position(Position),
 }
 
@@ -57,6 +59,9 @@ struct Reading<F> {
     /// The first batch that the next segment has, too, as far as is known.
     until: u64,
 }
+
+/// A segment whose first batch is there, and its header.
+type Counting<'a, F> = (&'a SegmentFile<F>, SegmentHeader);
 
 impl<D: Disk> Batches<D> {
     pub(crate) fn start(
@@ -154,69 +159,94 @@ impl<D: Disk> Batches<D> {
     fn move_on(&mut self, files: &[SegmentFile<D::File>]) -> Result<bool, ViewError> {
         let view = &self.view;
         let reading = self.reading.as_mut().expect("there was a first batch");
-        let mut later = files.iter().filter(|file| file.number > reading.segment);
-        let next = later.find_map(|file| {
-            let header = file.counting(&view.disk, view.log).transpose()?;
-            Some(header.map(|header| (file, header)))
-        });
-        let next = next.transpose()?;
+        let (segment, number) = (reading.segment, reading.number);
+        let later = || files.iter().filter(move |file| file.number > segment);
+        let next = view.first_counting(later())?;
         if let Some((file, header)) = next
-            && header.first_batch <= reading.number
+            && header.first_batch <= number
         {
-            let number = reading.number;
-            self.reading = Some(Reading::of(file, header));
-            return self.skip_to(number).map(|()| true);
+            let mut reading = Reading::of(file, header);
+            let skipped = reading.skip_while(|_, batch| batch.number < number);
+            skipped.map_err(view.unreadable(file.number))?;
+            self.reading = Some(reading);
+            return Ok(true);
         }
-        // Nothing of a segment is given up before all of those before it.
-        let here = view.file(reading.segment)?;
+        // No segment is given up before those before it.
+        let here = view.file(segment)?;
         if here.and_then(|file| file.header(view.log)) != Some(reading.header) {
-            let segment = reading.segment;
             return Err(ViewError::Trimmed { segment });
         }
-        let expected = reading.number;
+        let mut beyond = || reading.beyond().map_err(view.unreadable(segment));
         let proof = match (next, self.end) {
             (Some((file, _)), _) => Some(format!("segment {} follows", file.number)),
             (None, Some(_)) => Some("more was made durable".to_owned()),
-            (None, None) => {
-                let beyond = reading.beyond().map_err(view.unreadable(reading.segment))?;
-                beyond.map(|later| format!("batch {later} follows"))
+            (None, None) => match beyond()? {
+                None => view.behind_first(later(), number)?,
+                later => later,
             }
+            .map(|later| format!("batch {later} follows")),
         };
         let Some(proof) = proof else {
             return Ok(false);
         };
-        let reason = format!("batch {expected} is unreadable, while {proof}");
-        Err(view.damaged(reading.segment, reading.offset, reason).into())
+        let begins = |file: &&SegmentFile<_>| {
+            let header = file.header(view.log);
+            header.is_some_and(|header| header.first_batch == number)
+        };
+        let (segment, offset) = match later().find(begins) {
+            Some(file) => (file.number, START),
+            None => (segment, reading.offset),
+        };
+        let reason = format!("batch {number} is unreadable, while {proof}");
+        Err(view.damaged(segment, offset, reason).into())
     }
 
+    /// Goes to the first batch that is needed; `false` if there is none yet.
     fn enter_oldest(&mut self) -> Result<bool, ViewError> {
-        let files = self.view.files()?;
-        let floor = newest_floor(&self.view.disk, self.view.log, &files)?;
-        for file in &files {
-            if file.number >= floor.segment
-                && let Some(header) = file.counting(&self.view.disk, self.view.log)?
-            {
+        let view = &self.view;
+        let files = view.files()?;
+        let floor = newest_floor(&view.disk, view.log, &files)?;
+        let needed = || files.iter().filter(|file| file.number >= floor.segment);
+        let first = floor.first_batch;
+        let begins = |file: &&SegmentFile<_>| {
+            let header = file.header(view.log);
+            header.is_some_and(|header| header.first_batch == first)
+        };
+        // The newest that counts: one before may have had only that batch.
+        for file in needed().rev().filter(begins) {
+            if let Some(header) = file.counting(&view.disk, view.log)? {
                 self.reading = Some(self.entered(file, header, &files)?);
                 return Ok(true);
             }
         }
-        Ok(false)
+        let counting = view.first_counting(needed())?;
+        let later = match counting {
+            Some((_, header)) => Some(header.first_batch),
+            None => view.behind_first(needed(), first)?,
+        };
+        let Some(later) = later else {
+            return Ok(false);
+        };
+        let begun = needed().find(|file| file.page != HeaderPage::Unused);
+        let segment = begun.map_or(floor.segment, |file| file.number);
+        let page = view.file(segment)?.map(|file| file.page);
+        if page != begun.map(|file| file.page) {
+            return Err(ViewError::Trimmed { segment });
+        }
+        let reason = format!("batch {first} is unreadable, while batch {later} follows");
+        Err(view.damaged(segment, START, reason).into())
     }
 
     fn enter_at(&mut self, at: Position) -> Result<(), ViewError> {
         let files = self.view.files()?;
         let file = files.iter().find(|file| file.number == at.segment);
-        let entered = file.and_then(|file| Some((file, file.header(self.view.log)?)));
-        let Some((file, header)) = entered else {
-            return Err(match file {
-                Some(file) if file.page == HeaderPage::Broken => {
-                    let damaged = self.view.damaged(at.segment, 0, "its header is unreadable");
-                    damaged.into()
-                }
-                _ => ViewError::Trimmed {
-                    segment: at.segment,
-                },
-            });
+        if file.is_some_and(|file| file.page == HeaderPage::Broken) {
+            let reason = "its header is unreadable";
+            return Err(self.view.damaged(at.segment, 0, reason).into());
+        }
+        let Some((file, header)) = file.and_then(|file| Some((file, file.header(self.view.log)?)))
+        else {
+            return self.enter_behind(at.segment, &files);
         };
         let mut reading = self.entered(file, header, &files)?;
         let within = reading
@@ -231,6 +261,26 @@ impl<D: Disk> Batches<D> {
         Ok(())
     }
 
+    /// Goes to the segment that took the place of one that is not there: after
+    /// a crash a segment's only batch moves to another. Those that are given up
+    /// have none before them.
+    fn enter_behind(
+        &mut self,
+        segment: u32,
+        files: &[SegmentFile<D::File>],
+    ) -> Result<(), ViewError> {
+        let view = &self.view;
+        let floor = newest_floor(&view.disk, view.log, files)?;
+        let kept = files.iter().filter(|file| file.number >= floor.segment);
+        let before = view.first_counting(kept.clone().filter(|file| file.number < segment))?;
+        let behind = view.first_counting(kept.filter(|file| file.number > segment))?;
+        let (Some(_), Some((file, header))) = (before, behind) else {
+            return Err(ViewError::Trimmed { segment });
+        };
+        self.reading = Some(self.entered(file, header, files)?);
+        Ok(())
+    }
+
     /// A segment from its first batch on.
     fn entered(
         &self,
@@ -239,21 +289,47 @@ impl<D: Disk> Batches<D> {
         files: &[SegmentFile<D::File>],
     ) -> Result<Reading<D::File>, ViewError> {
         let mut reading = Reading::of(file, header);
-        for later in files.iter().filter(|later| later.number > file.number) {
-            if let Some(later) = later.counting(&self.view.disk, self.view.log)? {
-                reading.until = later.first_batch;
-                break;
-            }
+        let later = files.iter().filter(|later| later.number > file.number);
+        if let Some((_, later)) = self.view.first_counting(later)? {
+            reading.until = later.first_batch;
         }
         Ok(reading)
     }
+}
 
-    /// Goes to a batch that the segment has, or that is the next it will have.
-    fn skip_to(&mut self, number: u64) -> Result<(), ViewError> {
-        let reading = self.reading.as_mut().expect("there was a first batch");
-        let there = reading.skip_while(|_, batch| batch.number < number);
-        there.map_err(self.view.unreadable(reading.segment))?;
-        Ok(())
+impl<D: Disk> LogView<D> {
+    /// The first of these segments whose first batch is there.
+    fn first_counting<'a>(
+        &self,
+        files: impl Iterator<Item = &'a SegmentFile<D::File>>,
+    ) -> Result<Option<Counting<'a, D::File>>, ViewError> {
+        for file in files {
+            if let Some(header) = file.counting(&self.disk, self.log)? {
+                return Ok(Some((file, header)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The number of a batch in these segments, of which none has its first,
+    /// that was written after batch `number`.
+    fn behind_first<'a>(
+        &self,
+        files: impl Iterator<Item = &'a SegmentFile<D::File>>,
+        number: u64,
+    ) -> Result<Option<u64>, ViewError> {
+        for file in files {
+            let mut window = file.window();
+            let beyond = match (file.header(self.log), file.page) {
+                (Some(header), _) => window.beyond(header.crc_seed(), START, number),
+                (None, HeaderPage::Broken) => window.beyond_unverified(number),
+                (None, _) => continue,
+            };
+            if let Some((_, later)) = beyond.map_err(self.unreadable(file.number))?.later {
+                return Ok(Some(later));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -141,7 +141,7 @@ pub fn open<D: Disk>(
     Ok(Opened {
         appender: Appender::new(start.segment, spares, start.next_batch, in_use, floor),
         writer: start.writer,
-        reader: Reader::new(disk.clone(), start.written),
+        reader: Reader::new(disk.clone(), start.written, stock.allocator.mappings()),
         cleaner: Cleaner::new(disk.clone(), options.log),
         recovery: replay.recovery,
         allocator: stock.allocator,

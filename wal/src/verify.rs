@@ -91,7 +91,7 @@ impl<D: Disk> LogView<D> {
             };
             if walk.look_until_sure()? {
                 next_batch = walk.next_batch;
-                verification.clean = walk.clean;
+                verification.clean |= walk.clean;
                 verification.segments.push(walk.report);
             }
         }
@@ -136,6 +136,10 @@ impl<D: Disk> Walk<'_, D> {
             let Some(problem) = &self.report.problem else {
                 return Ok(true);
             };
+            if self.superseded < u64::MAX {
+                // What comes next is not wrong, too.
+                self.next_batch = self.superseded;
+            }
             let page = self.view.file(self.file.number)?.map(|file| file.page);
             if page != Some(self.file.page) {
                 return Ok(false);
@@ -165,10 +169,6 @@ impl<D: Disk> Walk<'_, D> {
             self.problem(START, missing);
         }
         self.look_at_batches(first);
-        if self.report.problem.is_some() && self.superseded < u64::MAX {
-            // What comes next is not wrong, too.
-            self.next_batch = self.superseded;
-        }
     }
 
     fn look_at_batches(&mut self, first: u64) {

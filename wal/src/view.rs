@@ -61,8 +61,8 @@ pub enum ViewError {
         /// What the disk said.
         source: io::Error,
     },
-    /// The log has given the segment up: what was there is not needed any more.
-    #[error("segment {segment} of the log has been given up; start with the oldest there is")]
+    /// The segment is no part of the log any more: it has been given up.
+    #[error("segment {segment} is no part of the log any more; start with the oldest there is")]
     Trimmed {
         /// Which.
         segment: u32,
