@@ -5,12 +5,15 @@
 //! one before is taken to be as late.
 
 mod apply;
+pub(crate) mod carry;
 pub(crate) mod digest;
+pub(crate) mod drain;
 mod enqueue;
 mod explain;
 mod intervene;
 mod lease;
 mod listing;
+pub(crate) mod restore;
 mod settle;
 mod time;
 

@@ -87,9 +87,12 @@ impl Shard {
                 self.failed(body, at, place, len)
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
-            Event::ItemExpired { item } => self.item_expired(*item, at),
-            Event::Cancelled { item } => self.cancelled(*item, at),
+            Event::Cancelled { item, last } => self.cancelled(*item, *last, at),
             Event::Redriven { item, max_attempts } => self.redriven(*item, *max_attempts, at),
+            Event::ItemExpired { item, last } => self.item_expired(*item, *last, at),
+            Event::DrainSnapshot { .. } | Event::RestoreSnapshot { .. } | Event::Carry(_) => {
+                todo!()
+            }
         }
     }
 
@@ -280,31 +283,36 @@ impl Shard {
         Ok(())
     }
 
-    fn item_expired(&mut self, lsn: Lsn, at: Nanos) -> Change {
+    fn item_expired(
+        &mut self,
+        lsn: Lsn,
+        last: Option<(LeaseRef, FenceReason)>,
+        at: Nanos,
+    ) -> Change {
         let slot = self.find(lsn)?;
         let item = &self.slab[slot];
         let waits = matches!(item.state, State::Waiting(_) | State::Delayed);
         ensure(waits, "it ends an item that does not wait")?;
-        if let Some(reason) = item.last_end {
-            self.settled.insert(&item.last_lease(), reason, at);
+        ensure(
+            item.last_ended() == last,
+            "its lease is not the item's last",
+        )?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
         }
         self.detach(slot);
         self.remove(slot);
         Ok(())
     }
 
-    fn cancelled(&mut self, lsn: Lsn, at: Nanos) -> Change {
+    fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
-        let item = &self.slab[slot];
-        let last = (item.attempt, item.grant);
-        match (&item.state, item.last_end) {
-            (State::Leased { lease, .. }, _) => {
-                let epoch = Some(lease.epoch);
-                self.settled
-                    .insert(lsn, last, epoch, FenceReason::Superseded, at);
-            }
-            (_, Some(reason)) => self.settled.insert(lsn, last, None, reason, at),
-            (_, None) => {}
+        ensure(
+            self.slab[slot].last_superseded() == last,
+            "its lease is not the item's last",
+        )?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
         }
         self.detach(slot);
         self.remove(slot);

@@ -21,8 +21,12 @@ impl Shard {
         let Some(slot) = self.slot_of(id) else {
             return self.refuse(Err(ItemRefused::NotFound));
         };
-        let item = self.slab[slot].lsn;
-        let lsn = self.commit(Event::Cancelled { item }, log);
+        let item = &self.slab[slot];
+        let event = Event::Cancelled {
+            item: item.lsn,
+            last: item.last_superseded(),
+        };
+        let lsn = self.commit(event, log);
         Decision {
             outcome: Ok(lsn),
             rests_on: Some(lsn),
