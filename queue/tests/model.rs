@@ -664,6 +664,7 @@ proptest! {
         dead: bool,
     ) {
         let mut world = World::new(&options);
+        world.lax_reasons = true;
         for op in &ops {
             world.run(op)?;
         }
