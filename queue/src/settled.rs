@@ -45,8 +45,7 @@ struct Entry {
     attempt: u16,
     grant: u16,
     reason: FenceReason,
-    /// `None` when the epoch of the grant is not known: any will do.
-    epoch: Option<Epoch>,
+    epoch: Epoch,
 }
 
 #[derive(Debug)]
@@ -101,20 +100,17 @@ impl Settled {
         self.epochs.push_back((lsn, epoch));
     }
 
-    /// Remembers how the last lease of an item that is gone ended. The lease's
-    /// epoch is `None` when it is not known.
-    pub(crate) fn insert(
-        &mut self,
-        item: Lsn,
-        (attempt, grant): (u16, u16),
-        epoch: Option<Epoch>,
-        reason: FenceReason,
-        at: Nanos,
-    ) {
+    /// Remembers how the last lease of an item that is gone ended.
+    pub(crate) fn insert(&mut self, lease: &LeaseRef, reason: FenceReason, at: Nanos) {
         self.sweep(at);
+        let LeaseRef {
+            item,
+            attempt,
+            grant,
+            epoch,
+        } = *lease;
         let is_common = (attempt, grant) == (1, 1)
-            && epoch.is_some()
-            && epoch == self.epoch_of(item)
+            && self.epoch_of(item) == Some(epoch)
             && reason != FenceReason::Superseded;
         if is_common && self.mark(item, reason, at) {
             return;
@@ -139,7 +135,7 @@ impl Settled {
         let eq = |entry: &Entry| entry.item == lease.item;
         if let Some(entry) = self.entries.find(mix(lease.item.0), eq) {
             let is_last = (entry.attempt, entry.grant) == (lease.attempt, lease.grant)
-                && entry.epoch.is_none_or(|epoch| epoch == lease.epoch);
+                && entry.epoch == lease.epoch;
             return Some(match is_last {
                 true => entry.reason,
                 false => FenceReason::Superseded,
@@ -244,13 +240,7 @@ mod tests {
     }
 
     fn complete(settled: &mut Settled, lease: LeaseRef, at: u64) {
-        settled.insert(
-            lease.item,
-            (lease.attempt, lease.grant),
-            Some(lease.epoch),
-            FenceReason::Completed,
-            Nanos(at),
-        );
+        settled.insert(&lease, FenceReason::Completed, Nanos(at));
     }
 
     #[test]

@@ -269,9 +269,9 @@ impl Shard {
 impl Item {
     /// How a lease of this item ended; `None` when it is active.
     fn ended(&self, lease: &LeaseRef) -> Option<FenceReason> {
-        let is_last = (self.attempt, self.grant) == (lease.attempt, lease.grant);
+        let is_last = *lease == self.last_lease();
         match &self.state {
-            State::Leased { lease: current, .. } if is_last && current.epoch == lease.epoch => None,
+            State::Leased { .. } if is_last => None,
             State::Leased { .. } => Some(FenceReason::Superseded),
             _ if is_last => self.last_end.or(Some(FenceReason::Superseded)),
             _ => Some(FenceReason::Superseded),

@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use crate::ids::{Lsn, Millis, Nanos, Place};
+use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
 use crate::item::{Item, Links, NO_BUCKET, State};
 
 /// Where an item is in memory.
@@ -39,6 +39,7 @@ const VACANT: Item = Item {
     grant: 0,
     priority: 0,
     last_end: None,
+    lease_epoch: Epoch(0),
     state: State::Vacant(NO_SLOT),
 };
 

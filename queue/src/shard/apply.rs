@@ -1,6 +1,6 @@
 //! The one function that changes logged state.
 
-use crate::ids::{EPOCH_MAX, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
@@ -155,6 +155,7 @@ impl Shard {
             grant: 0,
             priority: body.priority,
             last_end: None,
+            lease_epoch: Epoch(0),
             state: State::Delayed,
         });
         self.index.insert(lsn, slot);
@@ -189,12 +190,12 @@ impl Shard {
         let item = &mut self.slab[slot];
         item.attempt = lease.attempt;
         item.grant = lease.grant;
+        item.lease_epoch = lease.epoch;
         item.state = State::Leased {
             owner,
             lease: Lease {
                 expires_at: at.saturating_add_millis(duration),
                 recorded_before: duration,
-                epoch: lease.epoch,
                 duration,
                 recorded: duration,
             },
@@ -252,13 +253,7 @@ impl Shard {
     fn completed(&mut self, lease: &LeaseRef, at: Nanos) -> Change {
         let slot = self.find_leased(lease)?;
         self.detach(slot);
-        self.settled.insert(
-            lease.item,
-            (lease.attempt, lease.grant),
-            Some(lease.epoch),
-            FenceReason::Completed,
-            at,
-        );
+        self.settled.insert(lease, FenceReason::Completed, at);
         self.remove(slot);
         Ok(())
     }
@@ -292,8 +287,7 @@ impl Shard {
         let waits = matches!(item.state, State::Waiting(_) | State::Delayed);
         ensure(waits, "it ends an item that does not wait")?;
         if let Some(reason) = item.last_end {
-            let last = (item.attempt, item.grant);
-            self.settled.insert(lsn, last, None, reason, at);
+            self.settled.insert(&item.last_lease(), reason, at);
         }
         self.detach(slot);
         self.remove(slot);

@@ -46,8 +46,10 @@ pub struct ItemDigest {
     pub priority: u8,
     /// How its last lease ended.
     pub last_end: Option<FenceReason>,
-    /// Owner, epoch, duration and longest recorded duration of its lease.
-    pub lease: Option<(String, Epoch, Millis, Millis)>,
+    /// The epoch of its last lease.
+    pub lease_epoch: Epoch,
+    /// Owner, duration and longest recorded duration of its lease.
+    pub lease: Option<(String, Millis, Millis)>,
 }
 
 impl Shard {
@@ -81,7 +83,7 @@ impl Shard {
             State::Delayed => ("delayed", None),
             State::Leased { owner, lease } => {
                 let owner = self.owners.name(*owner).to_owned();
-                let lease = (owner, lease.epoch, lease.duration, lease.recorded);
+                let lease = (owner, lease.duration, lease.recorded);
                 ("leased", Some(lease))
             }
             State::Dead(_) => ("dead", None),
@@ -97,6 +99,7 @@ impl Shard {
             counts: (item.attempt, item.max_attempts, item.grant),
             priority: item.priority,
             last_end: item.last_end,
+            lease_epoch: item.lease_epoch,
             lease,
         }
     }

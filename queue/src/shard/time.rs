@@ -2,7 +2,7 @@
 
 use crate::ids::Nanos;
 use crate::item::{Links, State};
-use crate::record::{Event, LeaseRef, Log};
+use crate::record::{Event, Log};
 use crate::slab::Slot;
 use crate::wheel::Step;
 
@@ -40,14 +40,10 @@ impl Shard {
         let item = &self.slab[slot];
         let event = match &item.state {
             State::Leased { lease, .. } => {
-                assert!(lease.expires_at <= at, "a lease would end early");
+                let expires_at = lease.expires_at;
+                assert!(expires_at <= at, "a lease would end early");
                 Event::Expired {
-                    lease: LeaseRef {
-                        item: item.lsn,
-                        attempt: item.attempt,
-                        grant: item.grant,
-                        epoch: lease.epoch,
-                    },
+                    lease: item.last_lease(),
                     dead: item.attempt >= item.max_attempts,
                 }
             }
