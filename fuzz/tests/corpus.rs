@@ -91,7 +91,7 @@ fn segments_of_any_content_open_or_are_refused() {
             "opened",
             "corrupt",
             "foreign",
-            "newer",
+            "another format",
             "undamaged",
             "damaged and whole",
             "damaged and cut short",

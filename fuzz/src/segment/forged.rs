@@ -4,10 +4,13 @@
 
 use arbitrary::{Result, Unstructured};
 
+use omnirelay_wal::FORMAT_VERSION;
+
 use super::{Files, OPTIONS, SECTOR, name};
 
 const HEADER_PAGE: usize = 4096;
 const HEADER_COPY: usize = 2048;
+const HEADER_CRC_AT: usize = 40;
 
 /// A few segments, mostly as a log would have them.
 pub(super) fn files(u: &mut Unstructured<'_>) -> Result<Files> {
@@ -40,13 +43,13 @@ fn segment(u: &mut Unstructured<'_>, number: u32, next_batch: &mut u64) -> Resul
     let generation: u64 = odd(u, 77)?;
     let mut header = vec![0; SECTOR];
     header[..8].copy_from_slice(b"ORSEGMNT");
-    header[8..12].copy_from_slice(&odd(u, 1_u32)?.to_le_bytes());
+    header[8..12].copy_from_slice(&odd(u, FORMAT_VERSION)?.to_le_bytes());
     header[12..14].copy_from_slice(&odd(u, OPTIONS.log)?.to_le_bytes());
     header[16..20].copy_from_slice(&odd(u, number)?.to_le_bytes());
     header[24..32].copy_from_slice(&generation.to_le_bytes());
     header[32..40].copy_from_slice(&odd(u, *next_batch)?.to_le_bytes());
-    let crc = crc32c::crc32c(&header[..40]);
-    header[40..44].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..HEADER_CRC_AT]);
+    header[HEADER_CRC_AT..HEADER_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
 
     let mut file = vec![0; HEADER_PAGE];
     let copies: u8 = u.arbitrary()?;

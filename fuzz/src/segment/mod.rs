@@ -93,8 +93,10 @@ fn outcome(files: &Files) -> (&'static str, Records) {
             let what = match error {
                 OpenError::Corrupt { .. } => "corrupt",
                 OpenError::Foreign { .. } => "foreign",
-                OpenError::NewerFormat { .. } => "newer",
-                error => panic!("a sound disk, options and reader: {error}"),
+                OpenError::Io { .. } | OpenError::Options(_) | OpenError::Rejected { .. } => {
+                    panic!("a sound disk, options and reader: {error}")
+                }
+                _ => "another format",
             };
             assert!(
                 used(&disk) == without_spares(files),
