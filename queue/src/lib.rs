@@ -22,21 +22,25 @@ mod hash;
 mod ids;
 mod index;
 mod item;
+mod keys;
+mod list;
 mod options;
 mod outcome;
 mod owners;
 mod payload;
 mod ready;
 mod record;
+mod resources;
 mod settled;
 mod shard;
+mod side;
 mod slab;
 mod snapshot;
 mod stats;
 mod token;
 mod wheel;
 
-pub use carry::{Carry, DrainPart, EncodedRows, Ended, EpochStart, Remembered, Row, Rows};
+pub use carry::{Carry, DrainPart, EncodedRows, Ended, EpochStart, Remembered, Row, Rows, Turn};
 pub use codec::DecodeError;
 pub use hash::{shard_index_of_key, shard_index_of_resource};
 pub use ids::{

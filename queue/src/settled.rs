@@ -269,6 +269,14 @@ impl Settled {
         is_last.then_some(reason)
     }
 
+    /// How the last lease of an item that is gone ended, if that is remembered.
+    pub(crate) fn last_reason(&self, item: Lsn) -> Option<FenceReason> {
+        let entry = self.entries.find(mix(item.0), |entry| entry.item == item);
+        entry
+            .map(|entry| entry.reason)
+            .or_else(|| self.marked(item))
+    }
+
     /// Sets the item's bits; false when there may be no further page.
     fn mark(&mut self, item: Lsn, reason: FenceReason, at: Nanos) -> bool {
         let (page, word, shift) = position(item);

@@ -13,6 +13,7 @@ mod enqueue;
 mod explain;
 mod intervene;
 mod lease;
+mod line;
 mod listing;
 pub(crate) mod restore;
 mod settle;
@@ -26,11 +27,14 @@ use crate::drains::Drains;
 use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, Place, SHARD_ID_MAX, SequenceId, ShardSpec};
 use crate::index::Index;
 use crate::item::{Item, Lease, State};
-use crate::options::Options;
+use crate::keys::Keys;
+use crate::list::List;
+use crate::options::{Fairness, Options, Ordering};
 use crate::outcome::{Decision, FenceReason, Head, TokenRefused};
 use crate::owners::Owners;
-use crate::ready::{List, Ready};
+use crate::ready::Ready;
 use crate::record::{Event, LeaseRef, Log, Record};
+use crate::resources::Resources;
 use crate::settled::Settled;
 use crate::slab::{Slab, Slot};
 use crate::stats::Stats;
@@ -49,11 +53,17 @@ pub struct Shard {
     /// Where replay began with a log that had given up its oldest records,
     /// every item up to this LSN may have been among those; 0 when none had.
     unknown_to: Lsn,
+    /// False while a log is replayed that has given up its oldest records: what
+    /// that carries comes in no order.
+    lists_are_ordered: bool,
     /// The latest time that the shard was told.
     clock: Nanos,
     slab: Slab,
     index: Index,
     ready: Ready,
+    keys: Keys,
+    /// Only where items of one resource are leased one at a time.
+    resources: Option<Box<Resources>>,
     dead: List,
     wheel: Wheel,
     dedupe: Dedupe,
@@ -65,6 +75,7 @@ pub struct Shard {
     stats: Stats,
     /// Bytes of the log that the items' bodies and errors take.
     item_bytes: u64,
+    last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
 }
@@ -86,10 +97,14 @@ impl Shard {
             last_lsn: Lsn(0),
             epoch: Epoch(0),
             unknown_to: Lsn(0),
+            lists_are_ordered: true,
             clock: Nanos(0),
             slab: Slab::new(),
             index: Index::new(),
             ready: Ready::new(),
+            keys: Keys::new(spec.secret, options.fairness == Fairness::PartitionKey),
+            resources: (options.ordering == Ordering::PerResource)
+                .then(|| Box::new(Resources::new())),
             dead: List::EMPTY,
             wheel: Wheel::new(),
             dedupe: Dedupe::new(options.dedupe_window),
@@ -99,6 +114,7 @@ impl Shard {
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
             item_bytes: 0,
+            last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,
         }
@@ -121,6 +137,7 @@ impl Shard {
             event: Event::EpochStarted { previous },
         };
         let place = log.append(&record);
+        self.lists_are_ordered = true;
         self.apply(&record, place);
         Decision {
             outcome: epoch,
@@ -179,11 +196,6 @@ impl Shard {
     pub fn dead_letters(&self) -> impl Iterator<Item = SequenceId> + '_ {
         let slots = self.dead.iter(&self.slab);
         slots.map(|slot| self.spec.sequence_id(self.slab[slot].lsn))
-    }
-
-    fn best(&self, now: Nanos, _partition_key: Option<&str>) -> Option<(Slot, Head)> {
-        self.ready
-            .head(&self.slab, now, self.options.priority_aging)
     }
 
     /// Takes the time of a request.

@@ -2,8 +2,9 @@
 
 use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
+use crate::list::List;
 use crate::outcome::FenceReason;
-use crate::ready::{List, Ready};
+use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
 use crate::slab::{ITEMS_MAX, Slot};
 
@@ -47,12 +48,14 @@ impl Shard {
     /// When the record does not follow from the shard's state, which is
     /// unchanged then.
     pub fn replay(&mut self, record: &Record<'_>, place: Place) -> Result<(), ReplayError> {
-        let before = (self.unknown_to, self.last_lsn, self.epoch);
-        if self.last_lsn == Lsn(0) {
+        let is_first = self.last_lsn == Lsn(0);
+        if is_first {
             self.begin(record);
         }
         if let Err(what) = self.change(record, place) {
-            (self.unknown_to, self.last_lsn, self.epoch) = before;
+            if is_first {
+                self.begin_again();
+            }
             let lsn = record.lsn;
             return Err(ReplayError { lsn, what });
         }
@@ -83,6 +86,13 @@ impl Shard {
             self.skip(record, snapshot_place(&record.event, place));
             return Ok(());
         }
+        self.change_item(record, place)?;
+        self.pass_turn(at);
+        Ok(())
+    }
+
+    fn change_item(&mut self, record: &Record<'_>, place: Place) -> Change {
+        let at = record.at;
         match &record.event {
             Event::EpochStarted { .. } | Event::Carry(_) => unreachable!("handled above"),
             Event::Enqueued(body) => {
@@ -134,6 +144,7 @@ impl Shard {
         self.settled.epoch_started(record.lsn, record.epoch);
         self.wheel.restart(at);
         self.ready = Ready::new();
+        self.keys.restart();
         self.dead = List::EMPTY;
         self.dedupe.restore_order();
         self.restored.restore_order();
@@ -143,9 +154,9 @@ impl Shard {
             let item = &mut self.slab[slot];
             item.bucket = NO_BUCKET;
             match &mut item.state {
-                State::Waiting(_) => waiting.push(slot),
+                State::Waiting(_) | State::Blocked => waiting.push(slot),
                 State::Delayed if item.since <= at => {
-                    item.state = State::Waiting(Links::NONE);
+                    item.state = State::Blocked;
                     self.stats.delayed -= 1;
                     self.stats.pending += 1;
                     waiting.push(slot);
@@ -161,7 +172,7 @@ impl Shard {
         }
         waiting.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
         for slot in waiting {
-            self.ready.push_back(&mut self.slab, slot);
+            self.line_up(slot);
         }
         dead.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
         for slot in dead {
@@ -199,6 +210,7 @@ impl Shard {
         });
         self.item_bytes += u64::from(body_len);
         self.index.insert(lsn, slot);
+        self.classify(slot, &body.payload);
         self.ready_at(slot, body.ready_at, at);
         if let Some(key) = self.request_key(&body.payload) {
             self.dedupe.insert(key, lsn, at);
@@ -245,6 +257,11 @@ impl Shard {
             },
         };
         self.stats.active += 1;
+        self.last_grant_at = at;
+        self.keys.charge(slot);
+        if let Some(resources) = &mut self.resources {
+            resources.begin_lease(&self.slab, slot);
+        }
         self.wheel.insert(&mut self.slab, slot);
         Ok(())
     }
@@ -260,8 +277,7 @@ impl Shard {
             self.bury(slot, at);
             return Ok(());
         }
-        item.state = State::Waiting(Links::NONE);
-        self.ready.push_front(&mut self.slab, slot);
+        self.line_up_again(slot);
         self.stats.pending += 1;
         self.wheel.insert(&mut self.slab, slot);
         Ok(())
@@ -335,7 +351,10 @@ impl Shard {
     ) -> Change {
         let slot = self.find(lsn)?;
         let item = &self.slab[slot];
-        let waits = matches!(item.state, State::Waiting(_) | State::Delayed);
+        let waits = matches!(
+            item.state,
+            State::Waiting(_) | State::Blocked | State::Delayed
+        );
         ensure(waits, "it ends an item that does not wait")?;
         ensure(
             item.last_ended() == last,
@@ -351,11 +370,8 @@ impl Shard {
 
     fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
-        let item = &self.slab[slot];
-        ensure(
-            item.last_if_cancelled() == last,
-            "its lease is not the item's last",
-        )?;
+        let is_last = self.slab[slot].cancelled() == last;
+        ensure(is_last, "its lease is not the item's last")?;
         if let Some((lease, reason)) = last {
             self.settled.insert(&lease, reason, at);
         }
@@ -376,6 +392,9 @@ impl Shard {
         item.max_attempts = max_attempts;
         if item.ttl_end().is_some_and(|end| end <= at) {
             item.ttl = Millis(0);
+        }
+        if let Some(resources) = &mut self.resources {
+            resources.join(&self.slab, slot);
         }
         self.ready_at(slot, at, at);
         Ok(())
@@ -413,19 +432,28 @@ impl Shard {
             item.state = State::Delayed;
             self.stats.delayed += 1;
         } else {
-            item.state = State::Waiting(Links::NONE);
-            self.ready.push_back(&mut self.slab, slot);
+            self.line_up(slot);
             self.stats.pending += 1;
         }
         self.wheel.insert(&mut self.slab, slot);
     }
 
-    /// Makes a dead letter of an item that is in no list and has no timer.
+    /// Gives up on an item, which is in no list and has no timer. Dead letters
+    /// are kept in the order that this happened, by `since` and LSN.
     pub(super) fn bury(&mut self, slot: Slot, at: Nanos) {
+        if let Some(resources) = &mut self.resources {
+            resources.leave(&self.slab, slot);
+        }
         let item = &mut self.slab[slot];
         item.since = at;
         item.state = State::Dead(Links::NONE);
-        self.dead.push_back(&mut self.slab, slot);
+        if self.lists_are_ordered {
+            let since = self.dead.since_at_back(&self.slab, slot);
+            self.slab[slot].since = since;
+            self.dead.push_back(&mut self.slab, slot);
+        } else {
+            self.dead.push_unordered(&mut self.slab, slot);
+        }
         self.stats.dead += 1;
     }
 
@@ -435,13 +463,17 @@ impl Shard {
         self.wheel.remove(&mut self.slab, slot);
         match &self.slab[slot].state {
             State::Waiting(_) => {
-                self.ready.remove(&mut self.slab, slot);
+                self.leave_line(slot);
                 self.stats.pending -= 1;
             }
+            State::Blocked => self.stats.pending -= 1,
             State::Delayed => self.stats.delayed -= 1,
             State::Leased { owner, .. } => {
                 self.owners.release(*owner);
                 self.stats.active -= 1;
+                if let Some(resources) = &mut self.resources {
+                    resources.end_lease(&self.slab, slot);
+                }
             }
             State::Dead(_) => {
                 self.dead.remove(&mut self.slab, slot);
@@ -454,6 +486,10 @@ impl Shard {
     pub(super) fn remove(&mut self, slot: Slot) {
         let item = &self.slab[slot];
         self.item_bytes -= u64::from(item.body_len) + u64::from(item.error_len);
+        self.keys.remove(slot);
+        if let Some(resources) = &mut self.resources {
+            resources.leave(&self.slab, slot);
+        }
         if !self.redriven.is_empty() {
             self.redriven.remove(&self.slab[slot].lsn);
         }

@@ -97,7 +97,7 @@ impl Shard {
     fn item_digest(&self, slot: Slot, at: Nanos) -> ItemDigest {
         let item = &self.slab[slot];
         let (state, lease) = match &item.state {
-            State::Waiting(_) => ("waiting", None),
+            State::Waiting(_) | State::Blocked => ("waiting", None),
             State::Delayed if item.since <= at => ("waiting", None),
             State::Delayed => ("delayed", None),
             State::Leased { owner, lease } => {

@@ -200,12 +200,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Since when the item waits here: since it did there, but not before
-    /// those that wait here already, so that their list stays in order.
+    /// Since when the item waits here, or is given up on: since it did there,
+    /// but not before those that do here already, so that their list stays in
+    /// order.
     fn restored_since(&self, item: &RestoredItem<'_>, dead: bool, at: Nanos) -> Nanos {
         let ready_at = item.ready_at.unwrap_or(at);
         if dead {
-            ready_at.min(at)
+            let last = self.dead.tail();
+            let last_since = last.map_or(Nanos(0), |slot| self.slab[slot].since);
+            ready_at.min(at).max(last_since)
         } else if ready_at > at {
             Nanos::from_millis(ready_at.millis_ceil())
         } else {
@@ -230,7 +233,7 @@ impl Shard {
         let request = self.request_key(&enqueued.payload);
         let enters = !enters_request || request.is_some();
         ensure(enters, "its item has no request id")?;
-        let slot = self.insert_snapshot(snapshot, place)?;
+        let slot = self.insert_snapshot(snapshot, &enqueued.payload, place)?;
         match snapshot.state {
             SnapshotState::Dead => self.bury(slot, snapshot.since),
             _ => self.wait_since(slot, snapshot.since, at),
@@ -248,6 +251,7 @@ impl Shard {
     pub(super) fn insert_snapshot(
         &mut self,
         snapshot: &ItemSnapshot<'_>,
+        payload: &PayloadRef<'_>,
         place: Place,
     ) -> Result<Slot, &'static str> {
         self.ensure_room(snapshot.lsn)?;
@@ -276,6 +280,7 @@ impl Shard {
         });
         self.item_bytes += u64::from(body_len) + u64::from(error_len);
         self.index.insert(snapshot.lsn, slot);
+        self.classify(slot, payload);
         Ok(slot)
     }
 }
