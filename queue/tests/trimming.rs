@@ -370,18 +370,6 @@ impl World {
             comparable(&self.shard, self.now),
         );
         for (theirs, ours) in theirs.items.iter().zip(&ours.items) {
-            if theirs != ours {
-                let id = self.shard.spec().sequence_id(ours.lsn);
-                eprintln!(
-                    "{:?} {:?}",
-                    self.shard.view(id).map(|v| v.state),
-                    copy.view(id).map(|v| v.state)
-                );
-                for i in &copy.digest(self.now).items {
-                    eprintln!("{} {} {}", i.lsn, i.state, i.times.1.0 % 100000000000);
-                }
-                self.log.dump();
-            } // TMP
             prop_assert_eq!(theirs, ours);
         }
         prop_assert_eq!(theirs, ours);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use omnirelay::node::{Durability, Layout, Namespace};
+use omnirelay::node::{Durability, Layout, Namespace, Watermarks};
 use omnirelay_queue::{Options, Secret, ShardId};
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -268,6 +268,7 @@ fn namespace(
         ..Options::default()
     };
     Namespace {
+        watermarks: Watermarks::of(u64::MAX),
         name: name.into(),
         first_shard: ShardId(first),
         shards,

@@ -14,7 +14,7 @@ use super::status::{Moment, NodeFacts, NodeStatus};
 use crate::config::{self, Sources};
 use crate::cores::{CoreReport, HttpReport, ShardReport, Telemetry};
 use crate::data_dir::LogRecovery;
-use crate::node::{Board, Durability, Layout, LogId, Namespace, NamespaceId};
+use crate::node::{Board, Durability, Layout, LogId, Namespace, NamespaceId, Watermarks};
 
 pub(super) const STARTED: Nanos = Nanos(1_700_000_000_000_000_000);
 
@@ -30,6 +30,12 @@ pub(super) fn status() -> Arc<NodeStatus> {
 
 pub(super) fn facts() -> NodeFacts {
     let namespace = |name: &str, first: u32, shards| Namespace {
+        watermarks: Watermarks {
+            capacity: 1_000,
+            high: 800,
+            low: 600,
+            cooldown: Duration::from_secs(1),
+        },
         name: name.into(),
         first_shard: ShardId(first),
         shards,

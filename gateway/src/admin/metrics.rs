@@ -14,6 +14,7 @@ use super::process::Process;
 use super::status::{Moment, NodeFacts};
 use crate::cores::{CoreReport, latency_histogram};
 use crate::data_dir::LogRecovery;
+use crate::node::NamespaceId;
 
 /// Nodes with more shards than this show their shards' counts summed by core and namespace: a
 /// series for each would be more than a scrape every few seconds should carry.
@@ -27,6 +28,7 @@ pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> Stri
     if let Some(facts) = &moment.node {
         cores(&mut out, moment, &reports);
         items(&mut out, facts, &reports);
+        backpressure(&mut out, facts);
         calls(&mut out, &reports);
         logs(&mut out, &reports);
         recovery(&mut out, facts);
@@ -202,6 +204,27 @@ fn items(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
         "omnirelay_resourcelease_dead_letters",
         "Items that are given up on.",
         |s| s.dead,
+    );
+}
+
+fn backpressure(out: &mut Exposition, facts: &NodeFacts) {
+    let mut family = |name, kind, help, value: &dyn Fn(NamespaceId) -> u64| {
+        let mut family = out.family(name, kind, help);
+        for (id, namespace) in (0u16..).zip(facts.layout.namespaces()) {
+            family.sample(&[("namespace", &namespace.name)], value(NamespaceId(id)));
+        }
+    };
+    family(
+        "omnirelay_resourcelease_backpressure",
+        Kind::Gauge,
+        "1 while enqueues wait for the namespace to be down to its low watermark.",
+        &|id| u64::from(facts.board.gate(id).closed),
+    );
+    family(
+        "omnirelay_resourcelease_backpressure_transitions",
+        Kind::Counter,
+        "Times that the namespace began or ceased to hold enqueues back.",
+        &|id| facts.board.gate_transitions(id),
     );
 }
 

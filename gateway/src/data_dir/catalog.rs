@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::write;
 use crate::config;
-use crate::node::{Durability, Namespace};
+use crate::node::{Durability, Namespace, Watermarks};
 
 /// The catalog's format. A file with a higher one is refused.
 const FORMAT: u32 = 1;
@@ -214,6 +214,10 @@ impl Catalog {
                     shards: entry.shards,
                     durability: configured.map_or(Durability::Disk, |n| n.durability),
                     options: configured.map_or_else(Options::default, config::Namespace::shard_options),
+                    watermarks: configured.map_or_else(
+                        || Watermarks::of(Options::default().capacity),
+                        |n| Watermarks::of(n.capacity),
+                    ),
                     secret: entry.secret(),
                     skips: entry.skips,
                 }

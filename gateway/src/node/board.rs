@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam_utils::CachePadded;
 use omnirelay_queue::{Head, Nanos, Stats};
 
+use super::backpressure::Gate;
 use super::layout::{LogId, NamespaceId};
 
 #[derive(Debug, Default)]
@@ -24,11 +25,20 @@ struct Cell {
 
 const NO_HEAD: u64 = u64::MAX;
 
-/// One cell for each (namespace, log).
+/// A namespace's gate, and how often it has moved.
+#[derive(Debug, Default)]
+struct GateCell {
+    /// When it last moved in ms, times two, plus one when it is closed.
+    state: AtomicU64,
+    transitions: AtomicU64,
+}
+
+/// One cell for each (namespace, log), one gate for each namespace.
 #[derive(Debug)]
 pub struct Board {
     logs: usize,
     cells: Vec<CachePadded<Cell>>,
+    gates: Vec<CachePadded<GateCell>>,
 }
 
 impl Board {
@@ -44,6 +54,7 @@ impl Board {
         Board {
             logs,
             cells: (0..namespaces * logs).map(|_| empty()).collect(),
+            gates: (0..namespaces).map(|_| CachePadded::default()).collect(),
         }
     }
 
@@ -88,6 +99,33 @@ impl Board {
             active: cell.active.load(Relaxed),
             delayed: cell.delayed.load(Relaxed),
             dead: cell.dead.load(Relaxed),
+        }
+    }
+
+    /// Whether a namespace holds enqueues back.
+    pub fn gate(&self, namespace: NamespaceId) -> Gate {
+        let state = self.gates[usize::from(namespace.0)].state.load(Relaxed);
+        Gate {
+            closed: state & 1 == 1,
+            since_ms: state >> 1,
+        }
+    }
+
+    /// How often a namespace's gate has moved.
+    pub fn gate_transitions(&self, namespace: NamespaceId) -> u64 {
+        let cell = &self.gates[usize::from(namespace.0)];
+        cell.transitions.load(Relaxed)
+    }
+
+    /// Moves a gate, unless another core has moved it meanwhile.
+    pub(super) fn move_gate(&self, namespace: NamespaceId, from: Gate, to: Gate) {
+        let pack = |gate: Gate| (gate.since_ms << 1) | u64::from(gate.closed);
+        let cell = &self.gates[usize::from(namespace.0)];
+        let moved = cell
+            .state
+            .compare_exchange(pack(from), pack(to), Relaxed, Relaxed);
+        if moved.is_ok() {
+            cell.transitions.fetch_add(1, Relaxed);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use omnirelay_net::rpc::{self, Procedure};
 use omnirelay_queue::{Nanos, ShardId};
 
+use super::backpressure::WaitingEnqueue;
 use super::layout::{LogId, NamespaceId};
 use super::part::{GrantRef, ItemResult, Take};
 
@@ -58,6 +59,8 @@ pub(super) struct PendingCall {
     /// Parts whose results are still to come.
     pub(super) outstanding: u32,
     pub(super) lease: Option<LeaseWish>,
+    /// What an enqueue brings that waits for its namespace's gate.
+    pub(super) enqueue: Option<Box<WaitingEnqueue>>,
     /// The caller is gone or has its answer: grants that still come are undone.
     pub(super) abandoned: bool,
 }
@@ -181,6 +184,12 @@ impl Calls {
                 .is_some_and(|wish| wish.seek == Seek::Parked)
                 && !call.abandoned
         })
+    }
+
+    /// True while the call is an enqueue that waits for its namespace to have room.
+    pub(super) fn is_held_back(&mut self, id: CallId) -> bool {
+        self.get_mut(id)
+            .is_some_and(|call| call.enqueue.is_some() && !call.abandoned)
     }
 
     /// When some call may have to be answered for lack of time.

@@ -6,15 +6,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use omnirelay_queue::{Nanos, Shard, ShardId};
+use omnirelay_queue::{Nanos, Shard, ShardId, Stats};
 use omnirelay_wal::{Appender, Batch, Disk, Fill, Reader, Spare};
 
+use super::backpressure::Waiting;
 use super::board::Board;
 use super::calls::{CallId, Calls, Outcome};
 use super::layout::{CoreId, Layout, LogId, NamespaceId};
 use super::owned_log::{OwnedLog, OwnedShard};
 use super::part::{GrantRef, Message};
 use super::reads::Reads;
+use super::totals::Totals;
 use super::work::Work;
 
 /// Due timers that one call of [`Core::handle_time`] handles for one shard, so that a burst of
@@ -81,6 +83,8 @@ pub struct Core<D: Disk> {
     pub(super) readers: Vec<Reader<D>>,
     pub(super) calls: Calls,
     pub(super) work: Work,
+    /// Enqueues that wait for their namespace to have room.
+    pub(super) waiting: Waiting,
     pub(super) reads: Reads,
     pub(super) outcomes: VecDeque<(CallId, Outcome)>,
     pub(super) messages: VecDeque<(CoreId, Message)>,
@@ -122,6 +126,7 @@ impl<D: Disk> Core<D> {
             readers,
             calls: Calls::default(),
             work: Work::new(namespaces),
+            waiting: Waiting::new(namespaces),
             reads: Reads::default(),
             outcomes: VecDeque::new(),
             messages: VecDeque::new(),
@@ -182,7 +187,7 @@ impl<D: Disk> Core<D> {
     pub fn handle_drain(&mut self, now: Nanos) {
         self.draining = true;
         for id in self.calls.ids() {
-            if self.calls.is_parked(id) {
+            if self.calls.is_parked(id) || self.calls.is_held_back(id) {
                 self.answer(id, Err(super::errors::draining()));
             }
         }
@@ -311,15 +316,20 @@ impl<D: Disk> Core<D> {
             .flat_map(|log| &log.shards)
             .filter_map(|s| s.due)
             .min();
-        match (shards, self.calls.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [
+            shards,
+            self.calls.next_deadline(),
+            self.waiting.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Ends a turn, after any number of `handle_` calls: workers that wait get what became ready,
     /// the open batch goes to the log thread if that is free, and the board is brought up to date.
     pub fn finish_turn(&mut self, now: Nanos) {
+        self.serve_enqueues(now);
         self.serve_waiting(now);
         for log in &mut self.logs {
             if !log.in_flight && log.failed.is_none() {
@@ -436,24 +446,21 @@ fn owned_log(
     shards: Vec<Shard>,
     segment_bytes: u64,
 ) -> OwnedLog {
-    let mut live_all = 0;
-    let mut active_all = 0;
+    let mut totals = Totals::new(layout.namespaces().len());
     let shards = shards
         .into_iter()
         .map(|shard| {
             let spec = shard.spec().shard;
             let stats = shard.stats();
-            let live = stats.pending + stats.active + stats.delayed;
-            live_all += live;
-            active_all += stats.active;
+            let namespace = layout
+                .namespace_of(spec)
+                .expect("a log holds shards of the layout");
+            totals.change(namespace, &Stats::default(), &stats);
             OwnedShard {
-                namespace: layout
-                    .namespace_of(spec)
-                    .expect("a log holds shards of the layout"),
+                namespace,
                 last_batch: 0,
                 due: shard.next_deadline(),
-                live,
-                active: stats.active,
+                counted: stats,
                 shard,
             }
         })
@@ -463,8 +470,7 @@ fn owned_log(
         id,
         appender,
         shards,
-        live: live_all,
-        active: active_all,
+        totals,
         held: VecDeque::new(),
         synced,
         in_flight: false,

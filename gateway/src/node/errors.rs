@@ -22,6 +22,10 @@ pub(super) fn backpressure(why: &str) -> Error {
     ))
 }
 
+pub(super) fn at_capacity() -> Error {
+    backpressure("the namespace is at its `capacity`")
+}
+
 pub(super) fn storage_full() -> Error {
     Error::storage_full(
         "the disk has no room for new work; free space under the data directory, it clears by itself",

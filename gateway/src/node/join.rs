@@ -34,6 +34,7 @@ impl<D: Disk> Core<D> {
             results: Vec::new(),
             outstanding: 0,
             lease: None,
+            enqueue: None,
             abandoned: false,
         });
         if self.draining {
@@ -45,8 +46,8 @@ impl<D: Disk> Core<D> {
             return id;
         }
         match call {
-            Call::Enqueue(request) => self.enqueue(now, id, context, vec![request]),
-            Call::EnqueueBatch(batch) => self.enqueue(now, id, context, batch.items),
+            Call::Enqueue(request) => self.take_in(now, id, context, vec![request]),
+            Call::EnqueueBatch(batch) => self.take_in(now, id, context, batch.items),
             Call::Lease(r) => self.lease(
                 now,
                 id,
@@ -104,13 +105,17 @@ impl<D: Disk> Core<D> {
         id
     }
 
-    fn enqueue(
+    /// Checks, routes and sends on what an enqueue brings. What is beyond the `room` that its
+    /// namespace has is refused.
+    pub(super) fn enqueue(
         &mut self,
         now: Nanos,
         id: CallId,
         context: &CallContext,
         items: Vec<EnqueueRequest>,
+        room: u64,
     ) {
+        let mut left = room;
         let mut parts: Vec<(LogId, Vec<EnqueueEntry>)> = Vec::new();
         let mut results = Vec::with_capacity(items.len());
         for (index, request) in (0u32..).zip(items) {
@@ -118,6 +123,12 @@ impl<D: Disk> Core<D> {
                 results.push(Some(ItemResult::Refused(error)));
                 continue;
             }
+            let Some(after) = left.checked_sub(1) else {
+                let error = errors::at_capacity();
+                results.push(Some(ItemResult::Refused(error)));
+                continue;
+            };
+            left = after;
             results.push(None);
             let shard = self.route(context, &request);
             let log = self.layout.log_of(shard);
@@ -499,6 +510,8 @@ impl<D: Disk> Core<D> {
             .is_some_and(|wish| wish.seek == Seek::Parked);
         let error = if parked {
             errors::none_available()
+        } else if call.enqueue.is_some() {
+            errors::backpressure("it stayed above its `low_watermark` until the call's deadline")
         } else {
             errors::deadline()
         };

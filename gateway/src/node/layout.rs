@@ -3,6 +3,8 @@
 
 use omnirelay_queue::{Options, Secret, ShardId, ShardSpec};
 
+use super::backpressure::Watermarks;
+
 /// How long a mutation must have lasted before its reply leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -47,6 +49,8 @@ pub struct Namespace {
     pub durability: Durability,
     /// Options of each of its shards: limits are a shard's share.
     pub options: Options,
+    /// When it holds enqueues back, over all its shards.
+    pub watermarks: Watermarks,
     /// Signs lease ids.
     pub secret: Secret,
     /// Numbers may have been given out that are not in the log: each open leaves some out.

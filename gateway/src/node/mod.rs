@@ -6,6 +6,7 @@
 //! let go, grants with their payloads (`grants`, `reads`), and joined into the reply. A lease call
 //! first has to find work (`work`, `board`).
 
+mod backpressure;
 mod board;
 mod calls;
 mod core;
@@ -17,8 +18,10 @@ mod layout;
 mod owned_log;
 mod part;
 mod reads;
+mod totals;
 mod work;
 
+pub use backpressure::{Gate, Watermarks};
 pub use board::Board;
 pub use calls::{CallId, Outcome};
 pub use core::{CallContext, Core, LogParts, LogTask, ReadRequest};

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use omnirelay_queue::{Nanos, Place, Record, Shard, ShardId};
+use omnirelay_queue::{Nanos, Place, Record, Shard, ShardId, Stats};
 use omnirelay_wal::{
     Appender, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, Fill, Position, RECORD_HEADER_BYTES,
     RecordHeader, SECTOR_BYTES, SPARES_MAX,
@@ -11,6 +11,7 @@ use omnirelay_wal::{
 
 use super::layout::{LogId, NamespaceId};
 use super::part::{ItemResult, Ticket};
+use super::totals::Totals;
 
 /// Frames a shard's records into the log's open batch.
 pub(super) struct ShardLog<'a> {
@@ -59,10 +60,8 @@ pub(super) struct OwnedShard {
     pub(super) last_batch: u64,
     /// When the shard next has something to do by itself.
     pub(super) due: Option<Nanos>,
-    /// Items waiting, delayed or leased, as they are counted in [`OwnedLog::live`].
-    pub(super) live: u64,
-    /// Items leased, as they are counted in [`OwnedLog::active`].
-    pub(super) active: u64,
+    /// Its counts as they are in [`OwnedLog::totals`].
+    pub(super) counted: Stats,
 }
 
 /// Results that leave once a batch is committed.
@@ -144,10 +143,8 @@ pub(super) struct OwnedLog {
     pub(super) appender: Appender,
     /// In the order of their ids: shard `s` stands at `s / logs`.
     pub(super) shards: Vec<OwnedShard>,
-    /// Items waiting, delayed or leased in all its shards.
-    pub(super) live: u64,
-    /// Items leased in all its shards.
-    pub(super) active: u64,
+    /// Counts of all its shards.
+    pub(super) totals: Totals,
     pub(super) held: VecDeque<Held>,
     /// The last batch known to be on disk.
     pub(super) synced: u64,
@@ -190,11 +187,8 @@ impl OwnedLog {
         }
         owned.due = owned.shard.next_deadline();
         let stats = owned.shard.stats();
-        let live = stats.pending + stats.active + stats.delayed;
-        self.live = self.live - owned.live + live;
-        owned.live = live;
-        self.active = self.active - owned.active + stats.active;
-        owned.active = stats.active;
+        self.totals.change(owned.namespace, &owned.counted, &stats);
+        owned.counted = stats;
         outcome
     }
 
@@ -202,9 +196,11 @@ impl OwnedLog {
     fn reserved(&self, admit: Admit) -> u64 {
         match admit {
             Admit::Enqueue => {
-                self.reserved(Admit::Grant) + (self.live + 1) * RESERVED_BYTES_PER_ITEM
+                self.reserved(Admit::Grant) + (self.totals.live() + 1) * RESERVED_BYTES_PER_ITEM
             }
-            Admit::Grant => SETTLE_RESERVE_BYTES + (self.active + 1) * RESERVED_BYTES_PER_LEASE,
+            Admit::Grant => {
+                SETTLE_RESERVE_BYTES + (self.totals.active() + 1) * RESERVED_BYTES_PER_LEASE
+            }
             Admit::Settle => 0,
         }
     }

@@ -95,19 +95,7 @@ impl<D: Disk> Core<D> {
     }
 
     pub(super) fn log_stats(&self, namespace: NamespaceId, log: usize) -> Stats {
-        let mut sum = Stats::default();
-        for owned in self.logs[log]
-            .shards
-            .iter()
-            .filter(|owned| owned.namespace == namespace)
-        {
-            let stats = owned.shard.stats();
-            sum.pending += stats.pending;
-            sum.active += stats.active;
-            sum.delayed += stats.delayed;
-            sum.dead += stats.dead;
-        }
-        sum
+        self.logs[log].totals.of(namespace)
     }
 
     /// A namespace's counts: exact for this core's logs, as published for the others'.

@@ -212,6 +212,13 @@ impl Node {
         }
     }
 
+    /// The text of an admin endpoint.
+    pub fn admin_text(&self, path: &str) -> String {
+        let mut connection = Connection::open(self.admin_address);
+        let reply = connection.request(&Request::get(path));
+        String::from_utf8(reply.body).expect("text")
+    }
+
     /// The sum over all cores of a number in the introspection.
     pub fn over_cores(&self, pointer: &str) -> u64 {
         let (_, told) = self.admin("/omnirelay/introspect");

@@ -1,0 +1,249 @@
+//! Whether a namespace takes new work: at its high watermark enqueues wait until it is down to the
+//! low one, at capacity they are refused at once. Ending work is always admitted.
+//!
+//! The gate of a namespace is one word on the board. Whichever core sees that it has to move moves
+//! it, so that all cores agree and every transition counts once; the counts that move it are the
+//! board's, exact for a core's own logs and a turn late for the others'.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use omnirelay_net::messages::EnqueueRequest;
+use omnirelay_queue::{Nanos, Stats};
+use omnirelay_wal::Disk;
+
+use super::calls::CallId;
+use super::core::{CallContext, Core};
+use super::errors;
+use super::layout::NamespaceId;
+
+/// Enqueues that may wait on one core; more are refused.
+const WAITING_MAX: usize = 4_096;
+/// How often a core with waiting enqueues looks at what the others have made free.
+const LOOK_EVERY: Nanos = Nanos(10_000_000);
+
+/// Limits on a namespace's waiting, delayed and leased items, over all its shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// At this many an enqueue is refused.
+    pub capacity: u64,
+    /// At this many enqueues begin to wait.
+    pub high: u64,
+    /// At this many they go on.
+    pub low: u64,
+    /// Least time between two transitions.
+    pub cooldown: Duration,
+}
+
+impl Watermarks {
+    /// The default marks of a namespace with this capacity.
+    pub fn of(capacity: u64) -> Watermarks {
+        Watermarks {
+            capacity,
+            high: capacity - capacity / 5,
+            low: capacity / 5 * 3,
+            cooldown: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A namespace's gate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// Enqueues wait.
+    pub closed: bool,
+    /// When it last moved, in ms since the Unix epoch; 0 for never.
+    pub since_ms: u64,
+}
+
+impl Gate {
+    /// The gate after a look at how many items are live.
+    fn next(self, live: u64, now: Nanos, marks: &Watermarks) -> Gate {
+        let closed = match self.closed {
+            false => live >= marks.high,
+            true => live > marks.low,
+        };
+        let cooldown_ms = u64::try_from(marks.cooldown.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = now.millis_floor();
+        let may_move = self.since_ms == 0 || now_ms >= self.since_ms.saturating_add(cooldown_ms);
+        if closed == self.closed || !may_move {
+            return self;
+        }
+        Gate {
+            closed,
+            since_ms: now_ms,
+        }
+    }
+}
+
+/// What a namespace says to an enqueue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// With room for so many items.
+    Open(u64),
+    Wait,
+    Full,
+}
+
+/// An enqueue that waits for its namespace's gate.
+#[derive(Debug)]
+pub(super) struct WaitingEnqueue {
+    context: CallContext,
+    items: Vec<EnqueueRequest>,
+}
+
+/// All enqueues that wait on a core, by namespace, first come first.
+pub(super) struct Waiting {
+    namespaces: Vec<VecDeque<CallId>>,
+    len: usize,
+    next_look: Nanos,
+}
+
+impl Waiting {
+    pub(super) fn new(namespaces: usize) -> Waiting {
+        Waiting {
+            namespaces: (0..namespaces).map(|_| VecDeque::new()).collect(),
+            len: 0,
+            next_look: Nanos(0),
+        }
+    }
+
+    /// When to look again whether a gate has opened.
+    pub(super) fn next_deadline(&self) -> Option<Nanos> {
+        (self.len > 0).then_some(self.next_look)
+    }
+
+    fn of(&mut self, namespace: NamespaceId) -> &mut VecDeque<CallId> {
+        &mut self.namespaces[usize::from(namespace.0)]
+    }
+
+    fn push(&mut self, namespace: NamespaceId, id: CallId) {
+        self.of(namespace).push_back(id);
+        self.len += 1;
+    }
+
+    fn pop(&mut self, namespace: NamespaceId) {
+        if self.of(namespace).pop_front().is_some() {
+            self.len -= 1;
+        }
+    }
+}
+
+impl<D: Disk> Core<D> {
+    /// Takes an enqueue on now, lets it wait, or refuses it.
+    pub(super) fn take_in(
+        &mut self,
+        now: Nanos,
+        id: CallId,
+        context: &CallContext,
+        items: Vec<EnqueueRequest>,
+    ) {
+        let namespace = context.namespace;
+        let first_come = !self.waiting.of(namespace).is_empty();
+        match self.intake(now, namespace) {
+            Intake::Full => {
+                self.answer(id, Err(errors::at_capacity()));
+            }
+            Intake::Open(room) if !first_come => self.enqueue(now, id, context, items, room),
+            _ if self.waiting.len >= WAITING_MAX => {
+                let error = errors::backpressure("too many enqueues wait for it already");
+                self.answer(id, Err(error));
+            }
+            Intake::Open(_) | Intake::Wait => {
+                if self.waiting.len == 0 {
+                    self.waiting.next_look = Nanos(now.0.saturating_add(LOOK_EVERY.0));
+                }
+                let call = self.calls.get_mut(id).expect("just made");
+                call.enqueue = Some(Box::new(WaitingEnqueue {
+                    context: context.clone(),
+                    items,
+                }));
+                self.waiting.push(namespace, id);
+            }
+        }
+    }
+
+    /// Lets waiting enqueues go on as far as their namespaces' gates are open.
+    pub(super) fn serve_enqueues(&mut self, now: Nanos) {
+        if self.waiting.len == 0 {
+            return;
+        }
+        self.waiting.next_look = Nanos(now.0.saturating_add(LOOK_EVERY.0));
+        for namespace in 0..self.waiting.namespaces.len() {
+            let namespace = NamespaceId(u16::try_from(namespace).expect("as many as the layout"));
+            while let Some(&id) = self.waiting.of(namespace).front() {
+                let waits = |call: &mut super::calls::PendingCall| {
+                    call.enqueue.is_some() && !call.abandoned
+                };
+                if self.calls.get_mut(id).is_some_and(waits) {
+                    let Intake::Open(room) = self.intake(now, namespace) else {
+                        break;
+                    };
+                    let call = self.calls.get_mut(id).expect("just seen");
+                    let waiting = call.enqueue.take().expect("just seen");
+                    self.enqueue(now, id, &waiting.context, waiting.items, room);
+                }
+                self.waiting.pop(namespace);
+            }
+        }
+    }
+
+    fn intake(&mut self, now: Nanos, namespace: NamespaceId) -> Intake {
+        let marks = &self.layout.namespace(namespace).watermarks;
+        let live = live(&self.namespace_stats(namespace));
+        let gate = self.board.gate(namespace);
+        let next = gate.next(live, now, marks);
+        if next != gate {
+            // If another core was quicker, its look is as good as ours.
+            self.board.move_gate(namespace, gate, next);
+        }
+        if live >= marks.capacity {
+            Intake::Full
+        } else if next.closed {
+            Intake::Wait
+        } else {
+            Intake::Open(marks.capacity - live)
+        }
+    }
+}
+
+/// Items that count against capacity.
+fn live(stats: &Stats) -> u64 {
+    stats.pending + stats.active + stats.delayed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKS: Watermarks = Watermarks {
+        capacity: 100,
+        high: 80,
+        low: 60,
+        cooldown: Duration::from_secs(1),
+    };
+
+    fn at(ms: u64) -> Nanos {
+        Nanos::from_millis(1_000_000 + ms)
+    }
+
+    #[test]
+    fn a_gate_closes_at_the_high_mark_and_opens_at_the_low_one() {
+        let open = Gate::default();
+        assert_eq!(open.next(79, at(0), &MARKS), open);
+        let closed = open.next(80, at(0), &MARKS);
+        assert!(closed.closed);
+        assert!(closed.next(61, at(5_000), &MARKS).closed);
+        assert!(!closed.next(60, at(5_000), &MARKS).closed);
+    }
+
+    #[test]
+    fn transitions_are_a_cooldown_apart() {
+        let closed = Gate::default().next(90, at(0), &MARKS);
+        assert!(closed.next(0, at(999), &MARKS).closed);
+        let open = closed.next(0, at(1_000), &MARKS);
+        assert!(!open.closed);
+        assert!(!open.next(95, at(1_999), &MARKS).closed);
+        assert!(open.next(95, at(2_000), &MARKS).closed);
+    }
+}
