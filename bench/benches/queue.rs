@@ -67,6 +67,7 @@ fn cycle(c: &mut Criterion) {
             index: 0,
             count: 1,
             secret: Secret([1; 16]),
+            origin: [0; 16],
         };
         let mut shard = Shard::new(spec, Options::default());
         let mut log = Encoder::default();

@@ -59,6 +59,10 @@ impl List {
         some(self.head)
     }
 
+    pub(crate) fn last(&self) -> Option<Slot> {
+        some(self.tail)
+    }
+
     /// From when on an item that joins at the back must wait to keep the list
     /// in order: not before the last item, and after it when too many with
     /// higher LSNs became ready just then.

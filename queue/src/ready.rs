@@ -103,6 +103,17 @@ impl Ready {
             .find(|p| self.occupied[usize::from(*p) / 64] & (1 << (p % 64)) != 0)
     }
 
+    /// The items, those of higher priority first.
+    pub(crate) fn iter<'a>(&'a self, slab: &'a Slab) -> impl Iterator<Item = Slot> + 'a {
+        self.lists.iter().rev().flat_map(|list| list.iter(slab))
+    }
+
+    /// Since when the last item of a priority waits; 0 when there is none.
+    pub(crate) fn last_since(&self, slab: &Slab, priority: u8) -> Nanos {
+        let last = self.list(priority).last();
+        last.map_or(Nanos(0), |slot| slab[slot].since)
+    }
+
     fn mark(&mut self, priority: u8) {
         self.occupied[usize::from(priority) / 64] |= 1 << (priority % 64);
     }

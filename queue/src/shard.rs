@@ -5,24 +5,30 @@
 //! one before is taken to be as late.
 
 mod apply;
+pub(crate) mod carry;
+pub(crate) mod checkpoint;
 pub(crate) mod digest;
+pub(crate) mod drain;
 mod enqueue;
 mod explain;
 mod intervene;
 mod lease;
 mod line;
 mod listing;
+pub(crate) mod restore;
 mod settle;
 mod time;
+mod trimmed;
 
 use std::collections::BTreeMap;
 
 use crate::dedupe::Dedupe;
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, SHARD_ID_MAX, SequenceId, ShardSpec};
+use crate::drains::Drains;
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, Place, SHARD_ID_MAX, SequenceId, ShardSpec};
 use crate::index::Index;
 use crate::item::{Item, Lease, State};
 use crate::keys::Keys;
-use crate::list::List;
+use crate::list::Rank;
 use crate::options::{Fairness, Options, Ordering};
 use crate::outcome::{Decision, FenceReason, Head, TokenRefused};
 use crate::owners::Owners;
@@ -44,6 +50,9 @@ pub struct Shard {
     options: Options,
     last_lsn: Lsn,
     epoch: Epoch,
+    /// Where replay began with a log that had given up its oldest records,
+    /// every item up to this LSN may have been among those; 0 when none had.
+    unknown_to: Lsn,
     /// The latest time that the shard was told.
     clock: Nanos,
     slab: Slab,
@@ -52,13 +61,21 @@ pub struct Shard {
     keys: Keys,
     /// Only where items of one resource are leased one at a time.
     resources: Option<Box<Resources>>,
-    dead: List,
+    /// Dead letters, in the order that they were given up on.
+    dead: BTreeMap<Rank, Slot>,
+    /// Pending items that are held back.
+    blocked: u64,
     wheel: Wheel,
     dedupe: Dedupe,
+    /// Items that were restored.
+    restored: Dedupe,
+    drains: Drains,
     settled: Settled,
     owners: Owners,
     stats: Stats,
     last_grant_at: Nanos,
+    /// Bytes of the log that the items' bodies and errors take.
+    item_bytes: u64,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
 }
@@ -79,6 +96,7 @@ impl Shard {
             spec,
             last_lsn: Lsn(0),
             epoch: Epoch(0),
+            unknown_to: Lsn(0),
             clock: Nanos(0),
             slab: Slab::new(),
             index: Index::new(),
@@ -86,13 +104,17 @@ impl Shard {
             keys: Keys::new(spec.secret, options.fairness == Fairness::PartitionKey),
             resources: (options.ordering == Ordering::PerResource)
                 .then(|| Box::new(Resources::new())),
-            dead: List::EMPTY,
+            dead: BTreeMap::new(),
+            blocked: 0,
             wheel: Wheel::new(),
             dedupe: Dedupe::new(options.dedupe_window),
+            restored: Dedupe::new(options.restore_window),
+            drains: Drains::new(options.dedupe_window),
             settled: Settled::new(options.dedupe_window),
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
             last_grant_at: Nanos(0),
+            item_bytes: 0,
             redriven: BTreeMap::new(),
             options,
         }
@@ -171,8 +193,8 @@ impl Shard {
 
     /// Dead letters, in the order that they were given up on.
     pub fn dead_letters(&self) -> impl Iterator<Item = SequenceId> + '_ {
-        let slots = self.dead.iter(&self.slab);
-        slots.map(|slot| self.spec.sequence_id(self.slab[slot].lsn))
+        let ranks = self.dead.keys();
+        ranks.map(|(_, lsn)| self.spec.sequence_id(*lsn))
     }
 
     /// Takes the time of a request.
@@ -186,6 +208,14 @@ impl Shard {
     /// # Panics
     /// When the shard was not opened.
     fn commit(&mut self, event: Event<'_>, log: &mut impl Log) -> Lsn {
+        self.commit_at(event, log).0
+    }
+
+    /// Appends and applies the next record, and says where its body lies.
+    ///
+    /// # Panics
+    /// When the shard was not opened.
+    fn commit_at(&mut self, event: Event<'_>, log: &mut impl Log) -> (Lsn, Place) {
         assert!(self.epoch > Epoch(0), "the shard was not opened");
         let record = Record {
             lsn: Lsn(self.last_lsn.0 + 1),
@@ -195,7 +225,7 @@ impl Shard {
         };
         let place = log.append(&record);
         self.apply(&record, place);
-        record.lsn
+        (record.lsn, place)
     }
 
     /// A refusal: it rests on all that went before.

@@ -417,7 +417,10 @@ fn a_gap_in_live_use_is_a_broken_invariant() {
     let (mut shard, tape) = open(Options::default());
     let mut record = tape.entries[0].record();
     record.lsn = Lsn(3);
-    record.event = Event::ItemExpired { item: Lsn(2) };
+    record.event = Event::ItemExpired {
+        item: Lsn(2),
+        last: None,
+    };
     shard.apply(&record, place(0));
 }
 

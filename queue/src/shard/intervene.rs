@@ -24,7 +24,7 @@ impl Shard {
         let item = &self.slab[slot];
         let event = Event::Cancelled {
             item: item.lsn,
-            last: item.cancelled(),
+            last: item.last_if_cancelled(),
         };
         let lsn = self.commit(event, log);
         Decision {
@@ -47,7 +47,7 @@ impl Shard {
             return self.refuse(Err(ItemRefused::NotFound));
         };
         let item = &self.slab[slot];
-        if !matches!(item.state, State::Dead(_)) {
+        if !matches!(item.state, State::Dead) {
             return self.refuse(Err(ItemRefused::NotDead));
         }
         if item.attempt == u16::MAX {
@@ -70,7 +70,7 @@ impl Shard {
     }
 
     /// How many attempts an item had before it was first redriven.
-    fn attempts_at_first(&self, slot: Slot) -> u16 {
+    pub(super) fn attempts_at_first(&self, slot: Slot) -> u16 {
         let item = &self.slab[slot];
         let remembered = self.redriven.get(&item.lsn);
         remembered.copied().unwrap_or(item.max_attempts)

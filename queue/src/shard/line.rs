@@ -11,7 +11,6 @@ use crate::item::{Links, State};
 use crate::options::Fairness;
 use crate::outcome::Head;
 use crate::payload::PayloadRef;
-use crate::resources::Resources;
 use crate::slab::Slot;
 
 use super::Shard;
@@ -52,7 +51,7 @@ impl Shard {
     /// It is in no list; timer and counts are the caller's.
     pub(super) fn line_up(&mut self, slot: Slot) {
         if self.is_held_back(slot) {
-            self.slab[slot].state = State::Blocked;
+            self.hold_back(slot);
             return;
         }
         self.slab[slot].state = State::Waiting(Links::NONE);
@@ -64,7 +63,7 @@ impl Shard {
     /// an older one of its resource was redriven meanwhile.
     pub(super) fn line_up_again(&mut self, slot: Slot) {
         if self.is_held_back(slot) {
-            self.slab[slot].state = State::Blocked;
+            self.hold_back(slot);
             return;
         }
         self.slab[slot].state = State::Waiting(Links::NONE);
@@ -80,21 +79,11 @@ impl Shard {
     /// After each record: whoever lost the turn on a resource steps out of the
     /// line, and whoever got it joins.
     pub(super) fn pass_turn(&mut self, at: Nanos) {
-        let passed = self.resources.as_deref_mut();
-        let Some(passed) = passed.and_then(Resources::take_passed) else {
-            return;
-        };
-        if let Some(from) = passed.from
-            && matches!(self.slab[from].state, State::Waiting(_))
-        {
-            self.leave_line(from);
-            self.slab[from].state = State::Blocked;
-        }
-        let Some(to) = passed.to else {
+        let Some(to) = self.yield_turn() else {
             return;
         };
         match self.slab[to].state {
-            State::Blocked => {}
+            State::Blocked => self.blocked -= 1,
             State::Delayed if self.slab[to].since <= at => {
                 self.stats.delayed -= 1;
                 self.stats.pending += 1;
@@ -106,6 +95,25 @@ impl Shard {
         self.slab[to].since = at;
         self.line_up(to);
         self.wheel.insert(&mut self.slab, to);
+    }
+
+    /// Whoever lost the turn on a resource steps out of the line. Returns who
+    /// got it: after a carry, that joins when the epoch begins, like all that
+    /// is carried.
+    pub(super) fn yield_turn(&mut self) -> Option<Slot> {
+        let passed = self.resources.as_deref_mut()?.take_passed()?;
+        if let Some(from) = passed.from
+            && matches!(self.slab[from].state, State::Waiting(_))
+        {
+            self.leave_line(from);
+            self.hold_back(from);
+        }
+        passed.to
+    }
+
+    fn hold_back(&mut self, slot: Slot) {
+        self.slab[slot].state = State::Blocked;
+        self.blocked += 1;
     }
 
     fn is_held_back(&self, slot: Slot) -> bool {

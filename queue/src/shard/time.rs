@@ -51,10 +51,11 @@ impl Shard {
                 self.end_delay(slot);
                 return;
             }
-            State::Waiting(_) | State::Blocked | State::Delayed => {
-                Event::ItemExpired { item: item.lsn }
-            }
-            state @ (State::Dead(_) | State::Vacant(_)) => {
+            State::Waiting(_) | State::Blocked | State::Delayed => Event::ItemExpired {
+                item: item.lsn,
+                last: item.last_ended(),
+            },
+            state @ (State::Dead | State::Vacant(_)) => {
                 panic!("a timer was set for an item that waits for nothing: {state:?}")
             }
         };
