@@ -94,6 +94,19 @@ impl Secret {
         [high, low]
     }
 
+    /// The fingerprint of a drain request's id.
+    pub fn drain_key(&self, request_id: &str) -> RequestKey {
+        let (high, low) = self.hash(&[&[TAG_DRAIN], request_id.as_bytes()]);
+        [high, low]
+    }
+
+    /// The fingerprint of an item of some namespace, this one or another.
+    pub(crate) fn restored_key(&self, origin: &Origin, sequence_id: SequenceId) -> RequestKey {
+        let number = sequence_id.0.to_le_bytes();
+        let (high, low) = self.hash(&[&[TAG_RESTORED], origin, &number]);
+        [high, low]
+    }
+
     /// The fingerprint of a resource.
     pub(crate) fn resource_key(&self, resource_type: &str, resource_id: &str) -> u64 {
         let mut head = [0; 5];
@@ -106,19 +119,6 @@ impl Secret {
     /// The hash of a partition key.
     pub(crate) fn partition_key_hash(&self, name: &str) -> u64 {
         self.hash(&[&[TAG_PARTITION_KEY], name.as_bytes()]).0
-    }
-
-    /// The fingerprint of a drain request's id.
-    pub fn drain_key(&self, request_id: &str) -> RequestKey {
-        let (high, low) = self.hash(&[&[TAG_DRAIN], request_id.as_bytes()]);
-        [high, low]
-    }
-
-    /// The fingerprint of an item of some namespace, this one or another.
-    pub(crate) fn restored_key(&self, origin: &Origin, sequence_id: SequenceId) -> RequestKey {
-        let number = sequence_id.0.to_le_bytes();
-        let (high, low) = self.hash(&[&[TAG_RESTORED], origin, &number]);
-        [high, low]
     }
 
     /// A number that spreads the retries of failed items.

@@ -55,7 +55,7 @@ pub(crate) enum State {
         owner: OwnerId,
         lease: Lease,
     },
-    Dead,
+    Dead(Links),
 }
 
 /// An active lease. Aligned to four bytes: eight would cost the item eight.
@@ -104,7 +104,7 @@ impl Item {
             State::Leased { lease, .. } => Some(lease.expires_at),
             State::Delayed => Some(self.ttl_end().map_or(self.since, |end| end.min(self.since))),
             State::Waiting(_) | State::Blocked => self.ttl_end(),
-            State::Dead | State::Vacant(_) => None,
+            State::Dead(_) | State::Vacant(_) => None,
         }
     }
 
@@ -118,6 +118,16 @@ impl Item {
         }
     }
 
+    /// Its last lease, if it ever had one, and how that ended or ends if the
+    /// item is cancelled now.
+    pub(crate) fn cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
+        let reason = match &self.state {
+            State::Leased { .. } => Some(FenceReason::Superseded),
+            _ => self.last_end,
+        };
+        reason.map(|reason| (self.last_lease(), reason))
+    }
+
     /// When it outlives its time.
     pub(crate) fn ttl_end(&self) -> Option<Nanos> {
         (self.ttl.0 > 0).then(|| self.enqueued_at.saturating_add_millis(self.ttl))
@@ -128,14 +138,6 @@ impl Item {
         self.last_end.map(|reason| (self.last_lease(), reason))
     }
 
-    /// How its last lease ended once the item is cancelled.
-    pub(crate) fn last_if_cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
-        match &self.state {
-            State::Leased { .. } => Some((self.last_lease(), FenceReason::Superseded)),
-            _ => self.last_ended(),
-        }
-    }
-
     pub(crate) fn last_error(&self) -> Option<(Place, u32)> {
         (self.error_len > 0).then_some((self.error, self.error_len))
     }
@@ -144,7 +146,7 @@ impl Item {
     /// When the item is in no list.
     pub(crate) fn links_mut(&mut self) -> &mut Links {
         match &mut self.state {
-            State::Waiting(links) => links,
+            State::Waiting(links) | State::Dead(links) => links,
             state => panic!("an item in no list was linked: {state:?}"),
         }
     }
@@ -153,7 +155,7 @@ impl Item {
     /// When the item is in no list.
     pub(crate) fn links(&self) -> Links {
         match &self.state {
-            State::Waiting(links) => *links,
+            State::Waiting(links) | State::Dead(links) => *links,
             state => panic!("an item in no list was linked: {state:?}"),
         }
     }

@@ -59,7 +59,7 @@ impl List {
         some(self.head)
     }
 
-    pub(crate) fn last(&self) -> Option<Slot> {
+    pub(crate) fn tail(&self) -> Option<Slot> {
         some(self.tail)
     }
 
@@ -88,6 +88,12 @@ impl List {
         let place = self.place_from_back(rows, rows.rank(slot));
         let next = place.expect("an item joined a list far from its back");
         self.insert_before(rows, slot, next);
+    }
+
+    /// Puts an item at the back, wherever its place is: until the list is made
+    /// anew in order.
+    pub(crate) fn push_unordered(&mut self, rows: &mut impl RowsMut, slot: Slot) {
+        self.insert_before(rows, slot, NO_SLOT);
     }
 
     /// Since when an item that joins at the front must wait to keep the list in

@@ -28,7 +28,7 @@ use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, Place, SHARD_ID_MAX, SequenceId, 
 use crate::index::Index;
 use crate::item::{Item, Lease, State};
 use crate::keys::Keys;
-use crate::list::Rank;
+use crate::list::List;
 use crate::options::{Fairness, Options, Ordering};
 use crate::outcome::{Decision, FenceReason, Head, TokenRefused};
 use crate::owners::Owners;
@@ -53,6 +53,9 @@ pub struct Shard {
     /// Where replay began with a log that had given up its oldest records,
     /// every item up to this LSN may have been among those; 0 when none had.
     unknown_to: Lsn,
+    /// False while a log is replayed that has given up its oldest records: what
+    /// that carries comes in no order.
+    lists_are_ordered: bool,
     /// The latest time that the shard was told.
     clock: Nanos,
     slab: Slab,
@@ -61,10 +64,7 @@ pub struct Shard {
     keys: Keys,
     /// Only where items of one resource are leased one at a time.
     resources: Option<Box<Resources>>,
-    /// Dead letters, in the order that they were given up on.
-    dead: BTreeMap<Rank, Slot>,
-    /// Pending items that are held back.
-    blocked: u64,
+    dead: List,
     wheel: Wheel,
     dedupe: Dedupe,
     /// Items that were restored.
@@ -73,9 +73,9 @@ pub struct Shard {
     settled: Settled,
     owners: Owners,
     stats: Stats,
-    last_grant_at: Nanos,
     /// Bytes of the log that the items' bodies and errors take.
     item_bytes: u64,
+    last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
 }
@@ -97,6 +97,7 @@ impl Shard {
             last_lsn: Lsn(0),
             epoch: Epoch(0),
             unknown_to: Lsn(0),
+            lists_are_ordered: true,
             clock: Nanos(0),
             slab: Slab::new(),
             index: Index::new(),
@@ -104,8 +105,7 @@ impl Shard {
             keys: Keys::new(spec.secret, options.fairness == Fairness::PartitionKey),
             resources: (options.ordering == Ordering::PerResource)
                 .then(|| Box::new(Resources::new())),
-            dead: BTreeMap::new(),
-            blocked: 0,
+            dead: List::EMPTY,
             wheel: Wheel::new(),
             dedupe: Dedupe::new(options.dedupe_window),
             restored: Dedupe::new(options.restore_window),
@@ -113,8 +113,8 @@ impl Shard {
             settled: Settled::new(options.dedupe_window),
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
-            last_grant_at: Nanos(0),
             item_bytes: 0,
+            last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,
         }
@@ -137,6 +137,7 @@ impl Shard {
             event: Event::EpochStarted { previous },
         };
         let place = log.append(&record);
+        self.lists_are_ordered = true;
         self.apply(&record, place);
         Decision {
             outcome: epoch,
@@ -193,8 +194,8 @@ impl Shard {
 
     /// Dead letters, in the order that they were given up on.
     pub fn dead_letters(&self) -> impl Iterator<Item = SequenceId> + '_ {
-        let ranks = self.dead.keys();
-        ranks.map(|(_, lsn)| self.spec.sequence_id(*lsn))
+        let slots = self.dead.iter(&self.slab);
+        slots.map(|slot| self.spec.sequence_id(self.slab[slot].lsn))
     }
 
     /// Takes the time of a request.

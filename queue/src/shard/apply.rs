@@ -2,7 +2,7 @@
 
 use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
-use crate::list::Rows;
+use crate::list::List;
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
@@ -48,12 +48,14 @@ impl Shard {
     /// When the record does not follow from the shard's state, which is
     /// unchanged then.
     pub fn replay(&mut self, record: &Record<'_>, place: Place) -> Result<(), ReplayError> {
-        let before = (self.unknown_to, self.last_lsn, self.epoch);
-        if self.last_lsn == Lsn(0) {
+        let is_first = self.last_lsn == Lsn(0);
+        if is_first {
             self.begin(record);
         }
         if let Err(what) = self.change(record, place) {
-            (self.unknown_to, self.last_lsn, self.epoch) = before;
+            if is_first {
+                self.begin_again();
+            }
             let lsn = record.lsn;
             return Err(ReplayError { lsn, what });
         }
@@ -77,9 +79,7 @@ impl Shard {
         if let Event::Carry(carry) = &record.event {
             ensure(record.lsn == self.last_lsn, "its LSN is not the last")?;
             let place = snapshot_place(&record.event, place);
-            self.carried(carry, at, place)?;
-            self.yield_turn();
-            return Ok(());
+            return self.carried(carry, at, place);
         }
         ensure(record.lsn.0 == self.last_lsn.0 + 1, "its LSN is not next")?;
         if self.is_about_unknown(&record.event) {
@@ -94,7 +94,7 @@ impl Shard {
     fn change_item(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
         match &record.event {
-            Event::EpochStarted { .. } | Event::Carry(_) => unreachable!("not about an item"),
+            Event::EpochStarted { .. } | Event::Carry(_) => unreachable!("handled above"),
             Event::Enqueued(body) => {
                 let len = record.event.encoded_len() as u32;
                 self.enqueued(record.lsn, at, body, place, len)
@@ -145,11 +145,11 @@ impl Shard {
         self.wheel.restart(at);
         self.ready = Ready::new();
         self.keys.restart();
-        self.blocked = 0;
+        self.dead = List::EMPTY;
         self.dedupe.restore_order();
         self.restored.restore_order();
         self.settled.restore_order();
-        let mut waiting = Vec::new();
+        let (mut waiting, mut dead) = (Vec::new(), Vec::new());
         for slot in 0..self.slab.slots() {
             let item = &mut self.slab[slot];
             item.bucket = NO_BUCKET;
@@ -165,13 +165,18 @@ impl Shard {
                     lease.expires_at = at.saturating_add_millis(lease.recorded);
                     lease.recorded_before = lease.recorded;
                 }
-                State::Delayed | State::Dead | State::Vacant(_) => {}
+                State::Dead(_) => dead.push(slot),
+                State::Delayed | State::Vacant(_) => {}
             }
             self.wheel.insert(&mut self.slab, slot);
         }
         waiting.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
         for slot in waiting {
             self.line_up(slot);
+        }
+        dead.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
+        for slot in dead {
+            self.dead.push_back(&mut self.slab, slot);
         }
     }
 
@@ -365,11 +370,8 @@ impl Shard {
 
     fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
-        let item = &self.slab[slot];
-        ensure(
-            item.last_if_cancelled() == last,
-            "its lease is not the item's last",
-        )?;
+        let is_last = self.slab[slot].cancelled() == last;
+        ensure(is_last, "its lease is not the item's last")?;
         if let Some((lease, reason)) = last {
             self.settled.insert(&lease, reason, at);
         }
@@ -381,7 +383,7 @@ impl Shard {
     fn redriven(&mut self, lsn: Lsn, max_attempts: u16, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
         let item = &self.slab[slot];
-        let is_dead = matches!(item.state, State::Dead);
+        let is_dead = matches!(item.state, State::Dead(_));
         ensure(is_dead, "it revives an item that is no dead letter")?;
         ensure(item.attempt < max_attempts, "it leaves no attempt")?;
         self.detach(slot);
@@ -436,15 +438,22 @@ impl Shard {
         self.wheel.insert(&mut self.slab, slot);
     }
 
-    /// Makes a dead letter of an item that is in no list and has no timer.
+    /// Gives up on an item, which is in no list and has no timer. Dead letters
+    /// are kept in the order that this happened, by `since` and LSN.
     pub(super) fn bury(&mut self, slot: Slot, at: Nanos) {
         if let Some(resources) = &mut self.resources {
             resources.leave(&self.slab, slot);
         }
         let item = &mut self.slab[slot];
         item.since = at;
-        item.state = State::Dead;
-        self.dead.insert(self.slab.rank(slot), slot);
+        item.state = State::Dead(Links::NONE);
+        if self.lists_are_ordered {
+            let since = self.dead.since_at_back(&self.slab, slot);
+            self.slab[slot].since = since;
+            self.dead.push_back(&mut self.slab, slot);
+        } else {
+            self.dead.push_unordered(&mut self.slab, slot);
+        }
         self.stats.dead += 1;
     }
 
@@ -457,10 +466,7 @@ impl Shard {
                 self.leave_line(slot);
                 self.stats.pending -= 1;
             }
-            State::Blocked => {
-                self.blocked -= 1;
-                self.stats.pending -= 1;
-            }
+            State::Blocked => self.stats.pending -= 1,
             State::Delayed => self.stats.delayed -= 1,
             State::Leased { owner, .. } => {
                 self.owners.release(*owner);
@@ -469,8 +475,8 @@ impl Shard {
                     resources.end_lease(&self.slab, slot);
                 }
             }
-            State::Dead => {
-                self.dead.remove(&self.slab.rank(slot));
+            State::Dead(_) => {
+                self.dead.remove(&mut self.slab, slot);
                 self.stats.dead -= 1;
             }
             State::Vacant(_) => panic!("slot {slot} holds no item"),
@@ -478,12 +484,12 @@ impl Shard {
     }
 
     pub(super) fn remove(&mut self, slot: Slot) {
+        let item = &self.slab[slot];
+        self.item_bytes -= u64::from(item.body_len) + u64::from(item.error_len);
         self.keys.remove(slot);
         if let Some(resources) = &mut self.resources {
             resources.leave(&self.slab, slot);
         }
-        let item = &self.slab[slot];
-        self.item_bytes -= u64::from(item.body_len) + u64::from(item.error_len);
         if !self.redriven.is_empty() {
             self.redriven.remove(&self.slab[slot].lsn);
         }

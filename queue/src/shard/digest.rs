@@ -73,7 +73,7 @@ impl Shard {
         let owners = self.owners.iter();
         let mut owners: Vec<_> = owners.map(|(name, n)| (name.to_owned(), n)).collect();
         owners.sort_unstable();
-        let dead = self.dead.values();
+        let dead = self.dead.iter(&self.slab);
         let drains = self.drains.live(at);
         let mut drains: Vec<_> = drains
             .map(|bundle| (bundle.request, bundle.complete, bundle.items.clone()))
@@ -85,7 +85,7 @@ impl Shard {
             last_lsn: self.last_lsn,
             epoch: self.epoch,
             items,
-            dead: dead.map(|slot| self.slab[*slot].lsn).collect(),
+            dead: dead.map(|slot| self.slab[slot].lsn).collect(),
             dedupe: self.dedupe.snapshot(at),
             restored: self.restored.snapshot(at),
             drains,
@@ -105,7 +105,7 @@ impl Shard {
                 let lease = (owner, lease.duration, lease.recorded);
                 ("leased", Some(lease))
             }
-            State::Dead => ("dead", None),
+            State::Dead(_) => ("dead", None),
             State::Vacant(_) => ("vacant", None),
         };
         ItemDigest {

@@ -124,30 +124,28 @@ impl Shard {
         let waiting = self.ready.iter(&self.slab).take(max);
         let mut found: Vec<Slot> = waiting.collect();
         let mut next = cursor.0;
-        let mut first_held_back = None;
-        let held_back = self.blocked + self.stats.delayed;
-        let end = match held_back {
-            0 => next,
-            _ => self
-                .slab
-                .slots()
-                .min(next.saturating_add(SLOTS_LOOKED_AT_MAX)),
-        };
-        while next < end && found.len() < max {
-            if matches!(self.slab[next].state, State::Blocked | State::Delayed) {
-                first_held_back.get_or_insert(next);
-                found.push(next);
+        let first_held_back = found.len();
+        let some_are_held_back = self.stats.delayed > 0 || self.resources.is_some();
+        if some_are_held_back {
+            let end = next.saturating_add(SLOTS_LOOKED_AT_MAX);
+            let end = end.min(self.slab.slots());
+            while next < end && found.len() < max {
+                if matches!(self.slab[next].state, State::Delayed | State::Blocked) {
+                    found.push(next);
+                }
+                next += 1;
             }
-            next += 1;
         }
-        let is_at_end = held_back == 0 || next >= self.slab.slots();
+        // Those that do not go are found again.
+        let held_back = found.get(first_held_back).copied().unwrap_or(next);
+        let is_at_end = !some_are_held_back || next >= self.slab.slots();
         if is_at_end {
-            let dead = self.dead.values().copied();
+            let dead = self.dead.iter(&self.slab);
             found.extend(dead.take(max - found.len()));
         }
+        let may_be_more = !is_at_end || found.len() == max;
         Candidates {
-            next: (!is_at_end || found.len() == max)
-                .then(|| DrainCursor(first_held_back.unwrap_or(next))),
+            next: may_be_more.then_some(DrainCursor(held_back)),
             found: found.into_iter().map(|slot| self.candidate(slot)).collect(),
         }
     }
@@ -295,7 +293,7 @@ impl Shard {
                     duration: lease.duration,
                     recorded: lease.recorded,
                 },
-                State::Dead => SnapshotState::Dead,
+                State::Dead(_) => SnapshotState::Dead,
                 State::Vacant(_) => panic!("slot {slot} holds no item"),
             },
             error,
@@ -349,7 +347,7 @@ impl Shard {
         let item = &self.slab[slot];
         let is_same_state = match (&item.state, snapshot.state) {
             (State::Waiting(_) | State::Blocked | State::Delayed, SnapshotState::Waiting) => true,
-            (State::Dead, SnapshotState::Dead) => true,
+            (State::Dead(_), SnapshotState::Dead) => true,
             (
                 State::Leased { owner: id, lease },
                 SnapshotState::Leased {

@@ -37,7 +37,7 @@ impl Shard {
             },
             State::Blocked => self.explain_blocked(slot),
             State::Waiting(_) => self.explain_waiting(slot, now.max(self.clock)),
-            State::Dead => Explanation::Dead {
+            State::Dead(_) => Explanation::Dead {
                 attempts: item.attempt,
             },
             State::Vacant(_) => panic!("slot {slot} is in the index and holds no item"),

@@ -24,7 +24,7 @@ impl Shard {
         let item = &self.slab[slot];
         let event = Event::Cancelled {
             item: item.lsn,
-            last: item.last_if_cancelled(),
+            last: item.cancelled(),
         };
         let lsn = self.commit(event, log);
         Decision {
@@ -47,7 +47,7 @@ impl Shard {
             return self.refuse(Err(ItemRefused::NotFound));
         };
         let item = &self.slab[slot];
-        if !matches!(item.state, State::Dead) {
+        if !matches!(item.state, State::Dead(_)) {
             return self.refuse(Err(ItemRefused::NotDead));
         }
         if item.attempt == u16::MAX {

@@ -11,6 +11,7 @@ use crate::item::{Links, State};
 use crate::options::Fairness;
 use crate::outcome::Head;
 use crate::payload::PayloadRef;
+use crate::resources::Resources;
 use crate::slab::Slot;
 
 use super::Shard;
@@ -51,10 +52,13 @@ impl Shard {
     /// It is in no list; timer and counts are the caller's.
     pub(super) fn line_up(&mut self, slot: Slot) {
         if self.is_held_back(slot) {
-            self.hold_back(slot);
+            self.slab[slot].state = State::Blocked;
             return;
         }
         self.slab[slot].state = State::Waiting(Links::NONE);
+        if !self.lists_are_ordered {
+            return self.join_anywhere(slot);
+        }
         self.ready.push_back(&mut self.slab, slot);
         self.keys.push_back(&self.slab, slot);
     }
@@ -63,12 +67,23 @@ impl Shard {
     /// an older one of its resource was redriven meanwhile.
     pub(super) fn line_up_again(&mut self, slot: Slot) {
         if self.is_held_back(slot) {
-            self.hold_back(slot);
+            self.slab[slot].state = State::Blocked;
             return;
         }
         self.slab[slot].state = State::Waiting(Links::NONE);
+        if !self.lists_are_ordered {
+            return self.join_anywhere(slot);
+        }
         self.ready.push_front(&mut self.slab, slot);
         self.keys.push_front(&self.slab, slot);
+    }
+
+    /// Of the items that wait, some come later than their place in line would
+    /// have them, and some are in line only because those before them have not
+    /// come yet: no item is given another `since` to keep that in order.
+    fn join_anywhere(&mut self, slot: Slot) {
+        self.ready.push_unordered(&mut self.slab, slot);
+        self.keys.push_unordered(&self.slab, slot);
     }
 
     pub(super) fn leave_line(&mut self, slot: Slot) {
@@ -79,11 +94,21 @@ impl Shard {
     /// After each record: whoever lost the turn on a resource steps out of the
     /// line, and whoever got it joins.
     pub(super) fn pass_turn(&mut self, at: Nanos) {
-        let Some(to) = self.yield_turn() else {
+        let passed = self.resources.as_deref_mut();
+        let Some(passed) = passed.and_then(Resources::take_passed) else {
+            return;
+        };
+        if let Some(from) = passed.from
+            && matches!(self.slab[from].state, State::Waiting(_))
+        {
+            self.leave_line(from);
+            self.slab[from].state = State::Blocked;
+        }
+        let Some(to) = passed.to else {
             return;
         };
         match self.slab[to].state {
-            State::Blocked => self.blocked -= 1,
+            State::Blocked => {}
             State::Delayed if self.slab[to].since <= at => {
                 self.stats.delayed -= 1;
                 self.stats.pending += 1;
@@ -97,23 +122,16 @@ impl Shard {
         self.wheel.insert(&mut self.slab, to);
     }
 
-    /// Whoever lost the turn on a resource steps out of the line. Returns who
-    /// got it: after a carry, that joins when the epoch begins, like all that
-    /// is carried.
-    pub(super) fn yield_turn(&mut self) -> Option<Slot> {
-        let passed = self.resources.as_deref_mut()?.take_passed()?;
-        if let Some(from) = passed.from
+    /// After an item is carried in: whoever lost its turn to it steps out of the
+    /// line. The item itself is in no line yet.
+    pub(super) fn step_back(&mut self) {
+        let passed = self.resources.as_deref_mut();
+        if let Some(from) = passed.and_then(Resources::take_passed).and_then(|p| p.from)
             && matches!(self.slab[from].state, State::Waiting(_))
         {
             self.leave_line(from);
-            self.hold_back(from);
+            self.slab[from].state = State::Blocked;
         }
-        passed.to
-    }
-
-    fn hold_back(&mut self, slot: Slot) {
-        self.slab[slot].state = State::Blocked;
-        self.blocked += 1;
     }
 
     fn is_held_back(&self, slot: Slot) -> bool {

@@ -5,8 +5,6 @@
 //! behind it; when that item is gone, behind where it was. Items that are held
 //! back or delayed are in no list and are shown in the order of their slots.
 
-use std::ops::Bound;
-
 use crate::ids::{Lsn, Nanos, SequenceId};
 use crate::item::State;
 use crate::list::{List, Rank, Rows};
@@ -94,28 +92,34 @@ impl Shard {
             State::Blocked => ItemState::Blocked,
             State::Delayed => ItemState::Delayed,
             State::Leased { .. } => ItemState::Leased,
-            State::Dead => ItemState::Dead,
+            State::Dead(_) => ItemState::Dead,
             State::Vacant(_) => panic!("slot {slot} holds no item"),
         }
     }
 }
 
+/// One of the lists that are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// Waiting items of a priority.
+    Ready(u8),
+    Dead,
+}
+
 /// Where a listing goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
-    /// Behind a waiting item of this priority and rank.
-    Ready(u8, Rank),
-    /// At the first waiting item beyond this rank, which is behind this item.
-    Seeking(u8, Lsn, Rank),
+    /// Behind an item of this rank; LSN 0 is no item's: from the front.
+    Behind(Line, Rank),
+    /// At the first item of at least this rank, which is behind this item.
+    Seeking(Line, Lsn, Rank),
     /// At the first blocked item that has this slot or a higher one.
     Blocked(Slot),
     /// At the first delayed item that has this slot or a higher one.
     Delayed(Slot),
-    /// Behind a dead letter of this rank.
-    Dead(Rank),
 }
 
-/// A rank before all others: LSN 0 is no item's.
+/// A rank before all others.
 const FRONT: Rank = (Nanos(0), Lsn(0));
 
 /// Bits of an LSN in a cursor: no sequence id has more.
@@ -125,38 +129,48 @@ const PRIORITY_BITS: u32 = 8;
 impl Position {
     fn first(which: Listing) -> Position {
         match which {
-            Listing::Waiting => Position::Ready(u8::MAX, FRONT),
-            Listing::Dead => Position::Dead(FRONT),
+            Listing::Waiting => Position::Behind(Line::Ready(u8::MAX), FRONT),
+            Listing::Dead => Position::Behind(Line::Dead, FRONT),
         }
     }
 
     /// What kind of position (3 bits), priority, LSN; then time or slot.
     fn encode(self) -> Cursor {
-        let head = |kind: u64, priority: u8, lsn: Lsn| {
-            (kind << (LSN_BITS + PRIORITY_BITS)) | (u64::from(priority) << LSN_BITS) | lsn.0
+        let head = |kind: u64, line: Line, lsn: Lsn| {
+            let priority = match line {
+                Line::Ready(priority) => u64::from(priority),
+                Line::Dead => 0,
+            };
+            (kind << (LSN_BITS + PRIORITY_BITS)) | (priority << LSN_BITS) | lsn.0
         };
+        let is_dead = |line| u64::from(line == Line::Dead);
         match self {
-            Position::Ready(priority, (since, lsn)) => Cursor(head(0, priority, lsn), since.0),
-            Position::Seeking(priority, from, (since, _)) => {
-                Cursor(head(1, priority, from), since.0)
+            Position::Behind(line, (since, lsn)) => Cursor(head(is_dead(line), line, lsn), since.0),
+            Position::Seeking(line, from, (since, _)) => {
+                Cursor(head(2 + is_dead(line), line, from), since.0)
             }
-            Position::Blocked(slot) => Cursor(head(2, 0, Lsn(0)), slot.into()),
-            Position::Delayed(slot) => Cursor(head(3, 0, Lsn(0)), slot.into()),
-            Position::Dead((since, lsn)) => Cursor(head(4, 0, lsn), since.0),
+            Position::Blocked(slot) => Cursor(head(4, Line::Dead, Lsn(0)), slot.into()),
+            Position::Delayed(slot) => Cursor(head(5, Line::Dead, Lsn(0)), slot.into()),
         }
     }
 
     /// A cursor of the other listing, or of none, is as good as none.
     fn decode(Cursor(head, tail): Cursor, which: Listing) -> Position {
         let lsn = Lsn(head & ((1 << LSN_BITS) - 1));
-        let priority = (head >> LSN_BITS) as u8;
+        let line = match which {
+            Listing::Waiting => Line::Ready((head >> LSN_BITS) as u8),
+            Listing::Dead => Line::Dead,
+        };
         let slot = Slot::try_from(tail).unwrap_or(Slot::MAX);
         match (head >> (LSN_BITS + PRIORITY_BITS), which) {
-            (0, Listing::Waiting) => Position::Ready(priority, (Nanos(tail), lsn)),
-            (1, Listing::Waiting) => Position::Seeking(priority, lsn, (Nanos(tail), Lsn(0))),
-            (2, Listing::Waiting) => Position::Blocked(slot),
-            (3, Listing::Waiting) => Position::Delayed(slot),
-            (4, Listing::Dead) => Position::Dead((Nanos(tail), lsn)),
+            (0, Listing::Waiting) | (1, Listing::Dead) => {
+                Position::Behind(line, (Nanos(tail), lsn))
+            }
+            (2, Listing::Waiting) | (3, Listing::Dead) => {
+                Position::Seeking(line, lsn, (Nanos(tail), Lsn(0)))
+            }
+            (4, Listing::Waiting) => Position::Blocked(slot),
+            (5, Listing::Waiting) => Position::Delayed(slot),
             _ => Position::first(which),
         }
     }
@@ -175,83 +189,100 @@ impl Page<'_> {
         self.items.len() == self.max || self.budget == 0
     }
 
-    fn add(&mut self, slot: Slot) {
-        self.budget -= 1;
-        self.items.push(self.shard.view_slot(slot));
-    }
-
     /// Shows what is at a position, and says where to go on.
     fn turn(&mut self, at: Position) -> Option<Position> {
-        let ready = &self.shard.ready;
         match at {
-            Position::Ready(priority, FRONT) => match ready.occupied_from(priority) {
-                Some(priority) => self.ready(priority, ready.list(priority).head()),
-                None => self.blocked(),
+            Position::Behind(line, FRONT) => match self.list(line) {
+                Some((line, list)) => self.show(line, list.head()),
+                None => self.after_lists(line),
             },
-            Position::Ready(priority, rank) => match self.waiting(priority, rank.1) {
+            Position::Behind(line, rank) => match self.member(line, rank.1) {
                 Some(slot) if self.shard.slab.rank(slot) == rank => {
                     let next = List::behind(&self.shard.slab, slot).next();
-                    self.ready(priority, next)
+                    self.show(line, next)
                 }
-                _ => self.seek(priority, None, rank),
+                _ => self.seek(line, None, rank),
             },
-            Position::Seeking(priority, from, rank) => self.seek(priority, Some(from), rank),
+            Position::Seeking(line, from, rank) => self.seek(line, Some(from), rank),
             Position::Blocked(slot) => self.scan(slot, ItemState::Blocked),
             Position::Delayed(slot) => self.scan(slot, ItemState::Delayed),
-            Position::Dead(rank) => self.dead(rank),
         }
     }
 
-    /// A waiting item of this priority.
-    fn waiting(&self, priority: u8, lsn: Lsn) -> Option<Slot> {
-        let slot = self.shard.index.get(&self.shard.slab, lsn)?;
-        let item = &self.shard.slab[slot];
-        let waits = matches!(item.state, State::Waiting(_)) && item.priority == priority;
-        waits.then_some(slot)
+    /// The list to be shown from the front: of priorities, the highest that is
+    /// at most the line's.
+    fn list(&self, line: Line) -> Option<(Line, &List)> {
+        let shard = self.shard;
+        match line {
+            Line::Dead => Some((line, &shard.dead)),
+            Line::Ready(priority) => {
+                let priority = shard.ready.occupied_from(priority)?;
+                Some((Line::Ready(priority), shard.ready.list(priority)))
+            }
+        }
     }
 
-    /// Looks for the first waiting item beyond a rank, from an item known to
-    /// be before that or from the front, and shows the list from there.
-    fn seek(&mut self, priority: u8, from: Option<Lsn>, rank: Rank) -> Option<Position> {
+    /// An item, if it is in the line.
+    fn member(&self, line: Line, lsn: Lsn) -> Option<Slot> {
+        let slot = self.shard.index.get(&self.shard.slab, lsn)?;
+        let item = &self.shard.slab[slot];
+        let is_there = match (&item.state, line) {
+            (State::Waiting(_), Line::Ready(priority)) => item.priority == priority,
+            (State::Dead(_), Line::Dead) => true,
+            _ => false,
+        };
+        is_there.then_some(slot)
+    }
+
+    /// Looks for the first item behind a rank, from an item known to be before
+    /// that or from the front, and shows the list from there.
+    fn seek(&mut self, line: Line, from: Option<Lsn>, rank: Rank) -> Option<Position> {
         let slab = &self.shard.slab;
-        let from = from.and_then(|lsn| self.waiting(priority, lsn));
-        let from = from.filter(|slot| slab.rank(*slot) <= rank);
-        let mut at = from.or(self.shard.ready.list(priority).head());
+        let front = match line {
+            Line::Dead => self.shard.dead.head(),
+            Line::Ready(priority) => self.shard.ready.list(priority).head(),
+        };
+        let from = from.and_then(|lsn| self.member(line, lsn));
+        let mut at = from.filter(|slot| slab.rank(*slot) <= rank).or(front);
         while let Some(slot) = at
             && slab.rank(slot) <= rank
         {
             if self.budget == 0 {
-                return Some(Position::Seeking(priority, slab[slot].lsn, rank));
+                return Some(Position::Seeking(line, slab[slot].lsn, rank));
             }
             self.budget -= 1;
             at = List::behind(slab, slot).next();
         }
-        self.ready(priority, at)
+        self.show(line, at)
     }
 
-    /// Shows waiting items of a priority from one on.
-    fn ready(&mut self, priority: u8, from: Option<Slot>) -> Option<Position> {
+    /// Shows a list from an item on.
+    fn show(&mut self, line: Line, from: Option<Slot>) -> Option<Position> {
         let slab = &self.shard.slab;
         let mut at = from;
         while let Some(slot) = at {
             if self.is_full() {
                 let last = List::before(slab, slot).next();
                 let rank = last.map_or(FRONT, |last| slab.rank(last));
-                return Some(Position::Ready(priority, rank));
+                return Some(Position::Behind(line, rank));
             }
-            self.add(slot);
+            self.budget -= 1;
+            self.items.push(self.shard.view_slot(slot));
             at = List::behind(slab, slot).next();
         }
-        match priority.checked_sub(1) {
-            Some(priority) => Some(Position::Ready(priority, FRONT)),
-            None => self.blocked(),
+        match line {
+            Line::Ready(priority) if priority > 0 => {
+                Some(Position::Behind(Line::Ready(priority - 1), FRONT))
+            }
+            line => self.after_lists(line),
         }
     }
 
-    fn blocked(&self) -> Option<Position> {
-        match self.shard.blocked {
-            0 => self.delayed(),
-            _ => Some(Position::Blocked(0)),
+    fn after_lists(&self, line: Line) -> Option<Position> {
+        match line {
+            Line::Dead => None,
+            Line::Ready(_) if self.shard.resources.is_some() => Some(Position::Blocked(0)),
+            Line::Ready(_) => self.delayed(),
         }
     }
 
@@ -269,31 +300,15 @@ impl Page<'_> {
                     _ => Position::Delayed(slot),
                 });
             }
+            self.budget -= 1;
             let is_vacant = matches!(slab[slot].state, State::Vacant(_));
-            match !is_vacant && self.shard.state_of(slot) == state {
-                true => self.add(slot),
-                false => self.budget -= 1,
+            if !is_vacant && self.shard.state_of(slot) == state {
+                self.items.push(self.shard.view_slot(slot));
             }
         }
         match state {
             ItemState::Blocked => self.delayed(),
             _ => None,
         }
-    }
-
-    fn dead(&mut self, after: Rank) -> Option<Position> {
-        let mut last = after;
-        for (rank, slot) in self
-            .shard
-            .dead
-            .range((Bound::Excluded(after), Bound::Unbounded))
-        {
-            if self.is_full() {
-                return Some(Position::Dead(last));
-            }
-            self.add(*slot);
-            last = *rank;
-        }
-        None
     }
 }

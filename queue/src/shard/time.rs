@@ -55,7 +55,7 @@ impl Shard {
                 item: item.lsn,
                 last: item.last_ended(),
             },
-            state @ (State::Dead | State::Vacant(_)) => {
+            state @ (State::Dead(_) | State::Vacant(_)) => {
                 panic!("a timer was set for an item that waits for nothing: {state:?}")
             }
         };
