@@ -166,6 +166,11 @@ impl Shard {
         }
     }
 
+    /// Whether an item was put back within the window, or never left.
+    pub fn has_restored(&self, item: &RestoredItem<'_>, now: Nanos) -> bool {
+        self.restored_before(item, self.clock.max(now)).is_some()
+    }
+
     /// The record that put the item back within the window, or that of its
     /// enqueue if it never left.
     fn restored_before(&self, item: &RestoredItem<'_>, at: Nanos) -> Option<Lsn> {
