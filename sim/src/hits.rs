@@ -105,6 +105,11 @@ impl Hits {
         self.0[fault as usize]
     }
 
+    /// How often any happened.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
     /// Adds another run's counts.
     pub fn merge(&mut self, other: &Hits) {
         for (sum, more) in self.0.iter_mut().zip(other.0) {

@@ -17,6 +17,7 @@ pub mod hits;
 pub mod node;
 pub mod plan;
 mod readback;
+pub mod runner;
 pub mod schedule;
 pub mod suite;
 pub mod violation;
