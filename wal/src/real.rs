@@ -120,6 +120,14 @@ impl DiskFile for RealFile {
         self.file.read_exact_at(buffer, offset)
     }
 
+    fn will_read(&self, offset: u64, len: u64) {
+        sys::will_read(&self.file, offset, len);
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        sys::data_from(&self.file, offset)
+    }
+
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let wrote = loop {
             match sys::pwritev(&self.file, slices, offset) {

@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use crate::allocator::{Allocator, Fill, Spare, generation};
 use crate::appender::{Appender, Segment};
-use crate::batch::Batch;
+use crate::batch::{Batch, Starts};
+use crate::cleaner::Cleaner;
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
+use crate::floor::Floor;
 use crate::format::{
     BATCH_HEADER_BYTES, Position, SECTOR_BYTES, SEGMENT_HEADER_BYTES, batch_bytes, segment_name,
 };
 use crate::options::LogOptions;
 use crate::reader::Reader;
 use crate::replay::{Held, OnRecord, Replay};
+use crate::scan::Kept;
 use crate::survey::Survey;
 use crate::writer::{Tail, Writer, Written};
 
@@ -28,6 +31,8 @@ pub struct Opened<D: Disk> {
     pub allocator: Allocator<D>,
     /// For core and log thread; clone it.
     pub reader: Reader<D>,
+    /// For the thread that reads.
+    pub cleaner: Cleaner<D>,
     /// What was found.
     pub recovery: Recovery,
 }
@@ -45,6 +50,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// What was written but never made durable, and is not part of the log.
     pub torn: Option<TornTail>,
+    /// Segments that had been given up and were still there; they are removed.
+    pub leftovers: u64,
     /// Whether the log was empty.
     pub fresh: bool,
     /// Whether the log was closed cleanly.
@@ -87,7 +94,8 @@ pub fn open<D: Disk>(
         return Err(OpenError::Options(fault));
     }
     let survey = Survey::of(&disk, &options)?;
-    let mut replay = Replay::new(&disk, on_record);
+    let mut replay = Replay::new(&disk, survey.floor.first_batch, on_record);
+    replay.recovery.leftovers = survey.leftovers.len() as u64;
     for (at, begun) in survey.begun.iter().enumerate() {
         replay.segment(begun, survey.superseded_from(at))?;
     }
@@ -98,7 +106,8 @@ pub fn open<D: Disk>(
         allocator: Allocator::new(disk.clone(), options.segment_bytes, next_segment, seed),
         segment_bytes: options.segment_bytes,
         spares: Vec::new(),
-        garbage: survey.useless.clone(),
+        garbage: [&survey.leftovers[..], &survey.useless].concat(),
+        floor: survey.floor,
     };
     stock.take_in(&survey.spares, seed)?;
     let start = match replay.held.take() {
@@ -118,12 +127,22 @@ pub fn open<D: Disk>(
             start
         }
     };
+    let mut in_use = replay.kept(&survey.begun);
+    if let Some(segment) = &start.segment
+        && in_use
+            .last()
+            .is_none_or(|last| last.number < segment.number)
+    {
+        in_use.push(segment.in_use(start.next_batch - 1));
+    }
     stock.garbage.append(&mut replay.dead);
     stock.sweep(&replay.cuts)?;
+    let (spares, floor) = (stock.spares, survey.floor);
     Ok(Opened {
-        appender: Appender::new(start.segment, stock.spares, start.next_batch),
+        appender: Appender::new(start.segment, spares, start.next_batch, in_use, floor),
         writer: start.writer,
         reader: Reader::new(disk.clone(), start.written),
+        cleaner: Cleaner::new(disk.clone()),
         recovery: replay.recovery,
         allocator: stock.allocator,
     })
@@ -145,6 +164,7 @@ struct Stock<'a, D> {
     spares: Vec<Spare>,
     /// Segments to remove in the end.
     garbage: Vec<u32>,
+    floor: Floor,
 }
 
 impl<D: Disk> Stock<'_, D> {
@@ -156,6 +176,7 @@ impl<D: Disk> Stock<'_, D> {
                 segment,
                 bytes: self.segment_bytes,
                 generation: generation(seed, segment),
+                recycled: true,
             });
         }
         if found.is_empty() {
@@ -208,7 +229,8 @@ impl<D: Disk> Stock<'_, D> {
         options: &LogOptions,
         last: &Held,
     ) -> Result<(Start<D>, Held), OpenError> {
-        let payload_bytes = last.payload.len();
+        let payload = last.payload.as_slice();
+        let payload_bytes = payload.len();
         let needs = SEGMENT_HEADER_BYTES as usize + batch_bytes(payload_bytes);
         let needs = (needs + SECTOR_BYTES as usize).next_multiple_of(4096);
         let needs = u32::try_from(needs).expect("segments are far from 4 GiB");
@@ -223,13 +245,17 @@ impl<D: Disk> Stock<'_, D> {
         } else {
             self.spares.remove(0)
         };
-        let mut buffer = last.payload.clone();
+        let mut buffer = payload.to_vec();
         buffer.resize(batch_bytes(payload_bytes) - BATCH_HEADER_BYTES, 0);
         let batch = Batch {
             number: last.number,
             segment: spare.segment,
             offset: SEGMENT_HEADER_BYTES,
-            starts: Some(spare.generation),
+            starts: Some(Starts {
+                generation: spare.generation,
+                recycled: spare.recycled,
+                floor: self.floor,
+            }),
             records: last.records,
             payload_bytes,
             buffer: Arc::new(buffer),
@@ -250,13 +276,11 @@ impl<D: Disk> Stock<'_, D> {
         start.segment = Some(Segment::begun(spare.segment, spare.bytes, end));
         start.next_batch = batch.number + 1;
 
-        let mut payload = Arc::try_unwrap(batch.buffer).expect("the writer keeps no batch");
-        payload.truncate(payload_bytes);
         let moved = Held {
             segment: spare.segment,
             offset: SEGMENT_HEADER_BYTES,
             end: end.into(),
-            payload,
+            payload: Kept::of(batch.buffer, payload_bytes),
             ..*last
         };
         Ok((start, moved))

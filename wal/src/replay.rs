@@ -1,15 +1,18 @@
 //! Goes through the segments of a log and hands out their records.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::appender::SegmentUse;
 use crate::disk::Disk;
 use crate::error::OpenError;
+use crate::floor::{Floor, LOG_SHARD};
 use crate::format::{
     BATCH_HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
     segment_name,
 };
 use crate::recover::{Recovery, TornTail};
-use crate::scan::{Beyond, Window};
+use crate::scan::{Beyond, Kept, Window};
 use crate::survey::Begun;
 
 /// The most unused bytes a segment keeps once nothing more is written to it.
@@ -21,7 +24,7 @@ const SLACK_BYTES_MAX: u64 = 64 << 10;
 pub type OnRecord<'a> = &'a mut dyn FnMut(&RecordHeader, Position, &[u8]) -> Result<(), String>;
 
 /// A batch that is whole, but not proven durable by one behind it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) number: u64,
     pub(crate) segment: u32,
@@ -30,7 +33,7 @@ pub(crate) struct Held {
     pub(crate) end: u64,
     /// None in the marker of a clean end.
     pub(crate) records: u32,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Kept,
 }
 
 /// The way through the segments, one after the other.
@@ -52,11 +55,12 @@ pub(crate) struct Replay<'a, D> {
 }
 
 impl<'a, D: Disk> Replay<'a, D> {
-    pub(crate) fn new(disk: &'a D, on_record: OnRecord<'a>) -> Self {
+    /// Begins with a batch of this number.
+    pub(crate) fn new(disk: &'a D, first_batch: u64, on_record: OnRecord<'a>) -> Self {
         Self {
             disk,
             on_record,
-            next_batch: 1,
+            next_batch: first_batch,
             end: None,
             held: None,
             cuts: Vec::new(),
@@ -72,7 +76,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         begun: &Begun<D::File>,
         superseded: u64,
     ) -> Result<(), OpenError> {
-        let mut window = Window::new(&begun.file, begun.bytes.into());
+        let mut window = Window::reading_ahead(Arc::clone(&begun.file), begun.bytes.into());
         let io = OpenError::io("read", self.path(begun.number));
         let start = u64::from(SEGMENT_HEADER_BYTES);
         let Some(header) = begun.header else {
@@ -103,16 +107,16 @@ impl<'a, D: Disk> Replay<'a, D> {
                 break;
             };
             // The batch before is durable, or this one would not be here.
-            let mut held = self.flush()?;
-            held.number = header.number;
-            held.segment = begun.number;
-            held.offset = u32::try_from(offset).expect("segments have 32-bit lengths");
-            held.end = offset + header.batch_bytes();
-            held.records = header.records;
-            held.payload.clear();
-            held.payload.extend_from_slice(payload);
-            let end = held.end;
-            self.held = Some(held);
+            self.flush()?;
+            let end = offset + header.batch_bytes();
+            self.held = Some(Held {
+                number: header.number,
+                segment: begun.number,
+                offset: u32::try_from(offset).expect("segments have 32-bit lengths"),
+                end,
+                records: header.records,
+                payload,
+            });
             if header.is_marker() {
                 // The next batch has its number and takes its place.
                 self.end = Some((begun.number, offset));
@@ -157,16 +161,31 @@ impl<'a, D: Disk> Replay<'a, D> {
         }
     }
 
+    /// The segments of which something counts, and what is left of them.
+    pub(crate) fn kept(&self, begun: &[Begun<D::File>]) -> Vec<SegmentUse> {
+        let kept = begun.iter().filter(|one| !self.dead.contains(&one.number));
+        kept.map(|one| {
+            let cut = self.cuts.iter().find(|&&(number, _)| number == one.number);
+            SegmentUse {
+                number: one.number,
+                bytes: cut.map_or(one.bytes.into(), |&(_, keep)| keep),
+                first_batch: one.header.expect("its batches count").first_batch,
+            }
+        })
+        .collect()
+    }
+
     /// Hands out the records of the batch that is held, from where it lies or
-    /// was copied to, and gives back its buffer.
-    pub(crate) fn flush(&mut self) -> Result<Held, OpenError> {
+    /// was copied to.
+    pub(crate) fn flush(&mut self) -> Result<(), OpenError> {
         let Some(held) = self.held.take() else {
-            return Ok(Held::default());
+            return Ok(());
         };
-        let mut payload = &held.payload[..];
+        let mut payload = held.payload.as_slice();
+        let payload_bytes = payload.len();
         let mut records = 0;
         while records < held.records {
-            let done = held.payload.len() - payload.len();
+            let done = payload_bytes - payload.len();
             let offset = BATCH_HEADER_BYTES + done + RECORD_HEADER_BYTES;
             let Some((header, body)) = RecordHeader::split(&mut payload) else {
                 return Err(self.unsound(&held));
@@ -175,11 +194,12 @@ impl<'a, D: Disk> Replay<'a, D> {
                 segment: held.segment,
                 offset: held.offset + u32::try_from(offset).expect("within a segment"),
             };
-            (self.on_record)(&header, at, body).map_err(|reason| OpenError::Rejected {
-                file: self.path(at.segment),
-                offset: at.offset.into(),
-                reason,
-            })?;
+            self.hand_out(&header, at, body)
+                .map_err(|reason| OpenError::Rejected {
+                    file: self.path(at.segment),
+                    offset: at.offset.into(),
+                    reason,
+                })?;
             self.recovery.last_at = self.recovery.last_at.max(header.at);
             records += 1;
         }
@@ -191,7 +211,21 @@ impl<'a, D: Disk> Replay<'a, D> {
             self.recovery.batches += 1;
             self.recovery.bytes += held.end - u64::from(held.offset);
         }
-        Ok(held)
+        Ok(())
+    }
+
+    fn hand_out(&mut self, header: &RecordHeader, at: Position, body: &[u8]) -> Result<(), String> {
+        if header.shard != LOG_SHARD {
+            return (self.on_record)(header, at, body);
+        }
+        // The survey has found the newest floor already.
+        let known = Floor::decode(header, body).map(drop);
+        known.ok_or_else(|| {
+            format!(
+                "this build knows no record of the log of kind {}",
+                header.kind
+            )
+        })
     }
 
     /// What was found behind the last batch of a segment: nothing that counts,
@@ -211,11 +245,19 @@ impl<'a, D: Disk> Replay<'a, D> {
                 found: format!("{state}, while batch {number} follows at byte {later}"),
             });
         }
-        if beyond.bytes > 0 {
+        let torn = if begun.header.is_some_and(|header| header.recycled) {
+            // What is there may be of an earlier use, but for a batch that was
+            // begun.
+            let begun = beyond.begun.map_or(0, |batch| batch.batch_bytes());
+            begun.min(beyond.bytes)
+        } else {
+            beyond.bytes
+        };
+        if torn > 0 {
             self.recovery.torn = Some(TornTail {
                 segment: begun.number,
                 offset,
-                bytes: beyond.bytes,
+                bytes: torn,
             });
         }
         Ok(())
