@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use crate::chunks::ChunkQueue;
-use crate::ids::{Lsn, Nanos};
+use crate::ids::{Lsn, Nanos, RequestKey};
 use crate::index::SplitTable;
-
-/// A keyed fingerprint of a request id of a resource.
-pub(crate) type RequestKey = [u64; 2];
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {

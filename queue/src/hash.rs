@@ -9,7 +9,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::ids::{Epoch, Lsn, Secret, SequenceId, ShardId};
+use crate::ids::{Epoch, Lsn, Origin, RequestKey, Secret, SequenceId, ShardId};
 
 /// Key of the placement hash. Public and fixed for ever: which shard holds a
 /// resource must never change.
@@ -18,6 +18,8 @@ const PLACEMENT_KEY: [u8; 16] = *b"omnirelay.place1";
 const TAG_LEASE: u8 = 1;
 const TAG_REQUEST: u8 = 2;
 const TAG_JITTER: u8 = 3;
+const TAG_DRAIN: u8 = 4;
+const TAG_RESTORED: u8 = 5;
 
 /// The shard index of a resource: SipHash-1-3, under the key
 /// `omnirelay.place1`, of the type's length (u32, little endian), the type,
@@ -76,7 +78,7 @@ impl Secret {
         resource_type: &str,
         resource_id: &str,
         request_id: &str,
-    ) -> [u64; 2] {
+    ) -> RequestKey {
         let mut head = [0; 9];
         head[0] = TAG_REQUEST;
         head[1..5].copy_from_slice(&(resource_type.len() as u32).to_le_bytes());
@@ -87,6 +89,19 @@ impl Secret {
             resource_id.as_bytes(),
             request_id.as_bytes(),
         ]);
+        [high, low]
+    }
+
+    /// The fingerprint of a drain request's id.
+    pub fn drain_key(&self, request_id: &str) -> RequestKey {
+        let (high, low) = self.hash(&[&[TAG_DRAIN], request_id.as_bytes()]);
+        [high, low]
+    }
+
+    /// The fingerprint of an item of some namespace, this one or another.
+    pub(crate) fn restored_key(&self, origin: &Origin, sequence_id: SequenceId) -> RequestKey {
+        let number = sequence_id.0.to_le_bytes();
+        let (high, low) = self.hash(&[&[TAG_RESTORED], origin, &number]);
         [high, low]
     }
 

@@ -118,6 +118,27 @@ pub struct Place {
     pub offset: u32,
 }
 
+impl Place {
+    /// The place `bytes` behind this one.
+    ///
+    /// # Panics
+    /// When that is beyond 4 GiB, which no record is.
+    pub(crate) fn after(self, bytes: usize) -> Place {
+        let bytes = u32::try_from(bytes).ok();
+        let offset = bytes.and_then(|bytes| self.offset.checked_add(bytes));
+        Place {
+            offset: offset.expect("a record lies within 4 GiB"),
+            ..self
+        }
+    }
+}
+
+/// A namespace's random id, unique among all clusters.
+pub type Origin = [u8; 16];
+
+/// A keyed fingerprint of what somebody outside chose.
+pub type RequestKey = [u64; 2];
+
 /// A namespace's secret: the key of its ownership tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Secret(pub [u8; 16]);
@@ -139,6 +160,8 @@ pub struct ShardSpec {
     pub count: u32,
     /// The namespace's secret.
     pub secret: Secret,
+    /// The namespace's own id, which names its items in other clusters.
+    pub origin: Origin,
 }
 
 impl ShardSpec {
@@ -186,6 +209,7 @@ mod tests {
             index: 3,
             count: 16,
             secret: Secret([0; 16]),
+            origin: [0; 16],
         };
         let id = spec.sequence_id(Lsn(1000));
         assert_eq!(id, SequenceId(16_003));

@@ -121,6 +121,19 @@ impl Item {
         (self.ttl.0 > 0).then(|| self.enqueued_at.saturating_add_millis(self.ttl))
     }
 
+    /// How its last lease ended, if it is not leased and ever was.
+    pub(crate) fn last_ended(&self) -> Option<(LeaseRef, FenceReason)> {
+        self.last_end.map(|reason| (self.last_lease(), reason))
+    }
+
+    /// The same once the item is taken away: an active lease is superseded by that.
+    pub(crate) fn last_superseded(&self) -> Option<(LeaseRef, FenceReason)> {
+        match self.state {
+            State::Leased { .. } => Some((self.last_lease(), FenceReason::Superseded)),
+            _ => self.last_ended(),
+        }
+    }
+
     pub(crate) fn last_error(&self) -> Option<(Place, u32)> {
         (self.error_len > 0).then_some((self.error, self.error_len))
     }

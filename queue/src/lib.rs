@@ -13,6 +13,7 @@
 //! refers to the record of its enqueue by [`Place`].
 #![forbid(unsafe_code)]
 
+mod carry;
 mod chunks;
 mod codec;
 mod dedupe;
@@ -29,24 +30,33 @@ mod record;
 mod settled;
 mod shard;
 mod slab;
+mod snapshot;
 mod stats;
 mod token;
 mod wheel;
 
+pub use carry::{Carry, DrainPart, EncodedRows, Ended, EpochStart, Remembered, Row, Rows};
 pub use codec::DecodeError;
 pub use hash::{shard_index_of_key, shard_index_of_resource};
 pub use ids::{
-    EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX, SHARD_ID_MAX, Secret, SequenceId,
-    ShardId, ShardSpec,
+    EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Origin, Place, RequestKey, SEQUENCE_ID_MAX, SHARD_ID_MAX,
+    Secret, SequenceId, ShardId, ShardSpec,
 };
-pub use options::{LEASE_MAX, LEASE_MIN, Options, OptionsError};
+pub use options::{
+    Fairness, LEASE_MAX, LEASE_MIN, Options, OptionsError, Ordering, WEIGHT_MAX, WEIGHTS_MAX,
+};
 pub use outcome::{
-    Decision, EnqueueRefused, Enqueued, Extended, FenceReason, Grant, Head, TokenRefused,
+    Cursor, Decision, EnqueueRefused, Enqueued, Explanation, Extended, FenceReason, Grant, Head,
+    ItemRefused, ItemState, ItemView, KeyShare, LeaseWish, Listed, Listing, TokenRefused,
 };
 pub use payload::{Attributes, Failure, NewItem, PayloadRef, TEXT_BYTES_MAX};
 pub use record::{EnqueuedBody, Event, FailedBody, LeaseRef, Log, Record, kind};
+pub use shard::carry::{CARRIED_KINDS, CHECKPOINT_RECORD_BYTES_MAX, Carried, Checkpoint};
 #[doc(hidden)]
 pub use shard::digest::{Digest, ItemDigest};
+pub use shard::drain::{Candidate, Candidates, DrainCursor, DrainRefused, Drained, DrainedPart};
+pub use shard::restore::{RestoreRefused, Restored, RestoredError, RestoredItem};
 pub use shard::{ReplayError, Shard};
+pub use snapshot::{ItemSnapshot, SnapshotState};
 pub use stats::Stats;
 pub use token::{LeaseId, LeaseIdError, Token};

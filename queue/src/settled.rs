@@ -16,7 +16,7 @@ use crate::outcome::FenceReason;
 use crate::record::LeaseRef;
 
 const PAGE_LSNS: u64 = 1 << 16;
-const PAGE_WORDS: usize = (PAGE_LSNS * 2 / 64) as usize;
+pub(crate) const PAGE_WORDS: usize = (PAGE_LSNS * 2 / 64) as usize;
 
 /// Most pages: 64 MiB. Items that would need more are remembered in the table.
 const PAGES_MAX: usize = 4096;

@@ -87,7 +87,12 @@ impl Shard {
                 self.failed(body, at, place, len)
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
-            Event::ItemExpired { item } => self.item_expired(*item, at),
+            Event::Cancelled { item, last } => self.cancelled(*item, *last, at),
+            Event::Redriven { item, max_attempts } => self.redriven(*item, *max_attempts, at),
+            Event::ItemExpired { item, last } => self.item_expired(*item, *last, at),
+            Event::DrainSnapshot { .. } | Event::RestoreSnapshot { .. } | Event::Carry(_) => {
+                todo!()
+            }
         }
     }
 
@@ -278,16 +283,56 @@ impl Shard {
         Ok(())
     }
 
-    fn item_expired(&mut self, lsn: Lsn, at: Nanos) -> Change {
+    fn item_expired(
+        &mut self,
+        lsn: Lsn,
+        last: Option<(LeaseRef, FenceReason)>,
+        at: Nanos,
+    ) -> Change {
         let slot = self.find(lsn)?;
         let item = &self.slab[slot];
         let waits = matches!(item.state, State::Waiting(_) | State::Delayed);
         ensure(waits, "it ends an item that does not wait")?;
-        if let Some(reason) = item.last_end {
-            self.settled.insert(&item.last_lease(), reason, at);
+        ensure(
+            item.last_ended() == last,
+            "its lease is not the item's last",
+        )?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
         }
         self.detach(slot);
         self.remove(slot);
+        Ok(())
+    }
+
+    fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
+        let slot = self.find(lsn)?;
+        ensure(
+            self.slab[slot].last_superseded() == last,
+            "its lease is not the item's last",
+        )?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
+        }
+        self.detach(slot);
+        self.remove(slot);
+        Ok(())
+    }
+
+    fn redriven(&mut self, lsn: Lsn, max_attempts: u16, at: Nanos) -> Change {
+        let slot = self.find(lsn)?;
+        let item = &self.slab[slot];
+        let is_dead = matches!(item.state, State::Dead(_));
+        ensure(is_dead, "it revives an item that is no dead letter")?;
+        ensure(item.attempt < max_attempts, "it leaves no attempt")?;
+        self.detach(slot);
+        let item = &mut self.slab[slot];
+        self.redriven.entry(lsn).or_insert(item.max_attempts);
+        item.max_attempts = max_attempts;
+        if item.ttl_end().is_some_and(|end| end <= at) {
+            item.ttl = Millis(0);
+        }
+        self.ready_at(slot, at, at);
         Ok(())
     }
 
@@ -353,6 +398,9 @@ impl Shard {
     }
 
     fn remove(&mut self, slot: Slot) {
+        if !self.redriven.is_empty() {
+            self.redriven.remove(&self.slab[slot].lsn);
+        }
         self.index.remove(self.slab[slot].lsn, slot);
         self.slab.remove(slot);
     }

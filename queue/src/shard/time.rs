@@ -51,7 +51,10 @@ impl Shard {
                 self.end_delay(slot);
                 return;
             }
-            State::Waiting(_) | State::Delayed => Event::ItemExpired { item: item.lsn },
+            State::Waiting(_) | State::Delayed => Event::ItemExpired {
+                item: item.lsn,
+                last: item.last_ended(),
+            },
             state @ (State::Dead(_) | State::Vacant(_)) => {
                 panic!("a timer was set for an item that waits for nothing: {state:?}")
             }
