@@ -159,10 +159,12 @@ pub struct Checker {
 impl Checker {
     /// Knows the namespaces, and nothing that happened.
     pub fn new(spaces: Vec<Space>) -> Checker {
-        Checker {
+        let mut checker = Checker {
             spaces,
             ..Checker::default()
-        }
+        };
+        checker.histories = checker.empty_histories();
+        checker
     }
 
     /// Acknowledgements in memory namespaces that were found lost after a crash.
@@ -180,13 +182,15 @@ impl Checker {
         &self.histories
     }
 
-    /// A history in which nothing has happened yet.
-    pub fn empty_history(&self, shard: u32) -> Option<History> {
-        let space = self
+    /// Histories in which nothing has happened yet.
+    pub fn empty_histories(&self) -> BTreeMap<u32, History> {
+        let shards = self
             .spaces
             .iter()
-            .find(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard))?;
-        Some(History::new(shard, space.durable, space.dedupe_ns))
+            .flat_map(|s| (s.first_shard..s.first_shard + s.shards).map(move |shard| (shard, s)));
+        shards
+            .map(|(shard, s)| (shard, History::new(shard, s.durable, s.dedupe_ns)))
+            .collect()
     }
 
     fn promise(&mut self, at: Moment, space: usize, shard: u32, what: Promised) {
@@ -570,9 +574,6 @@ impl Checker {
         histories: BTreeMap<u32, History>,
         proven: bool,
     ) -> Result<(), Violation> {
-        for (shard, before) in &self.histories {
-            before.continues_in(&histories[shard])?;
-        }
         for promise in &self.promises {
             let kept = keeps(&histories[&promise.shard], promise);
             if self.spaces[promise.space].durable {

@@ -27,7 +27,7 @@ const USUAL: Faults = Faults {
     lie_about_syncs: false,
     tear_sectors: true,
     capacity_bytes: None,
-    scribble_recycled: None,
+    scribble_recycled: Some(0x5c21_bb1e),
 };
 
 /// A directory.

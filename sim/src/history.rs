@@ -113,8 +113,6 @@ pub struct History {
     /// Time of each epoch's beginning.
     pub epochs: BTreeMap<u32, u64>,
     requests: BTreeMap<(String, String), u64>,
-    /// Each record's LSN and fingerprint.
-    pub prints: Vec<(u64, u64)>,
 }
 
 /// Items by state, as `stats` counts them.
@@ -143,7 +141,7 @@ impl History {
     ///
     /// # Errors
     /// The rule that it breaks.
-    pub fn record(&mut self, record: &Record<'_>, print: u64) -> Result<(), Violation> {
+    pub fn record(&mut self, record: &Record<'_>) -> Result<(), Violation> {
         let (lsn, at, epoch) = (record.lsn.0, record.at.0, record.epoch.0);
         let next = self.last_lsn + 1;
         let begins = matches!(record.event, Event::EpochStarted { .. });
@@ -180,7 +178,6 @@ impl History {
             violation
         })?;
         (self.last_lsn, self.last_at, self.epoch) = (lsn, at, epoch);
-        self.prints.push((lsn, print));
         Ok(())
     }
 
@@ -386,28 +383,6 @@ impl History {
             }
         }
         counts
-    }
-
-    /// Whether `later` begins with all of this.
-    ///
-    /// # Errors
-    /// Where they part.
-    pub fn continues_in(&self, later: &History) -> Result<(), Violation> {
-        let same = later.prints.len() >= self.prints.len()
-            && later.prints[..self.prints.len()] == self.prints;
-        broken(!same, "what was durable stays as it was", || {
-            let parts = self
-                .prints
-                .iter()
-                .zip(&later.prints)
-                .position(|(a, b)| a != b);
-            format!(
-                "{}: {} records, then {}; they part at {parts:?}",
-                self.at(),
-                self.prints.len(),
-                later.prints.len()
-            )
-        })
     }
 }
 

@@ -75,6 +75,14 @@ faults! {
     Backpressure "backpressure";
     /// A token was used after its lease.
     StaleToken "stale token used";
+    /// A log's oldest segment was given up and became a spare.
+    Recycled "segment recycled";
+    /// A log's oldest segment was given up and removed.
+    Trimmed "segment removed";
+    /// A segment could not be given up because the disk refused.
+    FailedRetire "segment not given up";
+    /// A recycled segment was filled with other bytes.
+    Scribbled "recycled segment scribbled on";
     /// An enqueue was sent again under its request id.
     Duplicate "duplicate request id";
 }

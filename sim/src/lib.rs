@@ -20,6 +20,7 @@ mod readback;
 pub mod runner;
 pub mod schedule;
 pub mod suite;
+pub mod tape;
 pub mod violation;
 mod watch;
 pub mod world;

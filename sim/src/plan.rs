@@ -48,6 +48,8 @@ pub struct Life {
     pub full: Option<(u64, u64)>,
     /// Payloads may not be in memory.
     pub cold: bool,
+    /// What each log keeps of what has ended.
+    pub history_bytes: u64,
     /// How the wall clock is set before this life, in nanoseconds.
     pub wall_jump: i64,
     /// How the monotonic clock drifts.
@@ -215,6 +217,7 @@ impl Life {
             failed_disk: rng.random_bool(0.1).then(|| rng.random_range(0..80)),
             full: fills.then(|| (full_from, rng.random_range(full_from..length * 2))),
             cold: rng.random_bool(0.3),
+            history_bytes: 1 << 40,
             wall_jump: [0, jump, -jump, jump / 3_600][rng.random_range(0..4)],
             drift_ppm: rng.random_range(-300..=300),
         }

@@ -15,8 +15,9 @@ use crate::disk::SimDisk;
 use crate::hits::{Fault, Hits};
 use crate::node::{Boot, Node, Step};
 use crate::plan::{Ending, Life, Plan};
-use crate::readback::read_logs;
+use crate::readback::{add_record, read_log};
 use crate::schedule::Schedule;
+use crate::tape::SharedTape;
 use crate::violation::{Violation, broken};
 
 pub(crate) const MILLI: u64 = 1_000_000;
@@ -81,6 +82,9 @@ pub struct World {
     pub(crate) closing: bool,
     wall: WallClock,
     disks: Vec<SimDisk>,
+    tapes: Vec<SharedTape>,
+    /// By log: the last batch whose records the histories have.
+    known: Vec<u64>,
     pub(crate) life: u32,
     pub(crate) is_open: bool,
     replies_left: Option<u64>,
@@ -112,8 +116,10 @@ impl World {
             .collect();
         clients.extend((0..plan.workers).map(|n| Client::new(format!("worker{n}"), false)));
         let disks = (0..plan.logs).map(|_| SimDisk::new(rng.random())).collect();
+        let tapes = (0..plan.logs).map(|_| SharedTape::default()).collect();
         let mut world = World {
             busy_since: vec![None; plan.space_count()],
+            known: vec![0; usize::from(plan.logs)],
             plan,
             rng,
             schedule: Schedule::new(),
@@ -125,6 +131,7 @@ impl World {
             closing: false,
             wall: WallClock::default(),
             disks,
+            tapes,
             life: 0,
             is_open: false,
             replies_left: None,
@@ -159,6 +166,7 @@ impl World {
             self.hits.add(Fault::NameLost, counts.names_lost);
             self.hits.add(Fault::FailedSync, counts.syncs_failed);
             self.hits.add(Fault::FailedWrite, counts.writes_failed);
+            self.hits.add(Fault::Scribbled, counts.segments_scribbled);
         }
         self.hits.add(Fault::MemoryLoss, self.checker.memory_lost());
         if let (Some(violation), true) = (&violation, self.verbose) {
@@ -355,6 +363,8 @@ impl World {
             life: self.life,
             layout: self.plan.layout(life.cores),
             disks: &self.disks,
+            tapes: &self.tapes,
+            history_bytes: life.history_bytes,
             wall: self.wall.at(self.schedule.now()),
             drift_ppm: life.drift_ppm,
             tempo: life.tempo,
@@ -503,14 +513,37 @@ impl World {
         self.is_open = false;
         self.replies_left = None;
         self.disks.iter().for_each(SimDisk::begin_life);
-        let histories = read_logs(&self.disks, &self.checker)?;
-        self.checker.recovered(histories, proven)?;
+        self.read_back(proven)?;
         for (_, call) in std::mem::take(&mut self.open) {
             self.lost(call.client, call.intent);
         }
         self.busy_since.fill(None);
         let down = self.rng.random_range(1..2_000) * MILLI;
         self.schedule.after(down, Event::Boot);
+        Ok(())
+    }
+
+    /// What is on the disks is what was written, as far as it had to last. Unless it is `proven`,
+    /// the end of it may still be lost: the page cache has it, the disk perhaps not.
+    fn read_back(&mut self, proven: bool) -> Result<(), Violation> {
+        let mut histories = self.checker.histories().clone();
+        let mut known = self.known.clone();
+        for (at, log) in (0u16..).zip(0..self.disks.len()) {
+            let found = read_log(at, &self.disks[log]).map_err(|error| {
+                Violation::new("a log opens after every crash", error.to_string())
+            })?;
+            let tape = self.tapes[log].borrow();
+            let kept = tape.kept(&found, tape.last_synced())?;
+            let batches = tape.batches(self.known[log], kept);
+            for record in batches.iter().flat_map(|batch| &batch.records) {
+                add_record(&mut histories, record)?;
+            }
+            known[log] = kept;
+        }
+        self.checker.recovered(histories, proven)?;
+        if proven {
+            self.known = known;
+        }
         Ok(())
     }
 
