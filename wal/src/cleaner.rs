@@ -2,23 +2,19 @@
 //! appended again before the segment is given up.
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::Damaged;
-use crate::floor::LOG_SHARD;
-use crate::format::{
-    BATCH_HEADER_BYTES, BatchHeader, HeaderPage, Position, RECORD_HEADER_BYTES, RecordHeader,
-    SEGMENT_HEADER_BYTES, SegmentHeader, segment_name, segment_number,
-};
-use crate::scan::{Kept, Window};
+use crate::format::{Position, RecordHeader, segment_name};
+use crate::segment_file::{START, SegmentFile, UNSOUND, position, records_of, segment_numbers};
 
 /// Reads closed segments. Every call blocks on the disk.
 #[derive(Clone, Debug)]
 pub struct Cleaner<D> {
     disk: D,
+    log: u16,
 }
 
 /// How far a segment has been read; the default is its start.
@@ -45,8 +41,8 @@ pub struct Scanned {
 }
 
 impl<D: Disk> Cleaner<D> {
-    pub(crate) fn new(disk: D) -> Self {
-        Self { disk }
+    pub(crate) fn new(disk: D, log: u16) -> Self {
+        Self { disk, log }
     }
 
     /// Reads whole batches of a closed segment, up to `max_bytes` of them but
@@ -64,8 +60,6 @@ impl<D: Disk> Cleaner<D> {
         wanted: fn(u8) -> bool,
         max_bytes: usize,
     ) -> io::Result<Scanned> {
-        let file = Arc::new(self.disk.open(&segment_name(segment))?);
-        let len = file.len()?;
         let damaged = |offset, reason: String| {
             let file = self.disk.path(&segment_name(segment));
             let damaged = Damaged {
@@ -75,13 +69,14 @@ impl<D: Disk> Cleaner<D> {
             };
             io::Error::new(io::ErrorKind::InvalidData, damaged)
         };
-        let Some(header) = header_of(&*file, segment)? else {
+        let file = SegmentFile::open(&self.disk, segment).map_err(|error| error.source)?;
+        let Some(header) = file.header(self.log) else {
             return Err(damaged(0, "its header is unreadable".to_owned()));
         };
-        let end = self.end_of(segment, header.log)?;
-        let (seed, mut window) = (header.crc_seed(), Window::reading_ahead(file, len));
+        let end = self.end_of(segment)?;
+        let (seed, mut window) = (header.crc_seed(), file.window());
         let mut next = from.0.unwrap_or(Next {
-            offset: SEGMENT_HEADER_BYTES.into(),
+            offset: START,
             batch: header.first_batch,
         });
         let mut records = Vec::new();
@@ -111,73 +106,14 @@ impl<D: Disk> Cleaner<D> {
 
     /// The number of the first batch that is not in a closed segment: the next
     /// segment's first.
-    fn end_of(&self, segment: u32, log: u16) -> io::Result<u64> {
-        let names = self.disk.list()?;
-        let mut later: Vec<u32> = names
-            .iter()
-            .filter_map(|name| segment_number(name))
-            .collect();
-        later.retain(|&number| number > segment);
-        later.sort_unstable();
-        for number in later {
-            let file = self.disk.open(&segment_name(number))?;
-            if let Some(header) = header_of(&file, number)?
-                && header.log == log
-            {
+    fn end_of(&self, segment: u32) -> io::Result<u64> {
+        let numbers = segment_numbers(&self.disk).map_err(|error| error.source)?;
+        for number in numbers.into_iter().filter(|&number| number > segment) {
+            let file = SegmentFile::open(&self.disk, number).map_err(|error| error.source)?;
+            if let Some(header) = file.header(self.log) {
                 return Ok(header.first_batch);
             }
         }
         Err(io::Error::other("the segment is still being written to"))
     }
-}
-
-/// What is wrong with a batch that is whole and yet none.
-pub(crate) const UNSOUND: &str = "its records do not add up to its length";
-
-/// Where something is in a segment.
-pub(crate) fn position(segment: u32, offset: u64) -> Position {
-    Position {
-        segment,
-        offset: u32::try_from(offset).expect("segments have 32-bit lengths"),
-    }
-}
-
-/// The header of a segment file, if it is whole and says that number.
-pub(crate) fn header_of(file: &impl DiskFile, number: u32) -> io::Result<Option<SegmentHeader>> {
-    let len = file.len()?.min(SEGMENT_HEADER_BYTES.into());
-    let mut page = vec![0; usize::try_from(len).expect("a page")];
-    file.read_at(&mut page, 0)?;
-    Ok(match HeaderPage::decode(&page) {
-        HeaderPage::Valid(header) if header.segment == number => Some(header),
-        _ => None,
-    })
-}
-
-/// Takes a batch's records apart, those of wanted kinds. `false` if they are
-/// not as long together as the batch.
-pub(crate) fn records_of(
-    header: &BatchHeader,
-    payload: Kept,
-    at: Position,
-    wanted: impl Fn(u8) -> bool,
-    into: &mut Vec<ReadRecord>,
-) -> bool {
-    let payload = payload.into_bytes();
-    let mut rest = &payload[..];
-    for _ in 0..header.records {
-        let start = payload.len() - rest.len() + RECORD_HEADER_BYTES;
-        let Some((record, body)) = RecordHeader::split(&mut rest) else {
-            return false;
-        };
-        if record.shard == LOG_SHARD || !wanted(record.kind) {
-            continue;
-        }
-        let offset = u32::try_from(BATCH_HEADER_BYTES + start).expect("within a segment");
-        let place = Position {
-            offset: at.offset + offset,
-            ..at
-        };
-        into.push((record, place, payload.slice(start..start + body.len())));
-    }
-    rest.is_empty()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::format::FORMAT_VERSION;
+use crate::segment_file::Unreadable;
 
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,12 @@ impl OpenError {
             found,
             supported: FORMAT_VERSION,
         }
+    }
+}
+
+impl From<Unreadable> for OpenError {
+    fn from(Unreadable { path, source }: Unreadable) -> Self {
+        Self::io("read", path)(source)
     }
 }
 

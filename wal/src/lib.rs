@@ -12,6 +12,8 @@
 //! | [`Reader`] | core and log thread, cloned | reads bodies by [`Position`] |
 //! | [`Cleaner`] | the log thread that reads | reads a segment before it is given up |
 //!
+//! [`LogView`] reads a log without opening it: for streams and tools.
+//!
 //! The appender is pure: it does no IO and reads no clock. Everything that
 //! touches a disk goes through [`Disk`], so [`fault::FaultDisk`] can stand in
 //! for [`RealDisk`] and lose power at every step.
@@ -31,6 +33,7 @@
 mod allocator;
 mod appender;
 mod batch;
+mod batches;
 mod cleaner;
 mod disk;
 mod error;
@@ -45,14 +48,17 @@ mod real;
 mod recover;
 mod replay;
 mod scan;
+mod segment_file;
 mod survey;
 mod sys;
+mod verify;
 mod view;
 mod writer;
 
 pub use allocator::{Allocator, Fill, Reuse, Spare};
 pub use appender::{Appender, SegmentUse};
 pub use batch::Batch;
+pub use batches::{Batches, ReadFrom, ViewedBatch};
 pub use cleaner::{Cleaner, Cursor, ReadRecord, Scanned};
 pub use disk::{Disk, DiskFile};
 pub use error::{Damaged, OpenError, Poisoned};
@@ -68,5 +74,6 @@ pub use reader::Reader;
 pub use real::{RealDisk, RealFile};
 pub use recover::{Opened, Recovery, TornTail, open};
 pub use replay::OnRecord;
-pub use view::{Batches, From, LogView, SegmentInfo, SegmentState, ViewError, ViewedBatch};
+pub use verify::{SegmentReport, Verification};
+pub use view::{LogView, SegmentInfo, SegmentState, ViewError};
 pub use writer::Writer;

@@ -142,7 +142,7 @@ pub fn open<D: Disk>(
         appender: Appender::new(start.segment, spares, start.next_batch, in_use, floor),
         writer: start.writer,
         reader: Reader::new(disk.clone(), start.written),
-        cleaner: Cleaner::new(disk.clone()),
+        cleaner: Cleaner::new(disk.clone(), options.log),
         recovery: replay.recovery,
         allocator: stock.allocator,
     })

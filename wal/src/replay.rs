@@ -13,6 +13,7 @@ use crate::format::{
 };
 use crate::recover::{Recovery, TornTail};
 use crate::scan::{Beyond, Kept, Window};
+use crate::segment_file::UNSOUND;
 use crate::survey::Begun;
 
 /// The most unused bytes a segment keeps once nothing more is written to it.
@@ -245,14 +246,7 @@ impl<'a, D: Disk> Replay<'a, D> {
                 found: format!("{state}, while batch {number} follows at byte {later}"),
             });
         }
-        let torn = if begun.header.is_some_and(|header| header.recycled) {
-            // What is there may be of an earlier use, but for a batch that was
-            // begun.
-            let begun = beyond.begun.map_or(0, |batch| batch.batch_bytes());
-            begun.min(beyond.bytes)
-        } else {
-            beyond.bytes
-        };
+        let torn = beyond.torn_bytes(begun.header);
         if torn > 0 {
             self.recovery.torn = Some(TornTail {
                 segment: begun.number,
@@ -282,7 +276,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             file: self.path(held.segment),
             offset: held.offset.into(),
             expected: held.number,
-            found: "its records do not add up to its length".to_owned(),
+            found: UNSOUND.to_owned(),
         }
     }
 

@@ -8,11 +8,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::disk::DiskFile;
-use crate::format::{BATCH_HEADER_BYTES, BatchHeader, SECTOR_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{
+    BATCH_HEADER_BYTES, BatchHeader, SECTOR_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
 
 /// How much of a file is read at once: little enough to be still in the CPU's
 /// cache when it is checked and handed out.
 const WINDOW_BYTES: usize = 1 << 20;
+
+/// How much is read at once of a file of which one batch is asked for.
+const SMALL_BYTES: usize = 32 << 10;
 
 /// How much of a file the disk is told ahead: what it reads while that much is
 /// being worked on.
@@ -34,6 +39,8 @@ pub(crate) struct Window<F> {
     buffer: Arc<Vec<u8>>,
     /// The buffer before, of which something may still be kept.
     other: Arc<Vec<u8>>,
+    /// How much is read at once.
+    step: usize,
     /// Up to where the disk was told to read ahead; `None` if it is not to.
     told: Option<u64>,
 }
@@ -78,8 +85,22 @@ pub(crate) struct Beyond {
     pub(crate) bytes: u64,
 }
 
+impl Beyond {
+    /// Bytes of a batch that was being written when the log ended, in a segment
+    /// with this header.
+    pub(crate) fn torn_bytes(&self, header: Option<SegmentHeader>) -> u64 {
+        if header.is_none_or(|header| !header.recycled) {
+            return self.bytes;
+        }
+        // What is there may be of an earlier use, but for a batch that was begun.
+        let begun = self.begun.map_or(0, |batch| batch.batch_bytes());
+        begun.min(self.bytes)
+    }
+}
+
 impl<F: DiskFile> Window<F> {
-    pub(crate) fn new(file: Arc<F>, len: u64) -> Self {
+    /// One over a file of which little will be read.
+    pub(crate) fn small(file: Arc<F>, len: u64) -> Self {
         Self {
             file,
             len,
@@ -87,20 +108,26 @@ impl<F: DiskFile> Window<F> {
             filled: 0,
             buffer: Arc::default(),
             other: Arc::default(),
+            step: SMALL_BYTES,
             told: None,
         }
     }
 
     /// One over a file all of which will be read.
     pub(crate) fn reading_ahead(file: Arc<F>, len: u64) -> Self {
-        let mut window = Self::new(file, len);
-        window.told = Some(0);
-        window
+        Self {
+            step: WINDOW_BYTES,
+            told: Some(0),
+            ..Self::small(file, len)
+        }
     }
 
-    /// Reads anew what is asked for next: others may have written it meanwhile.
-    pub(crate) fn forget(&mut self) {
+    /// Reads anew what is asked for next: others may have written it meanwhile,
+    /// or cut off the file's unused end.
+    pub(crate) fn forget(&mut self) -> io::Result<()> {
         self.filled = 0;
+        self.len = self.file.len()?;
+        Ok(())
     }
 
     /// The bytes at an offset; `None` if the file ends before.
@@ -125,7 +152,7 @@ impl<F: DiskFile> Window<F> {
     }
 
     fn refill(&mut self, offset: u64, len: usize) -> io::Result<()> {
-        let read = (self.len - offset).min(len.max(WINDOW_BYTES) as u64);
+        let read = (self.len - offset).min(len.max(self.step) as u64);
         if let Some(told) = &mut self.told
             && offset + read + AHEAD_BYTES / 2 > *told
             && *told < self.len
