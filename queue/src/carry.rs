@@ -69,6 +69,8 @@ pub struct DrainPart {
     pub request: RequestKey,
     /// When the shard last did something for it.
     pub at: Nanos,
+    /// The record of that.
+    pub last_lsn: Lsn,
     /// Whether the part is complete.
     pub complete: bool,
 }
@@ -191,6 +193,11 @@ impl<'a> Carry<'a> {
             Carry::Item(snapshot) | Carry::Drained { snapshot, .. } => Some(snapshot),
             _ => None,
         }
+    }
+
+    /// Whether an encoded carry holds an item.
+    pub(crate) fn is_item(body: &[u8]) -> bool {
+        matches!(body.first(), Some(&(ITEM | DRAINED)))
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
@@ -320,11 +327,12 @@ impl Row for EpochStart {
 }
 
 impl Row for DrainPart {
-    const LEN: usize = 25;
+    const LEN: usize = 33;
 
     fn encode(&self, out: &mut Vec<u8>) {
         put_key(out, &self.request);
         out.extend_from_slice(&self.at.0.to_le_bytes());
+        out.extend_from_slice(&self.last_lsn.0.to_le_bytes());
         out.push(self.complete.into());
     }
 
@@ -333,6 +341,7 @@ impl Row for DrainPart {
         Ok(DrainPart {
             request: [reader.u64()?, reader.u64()?],
             at: Nanos(reader.u64()?),
+            last_lsn: Lsn(reader.u64()?),
             complete: match reader.u8()? {
                 0 => false,
                 1 => true,

@@ -20,6 +20,8 @@ const TAG_REQUEST: u8 = 2;
 const TAG_JITTER: u8 = 3;
 const TAG_DRAIN: u8 = 4;
 const TAG_RESTORED: u8 = 5;
+const TAG_RESOURCE: u8 = 6;
+const TAG_PARTITION_KEY: u8 = 7;
 
 /// The shard index of a resource: SipHash-1-3, under the key
 /// `omnirelay.place1`, of the type's length (u32, little endian), the type,
@@ -103,6 +105,20 @@ impl Secret {
         let number = sequence_id.0.to_le_bytes();
         let (high, low) = self.hash(&[&[TAG_RESTORED], origin, &number]);
         [high, low]
+    }
+
+    /// The fingerprint of a resource.
+    pub(crate) fn resource_key(&self, resource_type: &str, resource_id: &str) -> u64 {
+        let mut head = [0; 5];
+        head[0] = TAG_RESOURCE;
+        head[1..5].copy_from_slice(&(resource_type.len() as u32).to_le_bytes());
+        self.hash(&[&head, resource_type.as_bytes(), resource_id.as_bytes()])
+            .0
+    }
+
+    /// The hash of a partition key.
+    pub(crate) fn partition_key_hash(&self, name: &str) -> u64 {
+        self.hash(&[&[TAG_PARTITION_KEY], name.as_bytes()]).0
     }
 
     /// A number that spreads the retries of failed items.

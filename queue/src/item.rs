@@ -47,6 +47,8 @@ pub(crate) enum State {
     /// The slot holds no item; the next such slot.
     Vacant(Slot),
     Waiting(Links),
+    /// Another item of its resource goes first.
+    Blocked,
     Delayed,
     /// The owner is beside the lease so that both fit 28 bytes with the tag.
     Leased {
@@ -101,7 +103,7 @@ impl Item {
         match &self.state {
             State::Leased { lease, .. } => Some(lease.expires_at),
             State::Delayed => Some(self.ttl_end().map_or(self.since, |end| end.min(self.since))),
-            State::Waiting(_) => self.ttl_end(),
+            State::Waiting(_) | State::Blocked => self.ttl_end(),
             State::Dead(_) | State::Vacant(_) => None,
         }
     }
@@ -126,9 +128,9 @@ impl Item {
         self.last_end.map(|reason| (self.last_lease(), reason))
     }
 
-    /// The same once the item is taken away: an active lease is superseded by that.
-    pub(crate) fn last_superseded(&self) -> Option<(LeaseRef, FenceReason)> {
-        match self.state {
+    /// How its last lease ended once the item is cancelled.
+    pub(crate) fn last_if_cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
+        match &self.state {
             State::Leased { .. } => Some((self.last_lease(), FenceReason::Superseded)),
             _ => self.last_ended(),
         }

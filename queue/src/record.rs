@@ -147,8 +147,8 @@ pub enum Event<'a> {
     Cancelled {
         /// The LSN of its enqueue.
         item: Lsn,
-        /// As in [`ItemExpired`](Event::ItemExpired); a lease that was active
-        /// is superseded.
+        /// Its last lease, if it ever had one, and how that ended: what is
+        /// remembered of the item, also where nothing else of it is left.
         last: Option<(LeaseRef, FenceReason)>,
     },
     /// A dead letter waits again, at once. Its attempts go on counting.
@@ -349,6 +349,27 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// The LSN of the enqueue of the item that the record changes; `None` when
+    /// it brings one in, or is not about an item.
+    pub fn item(&self) -> Option<Lsn> {
+        match self {
+            Event::LeaseGranted { lease, .. }
+            | Event::GrantReleased { lease, .. }
+            | Event::Heartbeat { lease, .. }
+            | Event::Completed { lease }
+            | Event::Failed(FailedBody { lease, .. })
+            | Event::Expired { lease, .. } => Some(lease.item),
+            Event::ItemExpired { item, .. }
+            | Event::Cancelled { item, .. }
+            | Event::Redriven { item, .. } => Some(*item),
+            Event::DrainSnapshot { snapshot, .. } => snapshot.as_ref().map(|item| item.lsn),
+            Event::EpochStarted { .. }
+            | Event::Enqueued(_)
+            | Event::RestoreSnapshot { .. }
+            | Event::Carry(_) => None,
+        }
+    }
+
     /// The item's snapshot, if the record holds one: it is the body's end.
     pub fn snapshot(&self) -> Option<&ItemSnapshot<'a>> {
         match self {
@@ -401,19 +422,13 @@ impl<'a> Event<'a> {
                 item: Lsn(reader.u64()?),
                 max_attempts: reader.u16()?,
             },
-            kind::ITEM_EXPIRED | kind::CANCELLED => {
-                let item = Lsn(reader.u64()?);
-                let last = match reader.u8()? {
-                    0 => None,
-                    byte => {
-                        let reason = reason(byte)?;
-                        Some((LeaseRef::decode_without_item(item, &mut reader)?, reason))
-                    }
-                };
-                match kind {
-                    kind::CANCELLED => Event::Cancelled { item, last },
-                    _ => Event::ItemExpired { item, last },
-                }
+            kind::ITEM_EXPIRED => {
+                let (item, last) = item_and_last(&mut reader)?;
+                Event::ItemExpired { item, last }
+            }
+            kind::CANCELLED => {
+                let (item, last) = item_and_last(&mut reader)?;
+                Event::Cancelled { item, last }
             }
             kind::DRAIN_SNAPSHOT => return drain_snapshot(reader),
             kind::RESTORE_SNAPSHOT => {
@@ -429,6 +444,20 @@ impl<'a> Event<'a> {
         reader.end()?;
         Ok(event)
     }
+}
+
+type LastLease = Option<(LeaseRef, FenceReason)>;
+
+fn item_and_last(reader: &mut Reader<'_>) -> Result<(Lsn, LastLease), DecodeError> {
+    let item = Lsn(reader.u64()?);
+    let last = match reader.u8()? {
+        0 => None,
+        byte => {
+            let reason = reason(byte)?;
+            Some((LeaseRef::decode_without_item(item, reader)?, reason))
+        }
+    };
+    Ok((item, last))
 }
 
 fn drain_snapshot<'a>(mut reader: Reader<'a>) -> Result<Event<'a>, DecodeError> {

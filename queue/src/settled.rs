@@ -5,10 +5,12 @@
 //! bits each, in pages of LSNs, remember those; a table remembers the others.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use crate::carry::{Ended, EpochStart, Rows};
 use crate::chunks::ChunkQueue;
 use crate::ids::{Epoch, Lsn, Nanos};
 use crate::index::{SplitTable, mix};
@@ -27,7 +29,7 @@ const ENTRIES_MAX: usize = 4_000_000;
 
 /// Most epochs whose beginnings are remembered. Items from before them are
 /// remembered in the table.
-const EPOCHS_MAX: usize = 1024;
+pub(crate) const EPOCHS_MAX: usize = 1024;
 
 /// Entries and pages that one settle may make room by.
 const SWEEP_MAX: usize = 4;
@@ -36,6 +38,15 @@ const SWEEP_MAX: usize = 4;
 struct Page {
     bits: Box<[u64]>,
     last_at: Nanos,
+}
+
+impl Page {
+    fn new(last_at: Nanos) -> Page {
+        Page {
+            bits: vec![0; PAGE_WORDS].into_boxed_slice(),
+            last_at,
+        }
+    }
 }
 
 /// How an item's last lease ended.
@@ -59,6 +70,8 @@ pub(crate) struct Settled {
     /// The first LSN of each epoch, ascending.
     epochs: VecDeque<(Lsn, Epoch)>,
     window: Duration,
+    /// The queues may not be in the order of time.
+    is_unordered: bool,
 }
 
 /// Page numbers are counted, not chosen by anyone.
@@ -90,6 +103,7 @@ impl Settled {
             queue: ChunkQueue::new(),
             epochs: VecDeque::new(),
             window,
+            is_unordered: false,
         }
     }
 
@@ -103,31 +117,139 @@ impl Settled {
     /// Remembers how the last lease of an item that is gone ended.
     pub(crate) fn insert(&mut self, lease: &LeaseRef, reason: FenceReason, at: Nanos) {
         self.sweep(at);
-        let LeaseRef {
-            item,
-            attempt,
-            grant,
-            epoch,
-        } = *lease;
-        let is_common = (attempt, grant) == (1, 1)
-            && self.epoch_of(item) == Some(epoch)
+        let item = lease.item;
+        let is_common = (lease.attempt, lease.grant) == (1, 1)
+            && self.epoch_of(item) == Some(lease.epoch)
             && reason != FenceReason::Superseded;
-        if is_common && self.mark(item, reason, at) {
-            return;
+        if !is_common || !self.mark(item, reason, at) {
+            self.insert_entry(lease, reason, at);
         }
+    }
+
+    fn insert_entry(&mut self, lease: &LeaseRef, reason: FenceReason, at: Nanos) {
         let entry = Entry {
-            item,
-            attempt,
-            grant,
+            item: lease.item,
+            attempt: lease.attempt,
+            grant: lease.grant,
             reason,
-            epoch,
+            epoch: lease.epoch,
         };
         if self.entries.len() >= ENTRIES_MAX {
             self.forget_oldest();
         }
-        self.queue.push((at, item));
+        self.queue.push((at, entry.item));
         self.entries
-            .insert(mix(item.0), entry, |entry| mix(entry.item.0));
+            .insert(mix(entry.item.0), entry, |entry| mix(entry.item.0));
+    }
+
+    /// Remembers what a trimmed log carries, which may come in any order.
+    pub(crate) fn carried(&mut self, row: &Ended) {
+        if self
+            .entries
+            .find(mix(row.lease.item.0), |entry| entry.item == row.lease.item)
+            .is_none()
+        {
+            self.is_unordered = true;
+            self.insert_entry(&row.lease, row.reason, row.at);
+        }
+    }
+
+    /// Remembers a page that a trimmed log carries.
+    pub(crate) fn carried_page(
+        &mut self,
+        number: u64,
+        last_at: Nanos,
+        first_word: u16,
+        words: impl Iterator<Item = u64>,
+    ) {
+        if !self.pages.contains_key(&number) {
+            if self.pages.len() == PAGES_MAX {
+                return;
+            }
+            self.is_unordered = true;
+            self.pages_queue.push_back((last_at, number));
+        }
+        let page = self
+            .pages
+            .entry(number)
+            .or_insert_with(|| Page::new(last_at));
+        page.last_at = page.last_at.max(last_at);
+        for (bits, word) in page.bits[usize::from(first_word)..].iter_mut().zip(words) {
+            *bits |= word;
+        }
+    }
+
+    /// Brings the queues into the order of time, if they are not.
+    pub(crate) fn restore_order(&mut self) {
+        if std::mem::take(&mut self.is_unordered) {
+            self.queue.sort();
+            self.pages_queue.make_contiguous().sort_unstable();
+        }
+    }
+
+    /// When the epochs began.
+    pub(crate) fn epochs(&self) -> Vec<EpochStart> {
+        let starts = self.epochs.iter();
+        starts
+            .map(|&(lsn, epoch)| EpochStart { lsn, epoch })
+            .collect()
+    }
+
+    /// Adds beginnings of epochs that a trimmed log carries. False when they
+    /// contradict those that are known; nothing has changed then.
+    #[must_use]
+    pub(crate) fn carried_epochs(&mut self, epochs: &Rows<'_, EpochStart>) -> bool {
+        let known = self.epochs.iter().copied();
+        let carried = epochs.iter().map(|start| (start.lsn, start.epoch));
+        let mut all: Vec<(Lsn, Epoch)> = known.chain(carried).collect();
+        all.sort_unstable();
+        all.dedup();
+        let follows = |pair: &[(Lsn, Epoch)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
+        if !all.windows(2).all(follows) {
+            return false;
+        }
+        let from = all.len().saturating_sub(EPOCHS_MAX);
+        self.epochs = all[from..].iter().copied().collect();
+        true
+    }
+
+    /// Where the queue's entries begin and end. They move up only when the
+    /// order is restored.
+    pub(crate) fn queued(&self) -> Range<u64> {
+        self.queue.range()
+    }
+
+    /// What is remembered by the `nth` entry of the queue at `now`.
+    pub(crate) fn row(&self, nth: u64, now: Nanos) -> Option<Ended> {
+        let (at, item) = self.queue.get(nth)?;
+        let entry = self.entries.find(mix(item.0), |entry| entry.item == item)?;
+        (!self.is_over(at, now)).then_some(Ended {
+            lease: LeaseRef {
+                item,
+                attempt: entry.attempt,
+                grant: entry.grant,
+                epoch: entry.epoch,
+            },
+            reason: entry.reason,
+            at,
+        })
+    }
+
+    /// The numbers of the pages.
+    pub(crate) fn page_numbers(&self) -> Vec<u64> {
+        self.pages.keys().copied().collect()
+    }
+
+    /// When the last lease of a page ended, and its words from the first to
+    /// the last that is not zero; `None` when the page is over at `now`.
+    pub(crate) fn page(&self, number: u64, now: Nanos) -> Option<(Nanos, u16, &[u64])> {
+        let page = self.pages.get(&number)?;
+        if self.is_over(page.last_at, now) {
+            return None;
+        }
+        let first = page.bits.iter().position(|word| *word != 0)?;
+        let last = page.bits.iter().rposition(|word| *word != 0)?;
+        Some((page.last_at, first as u16, &page.bits[first..=last]))
     }
 
     /// How this lease of an item that is gone ended, if that is remembered.
@@ -147,6 +269,14 @@ impl Settled {
         is_last.then_some(reason)
     }
 
+    /// How the last lease of an item that is gone ended, if that is remembered.
+    pub(crate) fn last_reason(&self, item: Lsn) -> Option<FenceReason> {
+        let entry = self.entries.find(mix(item.0), |entry| entry.item == item);
+        entry
+            .map(|entry| entry.reason)
+            .or_else(|| self.marked(item))
+    }
+
     /// Sets the item's bits; false when there may be no further page.
     fn mark(&mut self, item: Lsn, reason: FenceReason, at: Nanos) -> bool {
         let (page, word, shift) = position(item);
@@ -156,10 +286,7 @@ impl Settled {
             }
             self.pages_queue.push_back((at, page));
         }
-        let page = self.pages.entry(page).or_insert_with(|| Page {
-            bits: vec![0; PAGE_WORDS].into_boxed_slice(),
-            last_at: at,
-        });
+        let page = self.pages.entry(page).or_insert_with(|| Page::new(at));
         page.bits[word] |= (reason as u64) << shift;
         page.last_at = at;
         true

@@ -4,7 +4,7 @@
 use crate::codec::{DecodeError, Reader, put_text};
 use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos};
 use crate::outcome::FenceReason;
-use crate::record::{EnqueuedBody, FailedBody};
+use crate::record::{EnqueuedBody, FailedBody, LeaseRef};
 
 /// An item and its state.
 ///
@@ -106,6 +106,23 @@ impl<'a> ItemSnapshot<'a> {
             true => Ok(None),
             false => FailedBody::decode(self.error).map(Some),
         }
+    }
+
+    /// Its last lease and how that ended, if it is not leased and ever was.
+    pub(crate) fn last_ended(&self) -> Option<(LeaseRef, FenceReason)> {
+        let lease = LeaseRef {
+            item: self.lsn,
+            attempt: self.attempt,
+            grant: self.grant,
+            epoch: self.lease_epoch,
+        };
+        self.last_end.map(|reason| (lease, reason))
+    }
+
+    /// When it outlives its time.
+    pub fn ttl_end(&self) -> Option<Nanos> {
+        self.ttl
+            .map(|ttl| self.enqueued_at.saturating_add_millis(ttl))
     }
 
     /// Appends the snapshot: exactly [`encoded_len`](ItemSnapshot::encoded_len)

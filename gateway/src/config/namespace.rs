@@ -4,30 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use omnirelay_net::rpc::NAME_BYTES_MAX;
+use omnirelay_queue::{Fairness, Ordering, WEIGHTS_MAX};
 
 use super::error::ConfigError;
-use super::knob::WEIGHTS_MAX;
 use super::tree::{Entry, entry, optional_entry};
 use super::value::{DurationText, Fill, Setting, quoted};
 use crate::node::{Durability, Watermarks};
-
-/// In which order a namespace's items are leased.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ordering {
-    /// Whatever their resources.
-    None,
-    /// One at a time for each resource, in the order they were enqueued.
-    PerResource,
-}
-
-/// Whose items a namespace leases next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fairness {
-    /// The longest waiting.
-    Fifo,
-    /// The next partition key's.
-    PartitionKey,
-}
 
 /// One namespace's options; the table of knobs gives their defaults and bounds.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +121,7 @@ impl Namespace {
                 .min(whole)
         };
         omnirelay_queue::Options {
+            restore_window: omnirelay_queue::Options::default().restore_window,
             lease_duration: self.lease_duration,
             heartbeat_interval: Some(self.heartbeat_interval),
             requeue_delay: self.requeue_delay,
@@ -149,7 +132,9 @@ impl Namespace {
             dedupe_entries_max: share(self.dedupe_entries_max),
             capacity: share(self.capacity),
             priority_aging: self.priority_aging,
-            ..omnirelay_queue::Options::default()
+            ordering: self.ordering,
+            fairness: self.fairness,
+            weights: self.weights.clone(),
         }
     }
 }
@@ -215,7 +200,7 @@ fn weights(path: &str, section: &[Entry]) -> Result<BTreeMap<String, u32>, Confi
         let Setting::Integer(weight) = entry.setting else {
             panic!("a weight is a whole number, found {:?}", entry.setting);
         };
-        let weight = u32::try_from(weight).expect("its knob's bound is 1,000");
+        let weight = u32::try_from(weight).expect("its knob's bound is below u32::MAX");
         weights.insert(entry.name.clone(), weight);
     }
     if weights.len() > WEIGHTS_MAX {

@@ -1,6 +1,7 @@
 use super::value::Kind;
 use super::*;
 use crate::node::{Durability, Watermarks};
+use omnirelay_queue::{Fairness, Ordering};
 
 fn sources() -> Sources {
     Sources {
@@ -136,6 +137,10 @@ fn a_weight_can_be_set_for_any_partition_key_from_every_source() {
         ("tenant a.b", 7),
     ];
     assert_eq!(weights, expected);
+    let options = config.namespaces["jobs"].shard_options();
+    assert_eq!(options.weights, config.namespaces["jobs"].weights);
+    assert_eq!(options.fairness, Fairness::PartitionKey);
+    assert_eq!(options.validate(), Ok(()));
     let shown = config
         .to_toml(false)
         .replace(&format!("{}/", dir.path().display()), "");

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use omnirelay_net::messages::EnqueueRequest;
+use omnirelay_net::messages::{EnqueueRequest, PendingItem};
 use omnirelay_queue::{Nanos, Stats};
 use omnirelay_wal::Disk;
 
@@ -85,11 +85,18 @@ enum Intake {
     Full,
 }
 
-/// An enqueue that waits for its namespace's gate.
+/// New work that a call brings.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Enqueue(Vec<EnqueueRequest>),
+    Restore(Vec<PendingItem>),
+}
+
+/// New work that waits for its namespace's gate.
 #[derive(Debug)]
 pub(super) struct WaitingEnqueue {
     context: CallContext,
-    items: Vec<EnqueueRequest>,
+    incoming: Incoming,
 }
 
 /// All enqueues that wait on a core, by namespace, first come first.
@@ -136,7 +143,7 @@ impl<D: Disk> Core<D> {
         now: Nanos,
         id: CallId,
         context: &CallContext,
-        items: Vec<EnqueueRequest>,
+        incoming: Incoming,
     ) {
         let namespace = context.namespace;
         let first_come = !self.waiting.of(namespace).is_empty();
@@ -144,7 +151,7 @@ impl<D: Disk> Core<D> {
             Intake::Full => {
                 self.answer(id, Err(errors::at_capacity()));
             }
-            Intake::Open(room) if !first_come => self.enqueue(now, id, context, items, room),
+            Intake::Open(room) if !first_come => self.admit_all(now, id, context, incoming, room),
             _ if self.waiting.len >= WAITING_MAX => {
                 let error = errors::backpressure("too many enqueues wait for it already");
                 self.answer(id, Err(error));
@@ -156,7 +163,7 @@ impl<D: Disk> Core<D> {
                 let call = self.calls.get_mut(id).expect("just made");
                 call.enqueue = Some(Box::new(WaitingEnqueue {
                     context: context.clone(),
-                    items,
+                    incoming,
                 }));
                 self.waiting.push(namespace, id);
             }
@@ -181,10 +188,24 @@ impl<D: Disk> Core<D> {
                     };
                     let call = self.calls.get_mut(id).expect("just seen");
                     let waiting = call.enqueue.take().expect("just seen");
-                    self.enqueue(now, id, &waiting.context, waiting.items, room);
+                    self.admit_all(now, id, &waiting.context, waiting.incoming, room);
                 }
                 self.waiting.pop(namespace);
             }
+        }
+    }
+
+    fn admit_all(
+        &mut self,
+        now: Nanos,
+        id: CallId,
+        context: &CallContext,
+        incoming: Incoming,
+        room: u64,
+    ) {
+        match incoming {
+            Incoming::Enqueue(items) => self.enqueue(now, id, context, items, room),
+            Incoming::Restore(items) => self.restore(now, id, items, room),
         }
     }
 

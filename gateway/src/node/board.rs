@@ -10,7 +10,7 @@ use crossbeam_utils::CachePadded;
 use omnirelay_queue::{Head, Nanos, Stats};
 
 use super::backpressure::Gate;
-use super::layout::{LogId, NamespaceId};
+use super::layout::{CoreId, LogId, NamespaceId};
 
 #[derive(Debug, Default)]
 struct Cell {
@@ -33,17 +33,21 @@ struct GateCell {
     transitions: AtomicU64,
 }
 
+/// How many workers wait on each core, by namespace.
+type Workers = Vec<CachePadded<Box<[AtomicU64]>>>;
+
 /// One cell for each (namespace, log), one gate for each namespace.
 #[derive(Debug)]
 pub struct Board {
     logs: usize,
     cells: Vec<CachePadded<Cell>>,
     gates: Vec<CachePadded<GateCell>>,
+    workers: Workers,
 }
 
 impl Board {
     /// A board on which nothing waits yet.
-    pub fn new(namespaces: usize, logs: u16) -> Board {
+    pub fn new(namespaces: usize, logs: u16, cores: u16) -> Board {
         let logs = usize::from(logs);
         let empty = || {
             CachePadded::new(Cell {
@@ -54,6 +58,10 @@ impl Board {
         Board {
             logs,
             cells: (0..namespaces * logs).map(|_| empty()).collect(),
+            workers: (0..cores)
+                .map(|_| (0..namespaces).map(|_| AtomicU64::new(0)).collect())
+                .map(CachePadded::new)
+                .collect(),
             gates: (0..namespaces).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -109,6 +117,19 @@ impl Board {
             closed: state & 1 == 1,
             since_ms: state >> 1,
         }
+    }
+
+    /// Publishes how many workers wait on a core. Called by that core only.
+    pub(super) fn publish_workers(&self, core: CoreId, namespace: NamespaceId, workers: u64) {
+        self.workers[usize::from(core.0)][usize::from(namespace.0)].store(workers, Relaxed);
+    }
+
+    /// Lease calls that wait for an item, on all cores.
+    pub fn workers(&self, namespace: NamespaceId) -> u64 {
+        let cores = self.workers.iter();
+        cores
+            .map(|core| core[usize::from(namespace.0)].load(Relaxed))
+            .sum()
     }
 
     /// How often a namespace's gate has moved.

@@ -6,7 +6,9 @@ use omnirelay_net::rpc::{self, Procedure};
 use omnirelay_queue::{Nanos, ShardId};
 
 use super::backpressure::WaitingEnqueue;
+use super::drain::DrainWalk;
 use super::layout::{LogId, NamespaceId};
+use super::listing::ListWalk;
 use super::part::{GrantRef, ItemResult, Take};
 
 /// Names a call on its core; never repeats while the slot's generation has not wrapped.
@@ -61,8 +63,25 @@ pub(super) struct PendingCall {
     pub(super) lease: Option<LeaseWish>,
     /// What an enqueue brings that waits for its namespace's gate.
     pub(super) enqueue: Option<Box<WaitingEnqueue>>,
+    /// How far a call has come that goes from shard to shard.
+    pub(super) walk: Option<Box<Walk>>,
     /// The caller is gone or has its answer: grants that still come are undone.
     pub(super) abandoned: bool,
+}
+
+/// What a call does step by step, each at another shard.
+#[derive(Debug)]
+pub(super) enum Walk {
+    List(ListWalk),
+    Drain(DrainWalk),
+}
+
+impl CallId {
+    /// Nobody's: results for it are of no interest to anyone.
+    pub(super) const NOBODY: CallId = CallId {
+        slot: u32::MAX,
+        generation: 0,
+    };
 }
 
 impl PendingCall {
@@ -92,6 +111,9 @@ pub(super) struct Calls {
     earliest: Option<Nanos>,
     /// Lease calls that wait, by the time their wait ends.
     parked: BTreeSet<(Nanos, CallId)>,
+    /// How many of them there are by namespace, and whether that has changed since it was told.
+    workers: Vec<u64>,
+    workers_changed: bool,
 }
 
 impl Calls {

@@ -302,7 +302,7 @@ impl<D: Disk> Core<D> {
     /// Bytes that had to be read off the core, or why they could not be.
     pub fn handle_read(&mut self, now: Nanos, id: u64, bytes: Result<Bytes, String>) {
         match self.reads.complete(id, bytes) {
-            Some(Completed::Gathering(done)) => self.finish_grants(now, done),
+            Some(Completed::Gathering(done)) => self.finish_gathering(now, done),
             Some(Completed::Error(log, bytes)) => self.handle_error_read(log, id, bytes),
             None => {}
         }

@@ -26,6 +26,16 @@ pub(super) fn at_capacity() -> Error {
     backpressure("the namespace is at its `capacity`")
 }
 
+pub(super) fn dedupe_full() -> Error {
+    backpressure("`dedupe_entries_max` request ids are within the dedupe window")
+}
+
+pub(super) fn item_not_found() -> Error {
+    Error::item_not_found(
+        "the item is not there: it was completed, cancelled or drained, or the number was never an item's",
+    )
+}
+
 pub(super) fn storage_full() -> Error {
     Error::storage_full(
         "the disk has no room for new work; free space under the data directory, it clears by itself",

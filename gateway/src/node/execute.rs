@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use omnirelay_net::messages::EnqueueRequest;
-use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX};
+use omnirelay_net::messages::{EnqueueRequest, PendingItem};
+use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX, pending_item_bytes};
 use omnirelay_queue as queue;
 use omnirelay_queue::{EnqueueRefused, FenceReason, LeaseWish, Nanos, ShardId, TokenRefused};
 use omnirelay_wal::Disk;
@@ -17,6 +17,7 @@ use super::part::{
     Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, ItemResult, Message, Part,
     SettleEntry, Take, Ticket,
 };
+use super::reads::Then;
 use super::work::best_head;
 
 /// Parts that may wait for a log's disk at once; more are refused.
@@ -26,26 +27,35 @@ const STALLED_PARTS_MAX: usize = 4_096;
 /// it within what a batch may be.
 const TAKE_BYTES_MAX: usize = BATCH_BYTES_MAX - 2 * BODY_BYTES_MAX;
 
+/// No record of a settlement without a reason, of a cancel or a redrive is larger.
+const SMALL_BYTES: usize = 64;
+
 /// Bytes beside the strings and the body that an enqueued item's record may need.
 const RECORD_SLACK_BYTES: usize = 256;
 
 /// What deciding a part left behind: its results, and the batch they rest on.
-struct Decided {
-    results: Vec<(u32, HeldResult)>,
+pub(super) struct Decided {
+    pub(super) results: Vec<(u32, HeldResult)>,
     /// 0 where nothing has to be on disk first.
-    batch: u64,
+    pub(super) batch: u64,
 }
 
 impl Decided {
-    fn with_capacity(entries: usize) -> Decided {
+    pub(super) fn with_capacity(entries: usize) -> Decided {
         Decided {
             results: Vec::with_capacity(entries),
             batch: 0,
         }
     }
 
-    fn push(&mut self, index: u32, result: ItemResult) {
+    pub(super) fn push(&mut self, index: u32, result: ItemResult) {
         self.results.push((index, HeldResult::Ready(result)));
+    }
+
+    /// Adds a result behind those that are there.
+    pub(super) fn push_held(&mut self, result: HeldResult) {
+        let index = u32::try_from(self.results.len()).expect("a part has few results");
+        self.results.push((index, result));
     }
 }
 
@@ -102,8 +112,32 @@ impl<D: Disk> Core<D> {
             Part::Take(namespace, take) => {
                 (namespace, self.decide_take(now, namespace, log, &take))
             }
+            Part::Change(namespace, change, entries) => {
+                let decided = self.decide_change(now, namespace, log, change, &entries);
+                (namespace, decided)
+            }
+            Part::Restore(namespace, entries) => (
+                namespace,
+                self.decide_restore(now, namespace, log, &entries),
+            ),
+            Part::List(namespace, wish) => {
+                let decided = self.decide_list(namespace, log, &wish);
+                return self.hold(now, ticket, log, decided);
+            }
+            Part::Explain(namespace, shard, item) => {
+                let decided = self.decide_explain(now, namespace, log, (shard, item));
+                return self.hold(now, ticket, log, decided);
+            }
+            Part::Drain(namespace, wish) => {
+                return self.begin_draining(now, ticket, (namespace, log), wish);
+            }
         };
         self.note_change(namespace, log);
+        self.hold(now, ticket, log, decided);
+    }
+
+    /// Keeps results back until what they rest on is on disk.
+    pub(super) fn hold(&mut self, now: Nanos, ticket: Ticket, log: usize, decided: Decided) {
         if decided.batch <= self.logs[log].synced {
             return self.release_held(now, log, ticket, decided.results);
         }
@@ -142,6 +176,17 @@ impl<D: Disk> Core<D> {
                 let bytes = take.owner.len() + RECORD_SLACK_BYTES;
                 (Admit::Grant, bytes, Some(bytes))
             }
+            Part::Change(_, _, entries) => (
+                Admit::Settle,
+                entries.len() * SMALL_BYTES,
+                Some(SMALL_BYTES),
+            ),
+            Part::Restore(_, entries) => {
+                let bytes = entries.iter().map(|e| restored_bytes(&e.item));
+                (Admit::Enqueue, bytes.clone().sum(), bytes.max())
+            }
+            // They append nothing, or see for themselves whether there is room.
+            Part::List(..) | Part::Explain(..) | Part::Drain(..) => return Verdict::Go,
         };
         self.logs[log].admit(admit, sum, largest.unwrap_or(0))
     }
@@ -154,23 +199,24 @@ impl<D: Disk> Core<D> {
         part: &Part,
         error: &omnirelay_net::rpc::Error,
     ) {
-        let results = match part {
-            Part::Enqueue(_, entries) => entries
-                .iter()
-                .map(|e| (e.index, ItemResult::Refused(error.clone())))
-                .collect(),
-            Part::Settle(_, entries) => entries
-                .iter()
-                .map(|e| (e.index, ItemResult::Refused(error.clone())))
-                .collect(),
+        let indexes: Vec<u32> = match part {
+            Part::Enqueue(_, entries) => entries.iter().map(|e| e.index).collect(),
+            Part::Settle(_, entries) => entries.iter().map(|e| e.index).collect(),
+            Part::Change(_, _, entries) => entries.iter().map(|e| e.index).collect(),
+            Part::Restore(_, entries) => entries.iter().map(|e| e.index).collect(),
+            Part::List(..) | Part::Explain(..) | Part::Drain(..) => vec![0],
             Part::Take(..) => Vec::new(),
         };
+        let results = indexes
+            .into_iter()
+            .map(|index| (index, ItemResult::Refused(error.clone())))
+            .collect();
         let id = self.logs[log].id;
         self.deliver(now, id, ticket, results);
     }
 
     /// Notes what a decision's outcome waits for.
-    fn rest<T>(
+    pub(super) fn rest<T>(
         &self,
         decided: &mut Decided,
         durable: bool,
@@ -184,7 +230,7 @@ impl<D: Disk> Core<D> {
         decision.outcome
     }
 
-    fn is_durable(&self, namespace: NamespaceId) -> bool {
+    pub(super) fn is_durable(&self, namespace: NamespaceId) -> bool {
         self.layout.namespace(namespace).durability != Durability::Memory
     }
 
@@ -240,9 +286,7 @@ impl<D: Disk> Core<D> {
                 Err(EnqueueRefused::CapacityReached) => ItemResult::Refused(errors::backpressure(
                     "the shard's share of `capacity` is used up",
                 )),
-                Err(EnqueueRefused::DedupeFull) => ItemResult::Refused(errors::backpressure(
-                    "`dedupe_entries_max` request ids are within the dedupe window",
-                )),
+                Err(EnqueueRefused::DedupeFull) => ItemResult::Refused(errors::dedupe_full()),
             };
             decided.push(entry.index, result);
         }
@@ -370,17 +414,17 @@ impl<D: Disk> Core<D> {
         ticket: Ticket,
         results: Vec<(u32, HeldResult)>,
     ) {
-        if results
+        if !results
             .iter()
-            .any(|(_, result)| matches!(result, HeldResult::Granted(_)))
+            .all(|(_, result)| matches!(result, HeldResult::Ready(_)))
         {
-            return self.read_grants(now, log, ticket, results);
+            return self.gather(now, log, ticket, results, Then::Deliver);
         }
         let results = results
             .into_iter()
             .map(|(index, result)| match result {
                 HeldResult::Ready(result) => (index, result),
-                HeldResult::Granted(_) => unreachable!("grants were seen to above"),
+                _ => unreachable!("all are ready"),
             })
             .collect();
         let id = self.logs[log].id;
@@ -470,9 +514,19 @@ fn record_bytes(request: &EnqueueRequest) -> usize {
         + attributes
 }
 
+/// An item's record as it is restored: its payload, its last error, and what is known beside.
+fn restored_bytes(item: &PendingItem) -> usize {
+    2 * RECORD_SLACK_BYTES + pending_item_bytes(item) + 8 * (attributes(item) + 8)
+}
+
+fn attributes(item: &PendingItem) -> usize {
+    let payload = item.payload.as_ref().map_or(0, |p| p.attributes.len());
+    payload + item.last_error.as_ref().map_or(0, |e| e.metadata.len())
+}
+
 fn settle_bytes(entry: &SettleEntry) -> usize {
     match &entry.action {
-        Action::Complete | Action::Heartbeat { .. } => 64,
+        Action::Complete | Action::Heartbeat { .. } => SMALL_BYTES,
         Action::Fail(failure) => {
             let metadata: usize = failure
                 .metadata

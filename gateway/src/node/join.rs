@@ -4,24 +4,28 @@
 use std::time::Duration;
 
 use omnirelay_net::messages::{
-    CompleteResponse, EnqueueBatchResponse, EnqueueRequest, EnqueueResponse, EnqueueResult,
-    FailResponse, HeartbeatResponse, LeaseBatchResponse, OwnershipToken, Receipt, SettleItem,
-    SettleResponse, SettleResult, Stats, StatsResponse,
+    CancelResponse, ChangeResult, CompleteResponse, EnqueueBatchResponse, EnqueueRequest,
+    EnqueueResponse, EnqueueResult, FailResponse, HeartbeatResponse, LeaseBatchResponse,
+    OwnershipToken, Receipt, RedriveResponse, SettleItem, SettleResponse, SettleResult, Stats,
+    StatsResponse,
 };
 use omnirelay_net::rpc::{self, Call, Error, Reply, SettleAction};
 use omnirelay_queue::{
-    LeaseId, Nanos, SequenceId, ShardId, Token, shard_index_of_key, shard_index_of_resource,
+    LeaseId, Listing, Nanos, SequenceId, ShardId, Token, shard_index_of_key,
+    shard_index_of_resource,
 };
 use omnirelay_wal::Disk;
 
-use super::calls::{CallId, LeaseWish, Outcome, PendingCall, Seek};
+use super::backpressure::Incoming;
+use super::calls::{CallId, LeaseWish, Outcome, PendingCall, Seek, Walk};
+use super::changes::Change;
 use super::core::{CallContext, Core};
 use super::errors;
-use super::grants::timestamp;
 use super::layout::{LogId, NamespaceId};
 use super::part::{
     Action, EnqueueEntry, Failure, GrantRef, ItemResult, Part, SettleEntry, Take, Ticket,
 };
+use super::records::timestamp;
 
 impl<D: Disk> Core<D> {
     /// Accepts a call. Its outcome comes out of [`Core::poll_outcome`], exactly once, unless it is
@@ -35,6 +39,7 @@ impl<D: Disk> Core<D> {
             outstanding: 0,
             lease: None,
             enqueue: None,
+            walk: None,
             abandoned: false,
         });
         if self.draining {
@@ -46,8 +51,13 @@ impl<D: Disk> Core<D> {
             return id;
         }
         match call {
-            Call::Enqueue(request) => self.take_in(now, id, context, vec![request]),
-            Call::EnqueueBatch(batch) => self.take_in(now, id, context, batch.items),
+            Call::Enqueue(request) => {
+                self.take_in(now, id, context, Incoming::Enqueue(vec![request]));
+            }
+            Call::EnqueueBatch(batch) => {
+                self.take_in(now, id, context, Incoming::Enqueue(batch.items));
+            }
+            Call::Restore(r) => self.take_in(now, id, context, Incoming::Restore(r.items)),
             Call::Lease(r) => self.lease(
                 now,
                 id,
@@ -101,14 +111,17 @@ impl<D: Disk> Core<D> {
                 let stats = self.wire_stats(context.namespace);
                 self.answer(id, Ok(Reply::Stats(StatsResponse { stats: Some(stats) })));
             }
-            Call::Peek(_)
-            | Call::DeadLetters(_)
-            | Call::Redrive(_)
-            | Call::Cancel(_)
-            | Call::Explain(_)
-            | Call::Drain(_)
-            | Call::Restore(_) => {
-                self.answer(id, Err(Error::internal("this node does not serve it yet")));
+            Call::Peek(r) => {
+                self.list(now, id, Listing::Waiting, r.max_items, r.cursor.as_deref());
+            }
+            Call::DeadLetters(r) => {
+                self.list(now, id, Listing::Dead, r.max_items, r.cursor.as_deref());
+            }
+            Call::Redrive(r) => self.change(now, id, Change::Redrive, &r.sequence_ids),
+            Call::Cancel(r) => self.change(now, id, Change::Cancel, &r.sequence_ids),
+            Call::Explain(r) => self.explain(now, id, r.sequence_id),
+            Call::Drain(r) => {
+                self.drain(now, id, r.max_items, r.shard, r.request_id.as_deref());
             }
         }
         id
@@ -281,7 +294,7 @@ impl<D: Disk> Core<D> {
         self.seek(now, id);
     }
 
-    fn start(
+    pub(super) fn start(
         &mut self,
         now: Nanos,
         id: CallId,
@@ -316,10 +329,19 @@ impl<D: Disk> Core<D> {
         };
         call.outstanding -= 1;
         if call.abandoned {
+            let (namespace, walk) = (call.namespace, call.walk.take());
             if call.outstanding == 0 {
                 self.calls.remove(id);
             }
-            return self.undo(now, results);
+            self.undo_walk(now, namespace, walk, results);
+            return;
+        }
+        if let Some(walk) = call.walk.take() {
+            let results = results.into_iter().map(|(_, result)| result).collect();
+            return match *walk {
+                Walk::List(walk) => self.handle_listed(now, id, walk, results),
+                Walk::Drain(walk) => self.handle_drained(now, id, walk, results),
+            };
         }
         if call.lease.is_some() && results.is_empty() {
             return self.handle_taken(now, id, log, true);
@@ -338,6 +360,21 @@ impl<D: Disk> Core<D> {
             }
             self.finish(id);
         }
+    }
+
+    /// Undoes what came for a caller that is gone: what was taken out and would be lost goes back.
+    fn undo_walk(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        walk: Option<Box<Walk>>,
+        results: Vec<(u32, ItemResult)>,
+    ) {
+        let Some(Walk::Drain(walk)) = walk.map(|walk| *walk) else {
+            return self.undo(now, results);
+        };
+        let items = walk.unremembered(results.into_iter().map(|(_, result)| result));
+        self.put_back(now, namespace, items);
     }
 
     fn undo(&mut self, now: Nanos, results: Vec<(u32, ItemResult)>) {
@@ -397,7 +434,12 @@ impl<D: Disk> Core<D> {
         let mut enqueued = Vec::new();
         let mut settled = Vec::new();
         let mut refused = None;
-        let batch = matches!(procedure, Procedure::EnqueueBatch | Procedure::Settle);
+        if procedure == Procedure::Restore {
+            return super::restore::reply(results);
+        }
+        let is_change = matches!(procedure, Procedure::Cancel | Procedure::Redrive);
+        let is_settle = is_change || procedure == Procedure::Settle;
+        let batch = is_settle || procedure == Procedure::EnqueueBatch;
         for result in results {
             match result {
                 ItemResult::Enqueued {
@@ -430,12 +472,20 @@ impl<D: Disk> Core<D> {
                     leases.push(leased.response);
                 }
                 ItemResult::Refused(error) if !batch => refused = Some(error),
-                ItemResult::Refused(error) if procedure == Procedure::Settle => {
+                ItemResult::Refused(error) if is_settle => {
                     settled.push(SettleResult {
                         error: Some(error.into()),
                         ..SettleResult::default()
                     });
                 }
+                ItemResult::Explained(response) => {
+                    return Ok(self.finish_explain(namespace, *response));
+                }
+                ItemResult::Restored { .. }
+                | ItemResult::Listed(_)
+                | ItemResult::ListedTo(_)
+                | ItemResult::Drained(_)
+                | ItemResult::DrainedTo { .. } => unreachable!("taken in step by step"),
                 ItemResult::Refused(error) => {
                     enqueued.push(EnqueueResult {
                         error: Some(error.into()),
@@ -481,14 +531,18 @@ impl<D: Disk> Core<D> {
                 })
             }
             Procedure::Settle => Reply::Settle(SettleResponse { results: settled }),
+            Procedure::Redrive => Reply::Redrive(RedriveResponse {
+                results: settled.into_iter().map(changed).collect(),
+            }),
+            Procedure::Cancel => Reply::Cancel(CancelResponse {
+                results: settled.into_iter().map(changed).collect(),
+            }),
             Procedure::Stats
             | Procedure::Peek
             | Procedure::DeadLetters
-            | Procedure::Redrive
-            | Procedure::Cancel
             | Procedure::Explain
             | Procedure::Drain
-            | Procedure::Restore => unreachable!("answered at once"),
+            | Procedure::Restore => unreachable!("answered elsewhere"),
         })
     }
 
@@ -536,6 +590,7 @@ impl<D: Disk> Core<D> {
             "only waits end before the deadline"
         );
         // Grants of an unfinished call that have come already go back, like those still to come.
+        // A walk's are undone when its step comes.
         let come = std::mem::take(&mut call.results);
         let come = (0u32..)
             .zip(come)
@@ -553,6 +608,14 @@ impl<D: Disk> Core<D> {
             delayed_count: stats.delayed,
             dead_letter_count: stats.dead,
         }
+    }
+}
+
+fn changed(result: SettleResult) -> ChangeResult {
+    ChangeResult {
+        success: result.success,
+        receipt: result.receipt,
+        error: result.error,
     }
 }
 
@@ -582,7 +645,16 @@ fn common_shard(results: &[Option<ItemResult>]) -> Option<ShardId> {
             | ItemResult::Settled { shard, .. }
             | ItemResult::Extended { shard, .. } => *shard,
             ItemResult::Leased(leased) => leased.grant.token.lease_id.shard(),
-            ItemResult::Refused(_) => continue,
+            ItemResult::Explained(response) => match response.shard {
+                Some(shard) => ShardId(shard),
+                None => continue,
+            },
+            ItemResult::Refused(_)
+            | ItemResult::Restored { .. }
+            | ItemResult::Listed(_)
+            | ItemResult::ListedTo(_)
+            | ItemResult::Drained(_)
+            | ItemResult::DrainedTo { .. } => continue,
         };
         if common.is_some_and(|c| c != shard) {
             return None;

@@ -1,7 +1,7 @@
 //! Who owns what on this node: namespaces, their shards, the logs that hold them and the cores
 //! that serve the logs. Made once at start and shared, unchanged, by all cores.
 
-use omnirelay_queue::{Options, Secret, ShardId, ShardSpec};
+use omnirelay_queue::{Options, Secret, SequenceId, ShardId, ShardSpec};
 
 use super::backpressure::Watermarks;
 
@@ -60,6 +60,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// The shard that an item's number names.
+    pub fn shard_of(&self, item: SequenceId) -> ShardId {
+        let index = item.0 % u64::from(self.shards);
+        ShardId(self.first_shard.0 + u32::try_from(index).expect("less than the shards"))
+    }
+
     /// What the `index`th shard of this namespace is made with.
     pub fn shard_spec(&self, index: u32) -> ShardSpec {
         ShardSpec {

@@ -3,21 +3,27 @@
 //! The way of a call: [`Core::handle_call`] checks it and splits it into parts by log (`join`);
 //! each part is carried out on the core of its log (`execute`), where the shards decide and their
 //! records go into the log's open batch (`owned_log`); when the batch is on disk the results are
-//! let go, grants with their payloads (`grants`, `reads`), and joined into the reply. A lease call
+//! let go, grants with their payloads (`readback`, `reads`), and joined into the reply. A lease call
 //! first has to find work (`work`, `board`).
 
 mod backpressure;
 mod board;
 mod calls;
+mod changes;
 mod core;
+mod drain;
 mod errors;
 mod execute;
-mod grants;
+mod explain;
 mod join;
 mod layout;
+mod listing;
 mod owned_log;
 mod part;
+mod readback;
 mod reads;
+mod records;
+mod restore;
 mod totals;
 mod trim;
 mod work;

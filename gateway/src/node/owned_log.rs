@@ -3,13 +3,15 @@
 
 use std::collections::VecDeque;
 
-use omnirelay_queue::{Nanos, Place, Record, Shard, ShardId, Stats};
+use omnirelay_queue::{Candidate, Nanos, Place, Record, Shard, ShardId, Stats};
 use omnirelay_wal::{
     Appender, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, Fill, Position, RECORD_HEADER_BYTES,
     RecordHeader, SECTOR_BYTES, SPARES_MAX,
 };
 
+use super::explain::Explained;
 use super::layout::{LogId, NamespaceId};
+use super::listing::ListedItem;
 use super::part::{ItemResult, Ticket};
 use super::totals::Totals;
 use super::trim::Trim;
@@ -78,6 +80,16 @@ pub(super) struct Held {
 pub(super) enum HeldResult {
     Ready(ItemResult),
     Granted(Box<Granted>),
+    Listed(Box<ListedItem>),
+    Explained(Box<Explained>),
+    /// An item of a bundle that was given out before.
+    Bundled {
+        shard: ShardId,
+        place: Place,
+        len: u32,
+    },
+    /// An item that is taken out once it has been read.
+    Candidate(Box<Candidate>),
 }
 
 /// A grant before its payload has been read.

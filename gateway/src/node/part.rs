@@ -6,12 +6,16 @@
 
 use std::time::Duration;
 
-use omnirelay_net::messages::{EnqueueRequest, LeaseResponse};
+use omnirelay_net::messages::{EnqueueRequest, ExplainResponse, LeaseResponse, PendingItem};
 use omnirelay_net::rpc;
-use omnirelay_queue::{Lsn, Nanos, SequenceId, ShardId, Token};
+use omnirelay_queue::{Cursor, Lsn, Nanos, SequenceId, ShardId, Token};
 
 use super::calls::CallId;
+use super::changes::{Change, ChangeEntry};
+use super::drain::DrainWish;
 use super::layout::{CoreId, LogId, NamespaceId};
+use super::listing::ListWish;
+use super::restore::RestoreEntry;
 
 /// Whom a part's results go back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,16 @@ pub(super) enum Part {
     Settle(NamespaceId, Vec<SettleEntry>),
     /// Lease what waits, best first.
     Take(NamespaceId, Take),
+    /// Cancel or redrive items.
+    Change(NamespaceId, Change, Vec<ChangeEntry>),
+    /// Put items in that were taken out.
+    Restore(NamespaceId, Vec<RestoreEntry>),
+    /// Show items of a shard.
+    List(NamespaceId, ListWish),
+    /// Say why an item of a shard is not being worked on.
+    Explain(NamespaceId, ShardId, SequenceId),
+    /// Take items of a shard out.
+    Drain(NamespaceId, DrainWish),
 }
 
 /// One item of an enqueue, already checked and routed.
@@ -97,6 +111,18 @@ pub(super) enum ItemResult {
         lease: Duration,
     },
     Leased(Box<Leased>),
+    Restored {
+        duplicate: bool,
+    },
+    Listed(Box<PendingItem>),
+    /// Where a shard's next items are listed from; `None` when there are no others.
+    ListedTo(Option<Cursor>),
+    Drained(Box<PendingItem>),
+    /// Whether there are more items to be taken out of the shard.
+    DrainedTo {
+        more: bool,
+    },
+    Explained(Box<ExplainResponse>),
     Refused(rpc::Error),
 }
 

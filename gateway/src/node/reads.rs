@@ -1,18 +1,22 @@
-//! Grants whose payloads are being read from the log.
+//! Results whose payloads are being read from the log.
 //!
 //! A recent record's bytes are at hand; an old one's may have to come from the disk, which must
-//! not hold up the core, so the grant waits here until somebody else has read them.
+//! not hold up the core, so the result waits here until somebody else has read them.
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
+use omnirelay_net::messages::{ErrorInfo, Payload};
+
+use super::drain::Draining;
 use super::layout::LogId;
 use super::owned_log::HeldResult;
 use super::part::Ticket;
+use super::records;
 
-/// The bytes behind one grant.
+/// The bytes behind one item.
 #[derive(Debug, Default)]
-pub(super) struct GrantBytes {
+pub(super) struct RecordBytes {
     /// Body of the record that enqueued the item.
     pub(super) item: Option<Bytes>,
     /// Body of the record that says why its last attempt failed.
@@ -21,14 +25,56 @@ pub(super) struct GrantBytes {
     pub(super) failed: Option<String>,
 }
 
+impl RecordBytes {
+    pub(super) fn put(&mut self, field: Field, bytes: Bytes) {
+        match field {
+            Field::Item => self.item = Some(bytes),
+            Field::LastError => self.last_error = Some(bytes),
+        }
+    }
+
+    /// The body of the record that the item is in.
+    pub(super) fn item(&self) -> Result<&Bytes, String> {
+        match &self.failed {
+            Some(why) => Err(why.clone()),
+            None => self
+                .item
+                .as_ref()
+                .ok_or_else(|| "the item's record is missing".into()),
+        }
+    }
+
+    /// What the item was enqueued with.
+    pub(super) fn payload(&self) -> Result<Payload, String> {
+        records::payload(self.item()?)
+    }
+
+    /// Why the item's last attempt failed.
+    pub(super) fn error_info(&self) -> Result<Option<ErrorInfo>, String> {
+        match &self.last_error {
+            Some(record) => records::error_info(record),
+            None => Ok(None),
+        }
+    }
+}
+
+/// What becomes of results when their bytes are there.
+pub(super) enum Then {
+    /// They go to whom they belong.
+    Deliver,
+    /// The items among them are taken out.
+    Drain(Box<Draining>),
+}
+
 /// Results that wait for bytes.
 pub(super) struct Gathering {
     pub(super) log: LogId,
     pub(super) ticket: Ticket,
     pub(super) results: Vec<(u32, HeldResult)>,
     /// One for each of `results`.
-    pub(super) bytes: Vec<GrantBytes>,
+    pub(super) bytes: Vec<RecordBytes>,
     pub(super) missing: u32,
+    pub(super) then: Then,
 }
 
 /// Which bytes a read brings.
@@ -48,7 +94,7 @@ struct Pending {
 /// What a read is for.
 enum Want {
     /// A field of an entry of a gathering.
-    Grant(u64, usize, Field),
+    Item(u64, usize, Field),
     /// The last error of an item that is being carried, in this of the core's logs.
     Error(usize),
 }
@@ -76,7 +122,7 @@ impl Reads {
         self.next
     }
 
-    /// A read of these bytes is under way for a grant.
+    /// A read of these bytes is under way for a gathering.
     pub(super) fn expect(
         &mut self,
         read: u64,
@@ -85,7 +131,7 @@ impl Reads {
         entry: usize,
         field: Field,
     ) {
-        let want = Want::Grant(gathering, entry, field);
+        let want = Want::Item(gathering, entry, field);
         self.pending.insert(read, Pending { log, segment, want });
     }
 
@@ -112,17 +158,13 @@ impl Reads {
         bytes: Result<Bytes, String>,
     ) -> Option<Completed> {
         let (id, entry, field) = match self.pending.remove(&read)?.want {
-            Want::Grant(id, entry, field) => (id, entry, field),
+            Want::Item(id, entry, field) => (id, entry, field),
             Want::Error(log) => return Some(Completed::Error(log, bytes)),
         };
         let gathering = self.gatherings.get_mut(&id)?;
         match bytes {
             Ok(bytes) => {
-                let slot = &mut gathering.bytes[entry];
-                match field {
-                    Field::Item => slot.item = Some(bytes),
-                    Field::LastError => slot.last_error = Some(bytes),
-                }
+                gathering.bytes[entry].put(field, bytes);
             }
             Err(why) => gathering.bytes[entry].failed = Some(why),
         }

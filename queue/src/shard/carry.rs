@@ -2,15 +2,23 @@
 //! records.
 //!
 //! Before the log gives a segment up, every record in it of one of the kinds
-//! in [`CARRIED_KINDS`] is offered to [`Shard::carry`]; and a checkpoint of
-//! what is remembered beside the items must have been begun in a later
-//! segment, and be complete.
+//! in [`CARRIED_KINDS`] is offered to [`Shard::carry`]; and a
+//! [checkpoint](Shard::checkpoint) of what is remembered beside the items must
+//! have been begun in a later segment, and be complete.
+//!
+//! An item's last error never lies in an older segment than its body: whoever
+//! carries the body carries the error with it.
 
+use crate::carry::Carry;
 use crate::codec::DecodeError;
-use crate::ids::{Lsn, Place};
-use crate::record::{Log, kind};
+use crate::ids::{Lsn, Nanos, Place, RequestKey};
+use crate::item::{Lease, State};
+use crate::record::{Event, Log, Record, kind};
+use crate::slab::Slot;
+use crate::snapshot::{ItemSnapshot, SnapshotState};
 
 use super::Shard;
+use super::apply::{Change, ensure};
 
 /// Kinds of record that items or drained bundles may be rooted in.
 pub const CARRIED_KINDS: [u8; 4] = [
@@ -19,9 +27,6 @@ pub const CARRIED_KINDS: [u8; 4] = [
     kind::RESTORE_SNAPSHOT,
     kind::CARRY,
 ];
-
-/// Largest body of a checkpoint's record, in bytes.
-pub const CHECKPOINT_RECORD_BYTES_MAX: usize = 17 << 10;
 
 /// What became of a record that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +40,13 @@ pub enum Carried {
     NeedsError(Place, u32),
 }
 
-/// How far a checkpoint has come.
-#[derive(Debug)]
-pub struct Checkpoint {}
-
 impl Shard {
     /// Offers a record of a segment that is to be given up: its kind and LSN,
     /// where its body lies, and the body. `error` holds the bytes that an
     /// earlier offer asked for.
+    ///
+    /// The record that is appended has no LSN of its own, and none of the
+    /// shard's numbers moves.
     ///
     /// # Errors
     /// When the body cannot be read, or `error` is not what was asked for. The
@@ -56,29 +60,200 @@ impl Shard {
         error: Option<&[u8]>,
         log: &mut impl Log,
     ) -> Result<Carried, DecodeError> {
-        todo!()
+        if kind == kind::ENQUEUED {
+            return self.carry_item(lsn, place, record_body, None, error, log);
+        }
+        if !CARRIED_KINDS.contains(&kind) || (kind == kind::CARRY && !Carry::is_item(record_body)) {
+            return Ok(Carried::NotRooted);
+        }
+        let event = Event::decode(kind, record_body)?;
+        let Some(snapshot) = event.snapshot() else {
+            return Ok(Carried::NotRooted);
+        };
+        let place = place.after(record_body.len() - snapshot.encoded_len());
+        match event {
+            Event::DrainSnapshot { request, .. } => {
+                Ok(self.carry_drained(request, lsn, place, snapshot, log))
+            }
+            Event::Carry(Carry::Drained { request, lsn, .. }) => {
+                Ok(self.carry_drained(Some(request), lsn, place, snapshot, log))
+            }
+            _ => {
+                let body = place.after(snapshot.body_offset());
+                let own = (place.after(snapshot.error_offset()), snapshot.error);
+                self.carry_item(snapshot.lsn, body, snapshot.body, Some(own), error, log)
+            }
+        }
     }
 
-    /// Begins a checkpoint of what is remembered beside the items.
-    pub fn checkpoint(&self) -> Checkpoint {
-        todo!()
-    }
-
-    /// Goes on with a checkpoint: appends one record, and others while their
-    /// bodies together are within `budget_bytes`. No body is longer than
-    /// [`CHECKPOINT_RECORD_BYTES_MAX`]. True when the checkpoint is complete.
-    pub fn handle_checkpoint(
+    /// Writes an item again if its body is the one at `place`. `own` is the
+    /// error beside it, and its place.
+    fn carry_item(
         &mut self,
-        checkpoint: &mut Checkpoint,
-        budget_bytes: usize,
+        lsn: Lsn,
+        place: Place,
+        body: &[u8],
+        own: Option<(Place, &[u8])>,
+        given: Option<&[u8]>,
         log: &mut impl Log,
-    ) -> bool {
-        todo!()
+    ) -> Result<Carried, DecodeError> {
+        let slot = self.index.get(&self.slab, lsn);
+        let Some(slot) = slot.filter(|slot| self.slab[*slot].body == place) else {
+            return Ok(Carried::NotRooted);
+        };
+        let item = &self.slab[slot];
+        let error = match (item.last_error(), own, given) {
+            (None, _, _) => &[],
+            (Some((at, _)), Some((own_at, own)), _) if at == own_at => own,
+            (Some(_), _, Some(given)) => given,
+            (Some((at, len)), _, None) => return Ok(Carried::NeedsError(at, len)),
+        };
+        if (body.len(), error.len()) != (item.body_len as usize, item.error_len as usize) {
+            return Err(DecodeError::Truncated);
+        }
+        let owner = match &item.state {
+            State::Leased { owner, .. } => self.owners.name(*owner).to_owned(),
+            _ => String::new(),
+        };
+        let snapshot = self.snapshot(slot, &owner, error, body);
+        snapshot.enqueued()?;
+        snapshot.failed()?;
+        self.commit_carry(Carry::Item(snapshot), log);
+        Ok(Carried::Done)
+    }
+
+    /// Writes an item of a bundle again if the bundle needs it, and has it
+    /// from this place.
+    fn carry_drained(
+        &mut self,
+        request: Option<RequestKey>,
+        lsn: Lsn,
+        place: Place,
+        snapshot: &ItemSnapshot<'_>,
+        log: &mut impl Log,
+    ) -> Carried {
+        let bundle = request.and_then(|request| self.drains.get(request, self.clock));
+        let Some(bundle) = bundle.filter(|bundle| {
+            let item = bundle.item(lsn);
+            item.is_some_and(|(at, _)| at == place)
+        }) else {
+            return Carried::NotRooted;
+        };
+        let carry = Carry::Drained {
+            request: bundle.request,
+            lsn,
+            at: bundle.at,
+            snapshot: *snapshot,
+        };
+        self.commit_carry(carry, log);
+        Carried::Done
+    }
+
+    /// Appends and applies a record outside the LSN sequence. Its body's
+    /// length in bytes.
+    pub(super) fn commit_carry(&mut self, carry: Carry<'_>, log: &mut impl Log) -> usize {
+        assert!(self.last_lsn > Lsn(0), "the shard was not opened");
+        let record = Record {
+            lsn: self.last_lsn,
+            epoch: self.epoch,
+            at: self.clock,
+            event: Event::Carry(carry),
+        };
+        let place = log.append(&record);
+        self.apply(&record, place);
+        record.event.encoded_len()
     }
 
     /// Bytes of the log that the bodies and errors of the items in the shard,
-    /// and of drained bundles that may be asked for again, take.
+    /// and the items of bundles that may be asked for again, take.
     pub fn live_bytes(&self) -> u64 {
-        todo!()
+        self.item_bytes + self.drains.bytes()
+    }
+
+    /// Makes things what a carry says. `place` is that of its snapshot.
+    pub(super) fn carried(&mut self, carry: &Carry<'_>, at: Nanos, place: Place) -> Change {
+        match carry {
+            Carry::Item(snapshot) => return self.item_carried(snapshot, at, place),
+            Carry::Drained {
+                request,
+                lsn,
+                at,
+                snapshot,
+            } => {
+                let item = (place, snapshot.encoded_len() as u32);
+                self.drains.insert(*request, *lsn, *at, item);
+            }
+            Carry::Header(epochs) => {
+                let agrees = self.settled.carried_epochs(epochs);
+                ensure(agrees, "its epochs are not the shard's")?;
+            }
+            Carry::Drains(rows) => rows.iter().for_each(|row| self.drains.carried(&row)),
+            Carry::Dedupe(rows) => rows.iter().for_each(|row| self.dedupe.carried(&row)),
+            Carry::Restored(rows) => rows.iter().for_each(|row| self.restored.carried(&row)),
+            Carry::Settled(rows) => rows.iter().for_each(|row| self.settled.carried(&row)),
+            Carry::SettledPage {
+                page,
+                last_at,
+                first_word,
+                words,
+            } => {
+                let words = words.iter();
+                self.settled
+                    .carried_page(*page, *last_at, *first_word, words);
+            }
+        }
+        Ok(())
+    }
+
+    fn item_carried(&mut self, snapshot: &ItemSnapshot<'_>, at: Nanos, place: Place) -> Change {
+        let Some(slot) = self.index.get(&self.slab, snapshot.lsn) else {
+            ensure(snapshot.lsn <= self.unknown_to, "its item is not there")?;
+            let enqueued = snapshot.enqueued().map_err(|_| "its item cannot be read")?;
+            let slot = self.insert_snapshot(snapshot, &enqueued.payload, place)?;
+            if enqueued.max_attempts != snapshot.max_attempts {
+                self.redriven.insert(snapshot.lsn, enqueued.max_attempts);
+            }
+            self.resume(slot, snapshot, at);
+            self.forget_turn();
+            return Ok(());
+        };
+        self.ensure_same(slot, snapshot)?;
+        let item = &mut self.slab[slot];
+        item.body = place.after(snapshot.body_offset());
+        if item.error_len > 0 {
+            item.error = place.after(snapshot.error_offset());
+        }
+        Ok(())
+    }
+
+    /// Gives an item that replay did not know its state. It is put in no ready
+    /// list: carries come in the order of the log, and the beginning of the
+    /// next epoch, before which nothing is leased, makes the lists.
+    fn resume(&mut self, slot: Slot, snapshot: &ItemSnapshot<'_>, at: Nanos) {
+        match snapshot.state {
+            SnapshotState::Waiting => self.stats.delayed += 1,
+            SnapshotState::Dead => return self.bury(slot, snapshot.since),
+            SnapshotState::Leased {
+                owner,
+                duration,
+                recorded,
+            } => {
+                let owner = self.owners.acquire(owner);
+                self.slab[slot].state = State::Leased {
+                    owner,
+                    lease: Lease {
+                        expires_at: at.saturating_add_millis(recorded),
+                        recorded_before: recorded,
+                        duration,
+                        recorded,
+                    },
+                };
+                self.stats.active += 1;
+                if let Some(resources) = &mut self.resources {
+                    resources.begin_lease(&self.slab, slot);
+                }
+            }
+        }
+        self.wheel.insert(&mut self.slab, slot);
     }
 }

@@ -6,13 +6,21 @@
 //! and takes the item out, unless it changed meanwhile.
 
 use crate::codec::DecodeError;
+use crate::drains::NoRoom;
 use crate::ids::{Lsn, Nanos, Place, RequestKey, SequenceId};
-use crate::outcome::Decision;
-use crate::record::Log;
-use crate::snapshot::ItemSnapshot;
+use crate::item::{Item, State};
+use crate::outcome::{Decision, FenceReason};
+use crate::record::{EnqueuedBody, Event, Log, Record};
+use crate::slab::Slot;
+use crate::snapshot::{ItemSnapshot, SnapshotState};
 use crate::token::Token;
 
 use super::Shard;
+use super::apply::{Change, ensure};
+
+/// Slots that one look for items that are held back takes in: well within a
+/// millisecond.
+const SLOTS_LOOKED_AT_MAX: u32 = 16_384;
 
 /// An item that could be taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +121,54 @@ impl Shard {
     /// letters. Items that went since do not come again; those that did not
     /// go, because they could not be read, do, before the others.
     pub fn drain_candidates(&self, cursor: DrainCursor, max: usize) -> Candidates {
-        todo!()
+        let waiting = self.ready.iter(&self.slab).take(max);
+        let mut found: Vec<Slot> = waiting.collect();
+        let mut next = cursor.0;
+        let mut first_held_back = None;
+        let any_held_back = self.stats.delayed > 0 || self.resources.is_some();
+        let end = match any_held_back {
+            false => next,
+            true => self
+                .slab
+                .slots()
+                .min(next.saturating_add(SLOTS_LOOKED_AT_MAX)),
+        };
+        while next < end && found.len() < max {
+            if matches!(self.slab[next].state, State::Delayed | State::Blocked) {
+                first_held_back.get_or_insert(next);
+                found.push(next);
+            }
+            next += 1;
+        }
+        let is_at_end = !any_held_back || next >= self.slab.slots();
+        if is_at_end {
+            let dead = self.dead.iter(&self.slab);
+            found.extend(dead.take(max - found.len()));
+        }
+        Candidates {
+            next: (!is_at_end || found.len() == max)
+                .then(|| DrainCursor(first_held_back.unwrap_or(next))),
+            found: found.into_iter().map(|slot| self.candidate(slot)).collect(),
+        }
+    }
+
+    fn candidate(&self, slot: Slot) -> Candidate {
+        let item = &self.slab[slot];
+        Candidate {
+            lsn: item.lsn,
+            stamp: Stamp::of(item),
+            body: item.body,
+            body_len: item.body_len,
+            error: item.last_error(),
+        }
     }
 
     /// Takes an item out. `body` and `error` are what lies at the candidate's
     /// places; `error` is empty when it never failed.
+    ///
+    /// # Errors
+    /// When the item is not as it was, its bytes are not what was written, or
+    /// the request can get no further item. Nothing has changed then.
     pub fn handle_drain(
         &mut self,
         now: Nanos,
@@ -127,28 +178,218 @@ impl Shard {
         request: Option<RequestKey>,
         log: &mut impl Log,
     ) -> Result<Decision<Drained>, DrainRefused> {
-        todo!()
+        let at = self.advance(now);
+        let slot = self.index.get(&self.slab, candidate.lsn);
+        let slot = slot.ok_or(DrainRefused::Changed)?;
+        let item = &self.slab[slot];
+        if matches!(item.state, State::Leased { .. }) || Stamp::of(item) != candidate.stamp {
+            return Err(DrainRefused::Changed);
+        }
+        if (body.len(), error.len()) != (item.body_len as usize, item.error_len as usize) {
+            return Err(DecodeError::Truncated.into());
+        }
+        EnqueuedBody::decode_verified(body)?;
+        let snapshot = self.snapshot(slot, "", error, body);
+        snapshot.failed()?;
+        if let Some(request) = request {
+            self.drains.make_room(request, at)?;
+        }
+        let event = Event::DrainSnapshot {
+            request,
+            snapshot: Some(snapshot),
+        };
+        let (lsn, place) = self.commit_at(event, log);
+        let len = snapshot.encoded_len();
+        let place = place.after(event.encoded_len() - len);
+        Ok(Decision {
+            outcome: self.drained_item(&snapshot, place, len as u32),
+            rests_on: Some(lsn),
+        })
     }
 
     /// Notes that the shard's part of a request is complete: from now on the
     /// request gets what it got.
+    ///
+    /// # Errors
+    /// When it was complete already, or too many requests are remembered.
     pub fn handle_drain_complete(
         &mut self,
         now: Nanos,
         request: RequestKey,
         log: &mut impl Log,
     ) -> Result<Decision<()>, DrainRefused> {
-        todo!()
+        let at = self.advance(now);
+        match self.drains.make_room(request, at) {
+            // A full bundle is as complete as it will be.
+            Err(NoRoom::Full) if self.drains.get(request, at).is_some() => {}
+            other => other?,
+        }
+        let event = Event::DrainSnapshot {
+            request: Some(request),
+            snapshot: None,
+        };
+        let lsn = self.commit(event, log);
+        Ok(Decision {
+            outcome: (),
+            rests_on: Some(lsn),
+        })
     }
 
     /// What this shard gave to a request within the dedupe window.
     pub fn drained(&self, request: RequestKey, now: Nanos) -> Option<DrainedPart<'_>> {
-        todo!()
+        let bundle = self.drains.get(request, self.clock.max(now))?;
+        Some(DrainedPart {
+            complete: bundle.complete,
+            items: &bundle.items,
+            rests_on: bundle.last_lsn,
+        })
     }
 
     /// What whoever takes the item is told, from its snapshot as it is read
     /// back from the log.
     pub fn drained_item(&self, snapshot: &ItemSnapshot<'_>, place: Place, len: u32) -> Drained {
-        todo!()
+        // The attempt of a grant that was taken back does not count: its token
+        // cannot be made again, and nobody got it.
+        let last = snapshot.last_ended();
+        let last = last.filter(|(_, reason)| *reason != FenceReason::Superseded);
+        Drained {
+            place,
+            len,
+            sequence_id: self.spec.sequence_id(snapshot.lsn),
+            attempt: snapshot.attempt,
+            max_attempts: snapshot.max_attempts,
+            priority: snapshot.priority,
+            enqueued_at: snapshot.enqueued_at,
+            ready_at: snapshot.since,
+            ttl_end: snapshot.ttl_end(),
+            dead: snapshot.state == SnapshotState::Dead,
+            last_token: last.map(|(lease, _)| self.issue(&lease)),
+        }
+    }
+
+    /// An item as it is. `owner` is the name of who leases it, if somebody
+    /// does.
+    pub(super) fn snapshot<'a>(
+        &self,
+        slot: Slot,
+        owner: &'a str,
+        error: &'a [u8],
+        body: &'a [u8],
+    ) -> ItemSnapshot<'a> {
+        let item = &self.slab[slot];
+        ItemSnapshot {
+            lsn: item.lsn,
+            enqueued_at: item.enqueued_at,
+            since: item.since,
+            ttl: Some(item.ttl).filter(|ttl| ttl.0 > 0),
+            attempt: item.attempt,
+            max_attempts: item.max_attempts,
+            grant: item.grant,
+            priority: item.priority,
+            last_end: item.last_end,
+            lease_epoch: item.lease_epoch,
+            state: match &item.state {
+                State::Waiting(_) | State::Blocked | State::Delayed => SnapshotState::Waiting,
+                State::Leased { lease, .. } => SnapshotState::Leased {
+                    owner,
+                    duration: lease.duration,
+                    recorded: lease.recorded,
+                },
+                State::Dead(_) => SnapshotState::Dead,
+                State::Vacant(_) => panic!("slot {slot} holds no item"),
+            },
+            error,
+            body,
+        }
+    }
+
+    /// Applies a record of a drain. `place` is that of the snapshot.
+    pub(super) fn drain_applied(
+        &mut self,
+        record: &Record<'_>,
+        request: Option<RequestKey>,
+        snapshot: Option<&ItemSnapshot<'_>>,
+        place: Place,
+    ) -> Change {
+        let Some(snapshot) = snapshot else {
+            let request = request.ok_or("it completes no request")?;
+            self.drains.complete(request, record.lsn, record.at);
+            return Ok(());
+        };
+        let slot = self.find(snapshot.lsn)?;
+        let is_leased = matches!(self.slab[slot].state, State::Leased { .. });
+        ensure(!is_leased, "it takes an item out that is leased")?;
+        self.ensure_same(slot, snapshot)?;
+        if let Some((lease, reason)) = snapshot.last_ended() {
+            self.settled.insert(&lease, reason, record.at);
+        }
+        self.detach(slot);
+        self.remove(slot);
+        self.remember_drained(record, request, snapshot, place);
+        Ok(())
+    }
+
+    /// Remembers the item for the request that took it out, if it has one.
+    pub(super) fn remember_drained(
+        &mut self,
+        record: &Record<'_>,
+        request: Option<RequestKey>,
+        snapshot: &ItemSnapshot<'_>,
+        place: Place,
+    ) {
+        if let Some(request) = request {
+            let item = (place, snapshot.encoded_len() as u32);
+            self.drains.insert(request, record.lsn, record.at, item);
+        }
+    }
+
+    /// Checks that an item is what a snapshot says, as far as that is on
+    /// record: when delays end is told by the time alone.
+    pub(super) fn ensure_same(&self, slot: Slot, snapshot: &ItemSnapshot<'_>) -> Change {
+        let item = &self.slab[slot];
+        let is_same_state = match (&item.state, snapshot.state) {
+            (State::Waiting(_) | State::Delayed, SnapshotState::Waiting) => true,
+            (State::Dead(_), SnapshotState::Dead) => true,
+            (
+                State::Leased { owner: id, lease },
+                SnapshotState::Leased {
+                    owner,
+                    duration,
+                    recorded,
+                },
+            ) => {
+                let lasts = (lease.duration, lease.recorded) == (duration, recorded);
+                lasts && self.owners.name(*id) == owner
+            }
+            _ => false,
+        };
+        let counts = (item.attempt, item.max_attempts, item.grant);
+        let lens = (item.body_len as usize, item.error_len as usize);
+        let is_same = is_same_state
+            && counts == (snapshot.attempt, snapshot.max_attempts, snapshot.grant)
+            && lens == (snapshot.body.len(), snapshot.error.len())
+            && item.last_end == snapshot.last_end
+            && item.lease_epoch == snapshot.lease_epoch
+            && item.enqueued_at == snapshot.enqueued_at
+            && item.priority == snapshot.priority;
+        ensure(is_same, "its item is not what it says")
+    }
+}
+
+impl Stamp {
+    fn of(item: &Item) -> Stamp {
+        Stamp {
+            attempt: item.attempt,
+            grant: item.grant,
+        }
+    }
+}
+
+impl From<NoRoom> for DrainRefused {
+    fn from(no_room: NoRoom) -> DrainRefused {
+        match no_room {
+            NoRoom::Full => DrainRefused::Full,
+            NoRoom::Complete => DrainRefused::Complete,
+        }
     }
 }

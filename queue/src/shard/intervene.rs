@@ -24,7 +24,7 @@ impl Shard {
         let item = &self.slab[slot];
         let event = Event::Cancelled {
             item: item.lsn,
-            last: item.last_superseded(),
+            last: item.last_if_cancelled(),
         };
         let lsn = self.commit(event, log);
         Decision {
@@ -70,7 +70,7 @@ impl Shard {
     }
 
     /// How many attempts an item had before it was first redriven.
-    fn attempts_at_first(&self, slot: Slot) -> u16 {
+    pub(super) fn attempts_at_first(&self, slot: Slot) -> u16 {
         let item = &self.slab[slot];
         let remembered = self.redriven.get(&item.lsn);
         remembered.copied().unwrap_or(item.max_attempts)
