@@ -172,6 +172,8 @@ pub enum Event<'a> {
         origin: Origin,
         /// Its number there.
         sequence_id: SequenceId,
+        /// Its request id is remembered from here on: no other item's is it.
+        enters_request: bool,
         /// As it is here.
         snapshot: ItemSnapshot<'a>,
     },
@@ -227,6 +229,7 @@ const HAS_REASON: u8 = 2;
 const HAS_CODE: u8 = 4;
 const HAS_REQUEST: u8 = 1;
 const HAS_ITEM: u8 = 2;
+const ENTERS_REQUEST: u8 = 1;
 
 /// Length of the checksum that an `Enqueued` record's body begins with.
 const CHECK_LEN: usize = 4;
@@ -270,7 +273,7 @@ impl<'a> Event<'a> {
                 let snapshot = snapshot.as_ref().map_or(0, ItemSnapshot::encoded_len);
                 1 + request.map_or(0, |_| 16) + snapshot
             }
-            Event::RestoreSnapshot { snapshot, .. } => 16 + 8 + snapshot.encoded_len(),
+            Event::RestoreSnapshot { snapshot, .. } => 16 + 8 + 1 + snapshot.encoded_len(),
             Event::Carry(carry) => carry.encoded_len(),
         }
     }
@@ -339,10 +342,12 @@ impl<'a> Event<'a> {
             Event::RestoreSnapshot {
                 origin,
                 sequence_id,
+                enters_request,
                 snapshot,
             } => {
                 out.put_slice(origin);
                 out.put_u64_le(sequence_id.0);
+                out.put_u8(flag(*enters_request, ENTERS_REQUEST));
                 snapshot.encode(out);
             }
             Event::Carry(carry) => carry.encode(out),
@@ -435,6 +440,7 @@ impl<'a> Event<'a> {
                 return Ok(Event::RestoreSnapshot {
                     origin: reader.id()?,
                     sequence_id: SequenceId(reader.u64()?),
+                    enters_request: flags(&mut reader, ENTERS_REQUEST)? != 0,
                     snapshot: ItemSnapshot::decode(reader.rest())?,
                 });
             }

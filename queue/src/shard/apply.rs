@@ -124,11 +124,12 @@ impl Shard {
             Event::RestoreSnapshot {
                 origin,
                 sequence_id,
+                enters_request,
                 snapshot,
             } => {
                 let key = self.spec.secret.restored_key(origin, *sequence_id);
                 let place = snapshot_place(&record.event, place);
-                self.restore_applied(record, key, snapshot, place)
+                self.restore_applied(record, key, *enters_request, snapshot, place)
             }
         }
     }

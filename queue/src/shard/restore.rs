@@ -104,7 +104,9 @@ impl Shard {
         let attempts_max = item.max_attempts.unwrap_or(self.options.max_attempts);
         assert!(attempts_max > 0, "an item needs at least one attempt");
         let dead = item.dead || item.attempt >= attempts_max;
-        if let Err(refused) = self.ensure_restorable(item, dead, at) {
+        let request = self.request_key(&item.payload);
+        let new_request = request.filter(|key| self.dedupe.get(*key, at).is_none());
+        if let Err(refused) = self.ensure_restorable(dead, new_request, at) {
             return self.refuse(Err(refused));
         }
         let lsn = Lsn(self.last_lsn.0 + 1);
@@ -146,6 +148,7 @@ impl Shard {
         let event = Event::RestoreSnapshot {
             origin: item.origin,
             sequence_id: item.sequence_id,
+            enters_request: new_request.is_some(),
             snapshot,
         };
         let lsn = self.commit(event, log);
@@ -179,18 +182,15 @@ impl Shard {
 
     fn ensure_restorable(
         &mut self,
-        item: &RestoredItem<'_>,
         dead: bool,
+        new_request: Option<RequestKey>,
         at: Nanos,
     ) -> Result<(), RestoreRefused> {
         let entries_max = self.options.dedupe_entries_max;
         if !self.restored.has_room(entries_max, at) {
             return Err(RestoreRefused::RestoresFull);
         }
-        if let Some(key) = self.request_key(&item.payload)
-            && self.dedupe.get(key, at).is_none()
-            && !self.dedupe.has_room(entries_max, at)
-        {
+        if new_request.is_some() && !self.dedupe.has_room(entries_max, at) {
             return Err(RestoreRefused::DedupeFull);
         }
         let is_full = !dead && self.stats.live() >= self.options.capacity;
@@ -218,6 +218,7 @@ impl Shard {
         &mut self,
         record: &Record<'_>,
         key: RequestKey,
+        enters_request: bool,
         snapshot: &ItemSnapshot<'_>,
         place: Place,
     ) -> Change {
@@ -226,15 +227,16 @@ impl Shard {
         let is_leased = matches!(snapshot.state, SnapshotState::Leased { .. });
         ensure(!is_leased, "it restores a leased item")?;
         let enqueued = snapshot.enqueued().map_err(|_| "its item cannot be read")?;
+        let request = self.request_key(&enqueued.payload);
+        let enters = !enters_request || request.is_some();
+        ensure(enters, "its item has no request id")?;
         let slot = self.insert_snapshot(snapshot, &enqueued.payload, place)?;
         match snapshot.state {
             SnapshotState::Dead => self.bury(slot, snapshot.since),
             _ => self.wait_since(slot, snapshot.since, at),
         }
         self.restored.insert(key, lsn, at);
-        if let Some(key) = self.request_key(&enqueued.payload)
-            && self.dedupe.get(key, at).is_none()
-        {
+        if let Some(key) = request.filter(|_| enters_request) {
             self.dedupe.insert(key, lsn, at);
         }
         self.restored.sweep(at, SWEEP);
