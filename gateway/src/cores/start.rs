@@ -113,6 +113,7 @@ impl Cores {
         let board = Arc::new(Board::new(
             startup.layout.namespaces().len(),
             startup.layout.logs(),
+            startup.layout.cores(),
         ));
         let (inboxes, readers): (Vec<Inbox>, Vec<InboxReader>) =
             (0..cores).map(|_| inbox()).unzip();
