@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use cli_support::scripted::Scripted;
-use cli_support::{Outcome, command, outcome};
+use cli_support::{Outcome, command, outcome, run};
 use omnirelay_net::messages::{
     self, CancelResponse, ChangeResult, DeadLettersResponse, DrainRequest, DrainResponse,
     ErrorInfo, ExplainResponse, LeaseResponse, Payload, PeekResponse, PendingItem, Reason, Receipt,
@@ -471,4 +471,183 @@ fn a_worker_can_take_the_items_of_one_partition_key() {
             Some(1)
         );
     }
+}
+
+#[test]
+fn the_commands_for_items_describe_their_options() {
+    insta::assert_snapshot!(run(&["lease", "drain", "--help"]), @r"
+    Take items out and print them, to be restored elsewhere
+
+    Usage: omnirelay lease drain [OPTIONS]
+
+    Options:
+          --max <N>                Most items to take out [default: 1000]
+          --all                    Take out all there are, leased ones aside
+          --shard <N>              Take from this shard alone, as receipts name it
+          --request-id <ID>        Repeating the command with the same id gives the same items, for as
+                                   long as the namespace's dedupe window [default: a random one]
+          --out <FILE>             A new file for the items [default: stdout]
+          --address <ADDRESS>      The server, as host:port [env: OMNIRELAY_ADDRESS] [default:
+                                   127.0.0.1:7420]
+      -n, --namespace <NAMESPACE>  The namespace [env: OMNIRELAY_NAMESPACE] [default: resourcelease]
+          --caller <CALLER>        The name that calls [env: OMNIRELAY_CALLER] [default: omnirelay-cli]
+          --timeout <DURATION>     How long the call may take, besides --wait [default: 30s]
+      -h, --help                   Print help
+
+    EXAMPLE:
+      omnirelay lease drain --all --out items.jsonl
+      omnirelay lease drain --all | omnirelay lease restore --address other:7420
+    ");
+    insta::assert_snapshot!(run(&["lease", "restore", "--help"]), @r"
+    Put drained items in
+
+    Usage: omnirelay lease restore [OPTIONS] [FILE]
+
+    Arguments:
+      [FILE]
+              The file with the items, one a line; `-` reads stdin
+
+              [default: -]
+
+    Options:
+          --address <ADDRESS>
+              The server, as host:port
+
+              [env: OMNIRELAY_ADDRESS]
+              [default: 127.0.0.1:7420]
+
+      -n, --namespace <NAMESPACE>
+              The namespace
+
+              [env: OMNIRELAY_NAMESPACE]
+              [default: resourcelease]
+
+          --caller <CALLER>
+              The name that calls
+
+              [env: OMNIRELAY_CALLER]
+              [default: omnirelay-cli]
+
+          --timeout <DURATION>
+              How long the call may take, besides --wait
+
+              [default: 30s]
+
+      -o, --output <FORMAT>
+              How data is printed
+
+              Possible values:
+              - table: For people
+              - json:  For programs: one JSON document a line
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    EXAMPLE:
+      omnirelay lease restore items.jsonl --address other:7420
+      omnirelay lease drain --all | omnirelay lease restore --address other:7420
+    ");
+    insta::assert_snapshot!(run(&["lease", "peek", "--help"]), @r"
+    Show items that wait, the next to be leased first
+
+    Usage: omnirelay lease peek [OPTIONS]
+
+    Options:
+          --max <N>
+              Most items to show
+
+              [default: 20]
+
+          --cursor <CURSOR>
+              Go on where a listing ended, as it said
+
+          --address <ADDRESS>
+              The server, as host:port
+
+              [env: OMNIRELAY_ADDRESS]
+              [default: 127.0.0.1:7420]
+
+      -n, --namespace <NAMESPACE>
+              The namespace
+
+              [env: OMNIRELAY_NAMESPACE]
+              [default: resourcelease]
+
+          --caller <CALLER>
+              The name that calls
+
+              [env: OMNIRELAY_CALLER]
+              [default: omnirelay-cli]
+
+          --timeout <DURATION>
+              How long the call may take, besides --wait
+
+              [default: 30s]
+
+      -o, --output <FORMAT>
+              How data is printed
+
+              Possible values:
+              - table: For people
+              - json:  For programs: one JSON document a line
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    EXAMPLE:
+      omnirelay lease peek
+      omnirelay lease peek --max 1000 --output json | jq .payload.resourceId
+    ");
+    insta::assert_snapshot!(run(&["lease", "redrive", "--help"]), @r"
+    Let dead letters wait again, with further attempts
+
+    Usage: omnirelay lease redrive [OPTIONS] <SEQUENCE-ID>...
+
+    Arguments:
+      <SEQUENCE-ID>...
+              The items
+
+    Options:
+          --address <ADDRESS>
+              The server, as host:port
+
+              [env: OMNIRELAY_ADDRESS]
+              [default: 127.0.0.1:7420]
+
+      -n, --namespace <NAMESPACE>
+              The namespace
+
+              [env: OMNIRELAY_NAMESPACE]
+              [default: resourcelease]
+
+          --caller <CALLER>
+              The name that calls
+
+              [env: OMNIRELAY_CALLER]
+              [default: omnirelay-cli]
+
+          --timeout <DURATION>
+              How long the call may take, besides --wait
+
+              [default: 30s]
+
+      -o, --output <FORMAT>
+              How data is printed
+
+              Possible values:
+              - table: For people
+              - json:  For programs: one JSON document a line
+
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    EXAMPLE:
+      omnirelay lease redrive 4097 4113
+    ");
 }

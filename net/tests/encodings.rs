@@ -547,7 +547,7 @@ type Breakage = fn(&mut PendingItem);
 
 #[test]
 fn a_restore_that_is_wrong_is_refused_by_item_and_field_alike_in_both_encodings() {
-    let broken: [(Breakage, &str); 16] = [
+    let broken: [(Breakage, &str); 17] = [
         (|item| item.payload = None, "items[1].payload is missing"),
         (
             |item| item.payload.as_mut().unwrap().resource_id.clear(),
@@ -601,6 +601,10 @@ fn a_restore_that_is_wrong_is_refused_by_item_and_field_alike_in_both_encodings(
                 });
             },
             "items[1].expiresAt is not a time from 1970 to 2262",
+        ),
+        (
+            |item| item.expires_at = item.enqueued_at,
+            "items[1].expiresAt is 0 ms after enqueuedAt; it takes 1 to 4294967295 (49 days)",
         ),
         (
             |item| item.last_error.as_mut().unwrap().message = "m".repeat(4_097),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use omnirelay_queue::LeaseId;
 
-use crate::history::{End, History, LeaseKey, Phase};
+use crate::history::{End, History, LeaseKey};
 use crate::violation::{Violation, broken};
 
 /// A namespace as the checker has to know it.
@@ -22,6 +22,14 @@ pub struct Space {
     pub durable: bool,
     /// How long request ids are remembered.
     pub dedupe_ns: u64,
+    /// How long restored items are.
+    pub restore_ns: u64,
+    /// Names it in bundles.
+    pub origin: [u8; 16],
+    /// Whether a job's items are leased one after the other.
+    pub ordered: bool,
+    /// Whether partition keys take turns, and no worker asks out of turn: their weights.
+    pub weights: Option<BTreeMap<String, u32>>,
 }
 
 /// Which life of the node, and its clock.
@@ -79,11 +87,11 @@ struct Promise {
 enum Promised {
     Enqueued {
         lsn: u64,
-        resource: String,
+        job: String,
     },
     Granted {
         key: LeaseKey,
-        resource: String,
+        job: String,
     },
     Ended {
         key: LeaseKey,
@@ -108,8 +116,8 @@ pub struct GrantReply {
     pub sequence_id: u64,
     /// Its attempt.
     pub attempt: u32,
-    /// The resource in its payload.
-    pub resource: String,
+    /// The job in its payload.
+    pub job: String,
     /// Its end by the node's clock.
     pub ends_at: u64,
     /// Its duration.
@@ -131,8 +139,8 @@ pub struct EnqueueReply {
     pub sequence_id: u64,
     /// Whether it was known.
     pub duplicate: bool,
-    /// The resource.
-    pub resource: String,
+    /// The job.
+    pub job: String,
     /// The request id it was sent under.
     pub request_id: Option<String>,
     /// The durability in the receipt.
@@ -189,7 +197,7 @@ impl Checker {
             .iter()
             .flat_map(|s| (s.first_shard..s.first_shard + s.shards).map(move |shard| (shard, s)));
         shards
-            .map(|(shard, s)| (shard, History::new(shard, s.durable, s.dedupe_ns)))
+            .map(|(shard, space)| (shard, History::new(shard, space)))
             .collect()
     }
 
@@ -229,7 +237,7 @@ impl Checker {
         let name = (reply.space, reply.sequence_id);
         let known = self.items.get(&name);
         broken(
-            known.is_some_and(|known| *known != reply.resource),
+            known.is_some_and(|known| *known != reply.job),
             "sequence ids are unique",
             || format!("{reply:?}, was {known:?}"),
         )?;
@@ -243,9 +251,9 @@ impl Checker {
             "only a request id makes a duplicate",
             || format!("{reply:?}"),
         )?;
-        self.items.insert(name, reply.resource.clone());
+        self.items.insert(name, reply.job.clone());
         if let Some(id) = &reply.request_id {
-            let request = (reply.space, reply.resource.clone(), id.clone());
+            let request = (reply.space, reply.job.clone(), id.clone());
             let dedupe_ns = self.spaces[reply.space].dedupe_ns;
             match self.requests.get(&request) {
                 Some(&(first, when, life)) if first != reply.sequence_id => {
@@ -269,7 +277,7 @@ impl Checker {
         }
         let what = Promised::Enqueued {
             lsn: reply.lsn,
-            resource: reply.resource,
+            job: reply.job,
         };
         self.promise(at, reply.space, reply.shard, what);
         Ok(())
@@ -287,7 +295,7 @@ impl Checker {
             reply.attempt,
         );
         let known = self.items.get(&(reply.space, reply.sequence_id));
-        let other = known.is_some_and(|known| *known != reply.resource);
+        let other = known.is_some_and(|known| *known != reply.job);
         broken(
             other,
             "a lease brings the payload that was enqueued",
@@ -347,7 +355,7 @@ impl Checker {
             shard,
             Promised::Granted {
                 key,
-                resource: reply.resource,
+                job: reply.job,
             },
         );
         Ok(())
@@ -631,7 +639,7 @@ impl Checker {
         let mut open = BTreeSet::new();
         for (shard, history) in &self.histories {
             for (lsn, item) in &history.items {
-                if matches!(item.phase, Phase::Waiting(_) | Phase::Leased(_)) {
+                if item.phase.is_open() {
                     open.insert((*shard, *lsn));
                 }
             }
@@ -651,22 +659,22 @@ fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
         )
     };
     match &promise.what {
-        Promised::Enqueued { lsn, resource } => {
+        Promised::Enqueued { lsn, job } => {
             let kept = history
                 .items
                 .get(lsn)
-                .is_some_and(|item| item.resource == *resource);
+                .is_some_and(|item| item.job == *job);
             if kept {
                 Ok(())
             } else {
                 Err(lost("an acknowledged enqueue survives every crash"))
             }
         }
-        Promised::Granted { key, resource } => {
+        Promised::Granted { key, job } => {
             let item = history
                 .items
                 .get(&key.0)
-                .filter(|item| item.resource == *resource);
+                .filter(|item| item.job == *job);
             let kept = item.is_some_and(|item| item.leases.contains(key));
             if kept {
                 Ok(())

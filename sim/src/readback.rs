@@ -49,12 +49,13 @@ pub(crate) fn add_record(
         .ok_or_else(|| no_record(format!("{header:?} is of no shard")))?;
     let event = Event::decode(header.kind, &taped.body)
         .map_err(|error| no_record(format!("{header:?}: {error}")))?;
-    history.record(&Record {
+    let record = Record {
         lsn: Lsn(header.lsn),
         epoch: Epoch(header.epoch),
         at: Nanos(header.at),
         event,
-    })
+    };
+    history.record(&record, &taped.body)
 }
 
 /// A disk that is read, and on which nothing is done: recovery replays before it relies on what

@@ -151,7 +151,7 @@ impl Tape {
     }
 }
 
-/// Stands for all bytes of a record: a word at a time, multiplied and folded.
+/// Stands for all bytes of a record.
 pub fn print(header: &RecordHeader, body: &[u8]) -> u64 {
     let head = [
         u64::from(header.kind),
@@ -159,16 +159,17 @@ pub fn print(header: &RecordHeader, body: &[u8]) -> u64 {
         u64::from(header.epoch),
         header.lsn,
         header.at,
-        body.len() as u64,
     ];
-    let hash = head.into_iter().fold(0xcbf2_9ce4_8422_2325, mix);
-    let mut words = body.chunks_exact(8);
-    let hash = words.by_ref().fold(hash, |hash, word| {
-        mix(
-            hash,
-            u64::from_le_bytes(word.try_into().expect("eight bytes")),
-        )
-    });
+    head.into_iter().fold(digest(body), mix)
+}
+
+/// Stands for some bytes: a word at a time, multiplied and folded.
+pub fn digest(bytes: &[u8]) -> u64 {
+    let mut words = bytes.chunks_exact(8);
+    let hash = words
+        .by_ref()
+        .map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")))
+        .fold(mix(0xcbf2_9ce4_8422_2325, bytes.len() as u64), mix);
     let mut last = [0; 8];
     last[..words.remainder().len()].copy_from_slice(words.remainder());
     mix(hash, u64::from_le_bytes(last))

@@ -122,8 +122,14 @@ pub fn open<D: Disk>(
         Some(last) => {
             let (start, moved) = stock.start_behind_copy(&options, &last)?;
             replay.leave(survey.segment(last.segment), &last);
+            let copy = moved.segment;
             replay.held = Some(moved);
-            replay.flush()?;
+            if let Err(refused) = replay.flush() {
+                // Or every start that is refused would leave one more. The
+                // refusal matters more than an error here.
+                let _ = stock.on(copy, "remove", |disk, name| disk.remove(name));
+                return Err(refused);
+            }
             start
         }
     };
@@ -141,7 +147,7 @@ pub fn open<D: Disk>(
     Ok(Opened {
         appender: Appender::new(start.segment, spares, start.next_batch, in_use, floor),
         writer: start.writer,
-        reader: Reader::new(disk.clone(), start.written),
+        reader: Reader::new(disk.clone(), start.written, stock.allocator.mappings()),
         cleaner: Cleaner::new(disk.clone(), options.log),
         recovery: replay.recovery,
         allocator: stock.allocator,

@@ -286,6 +286,26 @@ fn a_record_that_is_refused_stops_the_opening() {
 }
 
 #[test]
+fn a_log_that_is_refused_again_and_again_takes_no_more_space() {
+    let disk = FaultDisk::new();
+    let mut log = open(&disk).unwrap();
+    log.one_each(1..4, 100);
+    let before = (names(&disk), disk.bytes_used());
+    for _ in 0..3 {
+        let mut refuse = |header: &RecordHeader, _, _: &[u8]| match header.lsn {
+            3 => Err("the last one".to_owned()),
+            _ => Ok(()),
+        };
+        disk.restart();
+        let refused = omnirelay_wal::open(disk.clone(), OPTIONS, &mut || 1, &mut refuse);
+        assert!(matches!(refused, Err(OpenError::Rejected { .. })));
+        assert_eq!((names(&disk), disk.bytes_used()), before);
+    }
+    disk.restart();
+    assert_eq!(open(&disk).unwrap().records, log.records);
+}
+
+#[test]
 fn fifty_crashes_do_not_fill_the_disk() {
     let disk = FaultDisk::new();
     let mut rng = SmallRng::seed_from_u64(3);

@@ -399,10 +399,12 @@ fn bytes_that_are_lent_out_are_known_until_they_are_given_back() {
     reader.forget(at.segment);
     drop(lent);
     assert!(reader.is_mapped_out(at.segment));
-    // Removing it leaves those bytes as they are.
+    // So it is removed, though it could be used again; those bytes stay.
     log.raise_floor(2);
-    log.retire(at.segment, Reuse::No);
+    log.retire(at.segment, Reuse::Yes);
+    assert_eq!(log.opened.appender.spares(), 0);
     assert_eq!(&more[..], [1; 5]);
+    assert_eq!(reader.recent(at, 5), None);
     drop(more);
     assert!(!reader.is_mapped_out(at.segment));
     reader.forget(at.segment);

@@ -51,7 +51,7 @@ pub(super) fn facts() -> NodeFacts {
     ];
     NodeFacts {
         layout: Arc::new(Layout::new(namespaces, 2, 2)),
-        board: Arc::new(Board::new(2, 2)),
+        board: Arc::new(Board::new(2, 2, 2)),
         driver: DriverKind::Epoll,
         listen: "127.0.0.1:7420".parse().unwrap(),
         admin_listen: "127.0.0.1:7421".parse().unwrap(),

@@ -228,6 +228,16 @@ pub static NAMESPACE: &[Knob] = &[
               none is forgotten early.",
     },
     Knob {
+        key: "restore_window",
+        kind: Kind::Duration {
+            min: secs(1),
+            max: secs(30 * DAY),
+        },
+        default: Some("\"30d\""),
+        doc: "How long a restored item is remembered, so that restoring it again adds nothing. \
+              At most `dedupe_entries_max` are; at that many a restore is refused.",
+    },
+    Knob {
         key: "capacity",
         kind: Kind::Integer {
             min: 1,

@@ -30,6 +30,8 @@ pub struct Namespace {
     pub dedupe_window: Duration,
     /// Request ids remembered at once, over all shards.
     pub dedupe_entries_max: u64,
+    /// How long restored items are remembered.
+    pub restore_window: Duration,
     /// Waiting, delayed and leased items, over all shards.
     pub capacity: u64,
     /// When enqueues are held back.
@@ -63,6 +65,7 @@ impl Namespace {
                 .expect("its knob's bound is u16::MAX"),
             dedupe_window: duration(section, "dedupe_window"),
             dedupe_entries_max: integer(section, "dedupe_entries_max"),
+            restore_window: duration(section, "restore_window"),
             capacity: integer(section, "capacity"),
             watermarks: watermarks(section),
             shards: u32::try_from(integer(section, "shards"))
@@ -130,6 +133,7 @@ impl Namespace {
             max_attempts: self.max_attempts,
             dedupe_window: self.dedupe_window,
             dedupe_entries_max: share(self.dedupe_entries_max),
+            restore_window: self.restore_window,
             capacity: share(self.capacity),
             priority_aging: self.priority_aging,
             ordering: self.ordering,

@@ -280,7 +280,7 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
     ");
     insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.replicas=3"])), @r"
     error[config.unknown_key]: unknown key `namespaces.resourcelease.replicas` in --set
-    help: the keys here are capacity, cooldown, dedupe_entries_max, dedupe_window, durability, fairness, heartbeat_interval, high_watermark, lease_duration, low_watermark, max_attempts, ordering, priority_aging, requeue_backoff, requeue_delay, requeue_delay_max, shards, weights
+    help: the keys here are capacity, cooldown, dedupe_entries_max, dedupe_window, durability, fairness, heartbeat_interval, high_watermark, lease_duration, low_watermark, max_attempts, ordering, priority_aging, requeue_backoff, requeue_delay, requeue_delay_max, restore_window, shards, weights
     ");
 }
 
@@ -519,6 +519,7 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     max_attempts = 16              # default
     dedupe_window = "10m"          # default
     dedupe_entries_max = 10000000  # default
+    restore_window = "30d"         # default
     capacity = 10000000            # default
     high_watermark = "80%"         # default
     low_watermark = "60%"          # default
@@ -538,6 +539,7 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     max_attempts = 16              # default
     dedupe_window = "10m"          # default
     dedupe_entries_max = 10000000  # default
+    restore_window = "30d"         # default
     capacity = 10000000            # default
     high_watermark = "80%"         # default
     low_watermark = "60%"          # default

@@ -48,6 +48,12 @@ pub(super) struct LeaseWish {
     /// Logs that had nothing, though their published numbers said otherwise.
     pub(super) tried: Vec<LogId>,
     pub(super) wait_until: Nanos,
+    /// Its place among those that wait for items of one partition key.
+    pub(super) turn: u64,
+    /// How long such a wait lasts until it looks at other cores' logs again.
+    pub(super) look_after: Nanos,
+    /// When it is looked at again; `wait_until` for a wait that others end.
+    pub(super) wake_at: Nanos,
 }
 
 /// One accepted call.
@@ -77,6 +83,12 @@ pub(super) enum Walk {
 }
 
 impl CallId {
+    /// Before every other.
+    pub(super) const FIRST: CallId = CallId {
+        slot: 0,
+        generation: 0,
+    };
+
     /// Nobody's: results for it are of no interest to anyone.
     pub(super) const NOBODY: CallId = CallId {
         slot: u32::MAX,
@@ -161,30 +173,49 @@ impl Calls {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         self.open -= 1;
-        if let Some(wish) = &call.lease {
-            self.parked.remove(&(wish.wait_until, id));
+        if let Some(wish) = &call.lease
+            && self.parked.remove(&(wish.wake_at, id))
+        {
+            self.count_worker(call.namespace, false);
         }
         Some(call)
     }
 
-    /// Notes that a lease call waits until its `wait_until`.
-    pub(super) fn park(&mut self, id: CallId) {
+    /// Notes that a lease call waits until `wake_at`.
+    pub(super) fn park(&mut self, id: CallId, wake_at: Nanos) {
         let call = self.get_mut(id).expect("only an open call parks");
         let wish = call.lease.as_mut().expect("only lease calls park");
         wish.seek = Seek::Parked;
         wish.tried.clear();
-        let until = wish.wait_until;
-        self.parked.insert((until, id));
+        wish.wake_at = wake_at;
+        let namespace = call.namespace;
+        self.parked.insert((wake_at, id));
+        self.count_worker(namespace, true);
+    }
+
+    fn count_worker(&mut self, namespace: NamespaceId, more: bool) {
+        let at = usize::from(namespace.0);
+        if self.workers.len() <= at {
+            self.workers.resize(at + 1, 0);
+        }
+        let workers = &mut self.workers[at];
+        *workers = if more { *workers + 1 } else { *workers - 1 };
+        self.workers_changed = true;
+    }
+
+    /// How many lease calls wait, by namespace, if that has changed since the last look.
+    pub(super) fn poll_workers(&mut self) -> Option<&[u64]> {
+        std::mem::take(&mut self.workers_changed).then_some(&self.workers[..])
     }
 
     /// Takes a call out of waiting, because somebody may have work for it: from here on its
     /// reply's deadline counts.
     pub(super) fn unpark(&mut self, id: CallId) {
         let Some(call) = self.get_mut(id) else { return };
-        let reply_by = call.reply_by;
-        if let Some(wish) = &call.lease {
-            let until = wish.wait_until;
-            self.parked.remove(&(until, id));
+        let (reply_by, namespace) = (call.reply_by, call.namespace);
+        let wake_at = call.lease.as_ref().map(|wish| wish.wake_at);
+        if wake_at.is_some_and(|at| self.parked.remove(&(at, id))) {
+            self.count_worker(namespace, false);
         }
         self.note_deadline(reply_by);
     }
@@ -233,6 +264,9 @@ impl Calls {
                 break;
             }
             self.parked.pop_first();
+            if let Some(namespace) = self.get_mut(id).map(|call| call.namespace) {
+                self.count_worker(namespace, false);
+            }
             due.push(id);
         }
         if self.earliest.is_none_or(|at| at > now) {

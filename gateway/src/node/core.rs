@@ -373,10 +373,16 @@ impl<D: Disk> Core<D> {
                 self.tasks.push_back(LogTask::Allocate(log.id, fill));
             }
         }
+        if let Some(workers) = self.calls.poll_workers() {
+            for (namespace, &workers) in workers.iter().enumerate() {
+                let namespace = namespace_id(namespace);
+                self.board.publish_workers(self.id, namespace, workers);
+            }
+        }
         for (namespace, log) in std::mem::take(&mut self.stale) {
             let stats = self.log_stats(namespace, log);
             let head = match self.logs[log].can_grant() {
-                true => self.log_head(now, namespace, log),
+                true => self.log_head(now, namespace, log, None),
                 false => None,
             };
             self.board
@@ -440,7 +446,9 @@ impl<D: Disk> Core<D> {
             return;
         };
         call.abandoned = true;
-        if call.outstanding == 0 {
+        let is_over = call.outstanding == 0;
+        self.forget_seeker(id);
+        if is_over {
             self.calls.remove(id);
         }
     }

@@ -367,7 +367,8 @@ impl<D: Disk> Core<D> {
             results: Vec::new(),
             batch: 0,
         };
-        let mut heads: Vec<_> = self.log_heads(now, namespace, log).collect();
+        let key = take.key.as_deref();
+        let mut heads: Vec<_> = self.log_heads(now, namespace, log, key).collect();
         let mut bytes = 0;
         for index in 0..take.max {
             if bytes > TAKE_BYTES_MAX {
@@ -381,10 +382,10 @@ impl<D: Disk> Core<D> {
                 let wish = LeaseWish {
                     owner: &take.owner,
                     lease: take.lease,
-                    partition_key: None,
+                    partition_key: key,
                 };
                 let granted = s.handle_lease(now, &wish, out);
-                (granted, s.head(now, None))
+                (granted, s.head(now, key))
             });
             let (Some(decision), next) = granted else {
                 break;

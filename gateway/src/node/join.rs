@@ -266,12 +266,6 @@ impl<D: Disk> Core<D> {
         lease_ms: Option<u64>,
         partition_key: Option<&str>,
     ) {
-        if partition_key.is_some() {
-            let error = Error::body_malformed(
-                "partitionKey: leasing by partition key is not offered by this version",
-            );
-            return self.answer(id, Err(error));
-        }
         let lease = lease_ms.map(Duration::from_millis);
         let wait_until = match wait_ms {
             Some(ms) => {
@@ -283,6 +277,7 @@ impl<D: Disk> Core<D> {
             max,
             owner: context.owner.clone(),
             lease,
+            key: partition_key.map(str::to_owned),
         };
         let call = self.calls.get_mut(id).expect("just made");
         call.lease = Some(LeaseWish {
@@ -290,6 +285,9 @@ impl<D: Disk> Core<D> {
             seek: Seek::Parked,
             tried: Vec::new(),
             wait_until,
+            turn: 0,
+            look_after: Nanos(0),
+            wake_at: wait_until,
         });
         self.seek(now, id);
     }
@@ -554,6 +552,8 @@ impl<D: Disk> Core<D> {
         if call.abandoned {
             return;
         }
+        self.forget_seeker(id);
+        let call = self.calls.get_mut(id).expect("just seen");
         if call.outstanding == 0 {
             self.calls.remove(id);
         } else {
@@ -578,6 +578,14 @@ impl<D: Disk> Core<D> {
             .lease
             .as_ref()
             .is_some_and(|wish| wish.seek == Seek::Parked);
+        if parked
+            && call
+                .lease
+                .as_ref()
+                .is_some_and(|wish| wish.wait_until > now)
+        {
+            return self.look_again(now, id);
+        }
         let error = if parked {
             errors::none_available()
         } else if call.enqueue.is_some() {

@@ -16,6 +16,7 @@ mod errors;
 mod execute;
 mod explain;
 mod join;
+mod keyed;
 mod layout;
 mod listing;
 mod owned_log;

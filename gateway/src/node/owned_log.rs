@@ -333,7 +333,7 @@ impl OwnedLog {
 
 /// The batch that holds the newest record. A batch that was full has been sealed, and the open
 /// one, still empty, then comes after it.
-pub(super) fn newest_batch(appender: &Appender) -> u64 {
+fn newest_batch(appender: &Appender) -> u64 {
     if appender.open_bytes() > 0 {
         appender.open_batch()
     } else {

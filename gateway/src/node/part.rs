@@ -90,6 +90,8 @@ pub(super) struct Take {
     pub(super) max: u32,
     pub(super) owner: String,
     pub(super) lease: Option<Duration>,
+    /// Only items of this partition key.
+    pub(super) key: Option<String>,
 }
 
 /// What became of one entry of a part.

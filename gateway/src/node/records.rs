@@ -4,8 +4,7 @@ use bytes::Bytes;
 use omnirelay_net::messages::{ErrorInfo, OwnershipToken, Payload, PendingItem, Timestamp};
 use omnirelay_net::rpc::origin_text;
 use omnirelay_queue::{
-    EnqueuedBody, Event, FailedBody, ItemSnapshot, ItemState, ItemView, Nanos, Origin,
-    SnapshotState, Token, kind,
+    EnqueuedBody, Event, FailedBody, ItemState, ItemView, Nanos, Origin, Token, kind,
 };
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

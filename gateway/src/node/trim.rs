@@ -15,7 +15,7 @@ use omnirelay_wal::{Cursor, Disk, Position, RecordHeader, Reuse, Scanned, Spare}
 
 use super::core::{Core, LogTask, ReadRequest};
 use super::layout::LogId;
-use super::owned_log::{OwnedLog, newest_batch, place, position};
+use super::owned_log::{OwnedLog, place, position};
 
 /// Bytes written again in one turn, and so added to one commit.
 const CARRY_BYTES_PER_TURN: usize = 256 << 10;

@@ -15,6 +15,7 @@ use omnirelay_wal::Disk;
 use super::calls::{CallId, Seek};
 use super::core::Core;
 use super::errors;
+use super::keyed::KeyedSeekers;
 use super::layout::{CoreId, LogId, NamespaceId};
 use super::part::{Message, Part, Ticket};
 
@@ -30,9 +31,11 @@ const WAITING_SLACK: usize = 64;
 
 /// What a core knows of one namespace's seekers.
 #[derive(Default)]
-struct Seekers {
+pub(super) struct Seekers {
     /// Parked calls, first come first. Entries of calls that ended stay until they reach the front.
     waiting: VecDeque<CallId>,
+    /// Parked calls that want items of one partition key.
+    pub(super) by_key: KeyedSeekers,
     /// Cores whose workers wait and that have not been made an offer since they said so.
     interested: Vec<CoreId>,
     /// We have told the others of our interest and some may not have answered.
@@ -55,7 +58,7 @@ impl Work {
         }
     }
 
-    fn of(&mut self, namespace: NamespaceId) -> &mut Seekers {
+    pub(super) fn of(&mut self, namespace: NamespaceId) -> &mut Seekers {
         &mut self.seekers[usize::from(namespace.0)]
     }
 
@@ -70,27 +73,32 @@ impl Work {
 }
 
 impl<D: Disk> Core<D> {
-    /// The best waiting item of each of a namespace's shards in one of this core's logs.
+    /// The best waiting item, of a partition key or of any, of each of a namespace's shards in one
+    /// of this core's logs.
     pub(super) fn log_heads(
         &mut self,
         now: Nanos,
         namespace: NamespaceId,
         log: usize,
+        key: Option<&str>,
     ) -> impl Iterator<Item = (usize, Head)> {
         let shards = self.logs[log].shards.iter_mut().enumerate();
         shards
             .filter(move |(_, owned)| owned.namespace == namespace)
-            .filter_map(move |(slot, owned)| Some((slot, owned.shard.head(now, None)?)))
+            .filter_map(move |(slot, owned)| Some((slot, owned.shard.head(now, key)?)))
     }
 
-    /// The best waiting item of a namespace in one of this core's logs.
+    /// The best waiting item of a namespace, of a partition key or of any, in one of this core's
+    /// logs.
     pub(super) fn log_head(
         &mut self,
         now: Nanos,
         namespace: NamespaceId,
         log: usize,
+        key: Option<&str>,
     ) -> Option<Head> {
-        let heads = self.log_heads(now, namespace, log).map(|(_, head)| head);
+        let heads = self.log_heads(now, namespace, log, key);
+        let heads = heads.map(|(_, head)| head);
         heads.reduce(|best, head| if is_better(head, best) { head } else { best })
     }
 
@@ -122,7 +130,11 @@ impl<D: Disk> Core<D> {
         let namespace = call.namespace;
         let wish = call.lease.as_ref().expect("only lease calls seek");
         let (take, tried, wait_until) = (wish.take.clone(), wish.tried.clone(), wish.wait_until);
-        match self.choose_log(now, namespace, &tried) {
+        let chosen = match &take.key {
+            None => self.choose_log(now, namespace, &tried),
+            Some(key) => self.choose_log_by_key(now, namespace, key, &tried),
+        };
+        match chosen {
             Some(log) => {
                 let call = self.calls.get_mut(id).expect("just seen");
                 call.lease.as_mut().expect("a lease call").seek = Seek::Asked(log);
@@ -140,7 +152,8 @@ impl<D: Disk> Core<D> {
                 };
                 self.answer(id, Err(error));
             }
-            None => self.park(id, namespace),
+            None if take.key.is_some() => self.park_by_key(now, id, namespace),
+            None => self.park(id, namespace, wait_until),
         }
     }
 
@@ -151,7 +164,7 @@ impl<D: Disk> Core<D> {
             let id = self.logs[log].id;
             if !tried.contains(&id)
                 && self.logs[log].can_grant()
-                && let Some(head) = self.log_head(now, namespace, log)
+                && let Some(head) = self.log_head(now, namespace, log, None)
                 && own.is_none_or(|(_, best)| is_better(head, best))
             {
                 own = Some((id, head));
@@ -209,8 +222,8 @@ impl<D: Disk> Core<D> {
         self.tell_interest(namespace);
     }
 
-    fn park(&mut self, id: CallId, namespace: NamespaceId) {
-        self.calls.park(id);
+    fn park(&mut self, id: CallId, namespace: NamespaceId, until: Nanos) {
+        self.calls.park(id, until);
         let waiting = &mut self.work.of(namespace).waiting;
         waiting.push_back(id);
         // Calls that ended behind one that waits long must not pile up.
@@ -310,13 +323,15 @@ impl<D: Disk> Core<D> {
                 self.calls.unpark(id);
                 self.seek(now, id);
             }
+            self.serve_by_key(now, namespace);
             self.make_offers(now, namespace);
         }
     }
 
     fn has_local_head(&mut self, now: Nanos, namespace: NamespaceId) -> bool {
-        (0..self.logs.len())
-            .any(|log| self.logs[log].can_grant() && self.log_head(now, namespace, log).is_some())
+        (0..self.logs.len()).any(|log| {
+            self.logs[log].can_grant() && self.log_head(now, namespace, log, None).is_some()
+        })
     }
 
     /// A log that could hand out nothing may do so again.
@@ -333,7 +348,7 @@ impl<D: Disk> Core<D> {
             if self.work.of(namespace).interested.is_empty() {
                 return;
             }
-            if !self.logs[log].can_grant() || self.log_head(now, namespace, log).is_none() {
+            if !self.logs[log].can_grant() || self.log_head(now, namespace, log, None).is_none() {
                 continue;
             }
             let ready = u32::try_from(self.log_stats(namespace, log).pending).unwrap_or(u32::MAX);
@@ -375,6 +390,6 @@ pub(super) fn best_head(heads: &[(usize, Head)]) -> Option<usize> {
 }
 
 /// Order of handing out: highest effective priority, then longest wait.
-fn is_better(a: Head, b: Head) -> bool {
+pub(super) fn is_better(a: Head, b: Head) -> bool {
     (b.effective_priority, a.ready_since) < (a.effective_priority, b.ready_since)
 }

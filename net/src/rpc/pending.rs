@@ -4,8 +4,9 @@
 use super::Error;
 use super::call::decode_json;
 use super::validate::{
-    ATTEMPTS_MAX, ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, NAME_BYTES_MAX, PRIORITY_MAX,
-    REASON_BYTES_MAX, batch_items, max_items, name, pairs_bytes, payload_at, payload_bytes, within,
+    ATTEMPTS_MAX, ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, ITEM_TTL_MS_MAX, NAME_BYTES_MAX,
+    PRIORITY_MAX, REASON_BYTES_MAX, batch_items, max_items, name, pairs_bytes, payload_at,
+    payload_bytes, within,
 };
 use crate::messages::{
     BATCH_ITEMS_MAX, DrainRequest, ErrorInfo, JSON_INTEGER_MAX, PendingItem, RestoreRequest,
@@ -157,6 +158,7 @@ pub fn validate_pending_item(path: &str, item: &PendingItem) -> Result<(), Error
     time(path, "enqueuedAt", item.enqueued_at.as_ref())?;
     time(path, "readyAt", item.ready_at.as_ref())?;
     time(path, "expiresAt", item.expires_at.as_ref())?;
+    lifetime(path, item)?;
     let lease_id = item
         .last_ownership_token
         .as_ref()
@@ -182,6 +184,22 @@ fn validate_error(path: &str, error: &ErrorInfo) -> Result<(), Error> {
         within(&format_args!("{path}lastError.{field}"), bytes, bytes_max)?;
     }
     Ok(())
+}
+
+/// An item's time to live counts from its enqueue, whoever holds the item.
+fn lifetime(path: &str, item: &PendingItem) -> Result<(), Error> {
+    let (Some(from), Some(to)) = (&item.enqueued_at, &item.expires_at) else {
+        return Ok(());
+    };
+    let nanos =
+        |time: &Timestamp| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    let ms = (nanos(to) - nanos(from)).div_euclid(1_000_000);
+    if (1..=i128::from(ITEM_TTL_MS_MAX)).contains(&ms) {
+        return Ok(());
+    }
+    Err(Error::body_malformed(format!(
+        "{path}expiresAt is {ms} ms after enqueuedAt; it takes 1 to {ITEM_TTL_MS_MAX} (49 days)"
+    )))
 }
 
 fn number(path: &str, field: &str, found: u32, min: u32, max: u32) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
 use crate::slab::{ITEMS_MAX, Slot};
+use crate::wheel::TIME_MAX;
 
 use super::Shard;
 
@@ -64,8 +65,10 @@ impl Shard {
 
     fn change(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
+        ensure(at <= TIME_MAX, "its time is out of range")?;
         if let Event::EpochStarted { previous } = record.event {
             ensure(record.lsn > self.last_lsn, "its LSN goes back")?;
+            ensure(record.lsn.0 <= SEQUENCE_ID_MAX, "its LSN is out of range")?;
             ensure(previous == self.epoch, "its epoch follows another")?;
             ensure(record.epoch > self.epoch, "its epoch goes back")?;
             ensure(record.epoch.0 <= EPOCH_MAX, "its epoch is out of range")?;

@@ -198,7 +198,6 @@ impl Page<'_> {
             },
             Position::Behind(line, rank) => match self.member(line, rank.1) {
                 Some(slot) if self.shard.slab.rank(slot) == rank => {
-                    self.budget -= 1;
                     let next = List::behind(&self.shard.slab, slot).next();
                     self.show(line, next)
                 }
