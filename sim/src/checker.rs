@@ -4,12 +4,16 @@
 //! crash. A promise is judged twice: against what was promised before, when it is made; and
 //! against the durable history, when that is known.
 
+pub(crate) mod moves;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use omnirelay_queue::LeaseId;
 
-use crate::history::{End, History, LeaseKey};
+use crate::history::{End, History, LeaseKey, Phase};
 use crate::violation::{Violation, broken};
+
+use moves::{Bundle, Moved};
 
 /// A namespace as the checker has to know it.
 #[derive(Debug, Clone)]
@@ -103,6 +107,22 @@ enum Promised {
         reason: Option<String>,
         told_at: u64,
     },
+    Gone {
+        item: u64,
+        phase: Phase,
+    },
+    Drained {
+        item: u64,
+        moved: Moved,
+    },
+    Redriven {
+        item: u64,
+        lsn: u64,
+    },
+    Restored {
+        space: usize,
+        moved: Moved,
+    },
 }
 
 /// A lease as a reply says it.
@@ -157,6 +177,11 @@ pub struct Checker {
     grants: BTreeMap<String, Grant>,
     /// Tokens of an item, in the order of their replies.
     tokens: BTreeMap<(usize, u64), Vec<String>>,
+    /// Items that were taken out or away, in which life and how.
+    gone: BTreeMap<(usize, u64), (u32, &'static str)>,
+    bundles: BTreeMap<(usize, String), Bundle>,
+    /// Items that came in, by namespace, origin and number there, and in which life.
+    came: BTreeMap<(usize, [u8; 16], u64), u32>,
     histories: BTreeMap<u32, History>,
     /// Node time at which each life before this one began and ended.
     lives: BTreeMap<u32, (u64, u64)>,
@@ -307,6 +332,13 @@ impl Checker {
             || format!("{reply:?}"),
         )?;
         let name = (reply.space, reply.sequence_id);
+        let gone = self.gone.get(&name);
+        let gone = gone.filter(|(life, _)| self.holds(reply.space, *life, at));
+        broken(
+            gone.is_some(),
+            "what was taken out or away is not handed out",
+            || format!("{reply:?}, {gone:?}"),
+        )?;
         for lease_id in self.tokens.get(&name).into_iter().flatten() {
             let other = &self.grants[lease_id];
             if !self.holds(other.space, other.life, at) {
@@ -583,7 +615,15 @@ impl Checker {
         proven: bool,
     ) -> Result<(), Violation> {
         for promise in &self.promises {
-            let kept = keeps(&histories[&promise.shard], promise);
+            let kept = match &promise.what {
+                Promised::Restored { space, moved } => {
+                    match self.came_in(&histories, *space, moved) {
+                        true => Ok(()),
+                        false => Err(lost("a restored item is there", promise)),
+                    }
+                }
+                _ => keeps(&histories[&promise.shard], promise),
+            };
             if self.spaces[promise.space].durable {
                 kept?;
             } else if kept.is_err() {
@@ -648,22 +688,19 @@ impl Checker {
     }
 }
 
+fn lost(rule: &'static str, promise: &Promise) -> Violation {
+    let (shard, life) = (promise.shard, promise.life);
+    Violation::new(
+        rule,
+        format!("shard {shard}: {:?}, life {life}", promise.what),
+    )
+}
+
 fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
-    let lost = |what: &'static str| {
-        Violation::new(
-            what,
-            format!(
-                "shard {}: {:?}, life {}",
-                promise.shard, promise.what, promise.life
-            ),
-        )
-    };
+    let lost = |rule| lost(rule, promise);
     match &promise.what {
         Promised::Enqueued { lsn, job } => {
-            let kept = history
-                .items
-                .get(lsn)
-                .is_some_and(|item| item.job == *job);
+            let kept = history.items.get(lsn).is_some_and(|item| item.job == *job);
             if kept {
                 Ok(())
             } else {
@@ -671,10 +708,7 @@ fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
             }
         }
         Promised::Granted { key, job } => {
-            let item = history
-                .items
-                .get(&key.0)
-                .filter(|item| item.job == *job);
+            let item = history.items.get(&key.0).filter(|item| item.job == *job);
             let kept = item.is_some_and(|item| item.leases.contains(key));
             if kept {
                 Ok(())
@@ -722,5 +756,24 @@ fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
                 Err(lost("a refusal says how the lease ended"))
             }
         }
+        Promised::Gone { item, phase } => {
+            match history.items.get(item).is_some_and(|i| i.phase == *phase) {
+                true => Ok(()),
+                false => Err(lost("what was taken away stays away")),
+            }
+        }
+        Promised::Drained { item, moved } => {
+            let item = history.items.get(item);
+            let item = item.filter(|item| item.phase == Phase::Drained);
+            match item.is_some_and(|item| moved.was(item)) {
+                true => Ok(()),
+                false => Err(lost("what was taken out is as it was, and out")),
+            }
+        }
+        Promised::Redriven { item, lsn } => match history.redriven.get(lsn) == Some(item) {
+            true => Ok(()),
+            false => Err(lost("an acknowledged redrive survives every crash")),
+        },
+        Promised::Restored { .. } => unreachable!("judged over all shards"),
     }
 }

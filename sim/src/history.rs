@@ -167,6 +167,8 @@ pub struct History {
     taken: BTreeMap<u64, Taken>,
     /// Requests of which the shard's part is complete, since when.
     complete: BTreeMap<[u64; 2], u64>,
+    /// By the record's LSN: the item.
+    pub redriven: BTreeMap<u64, u64>,
     lines: Lines,
     turns: Option<Turns>,
     /// Things written again.
@@ -202,6 +204,7 @@ impl History {
             restored: BTreeMap::new(),
             taken: BTreeMap::new(),
             complete: BTreeMap::new(),
+            redriven: BTreeMap::new(),
             lines: Lines::default(),
             carries: 0,
         }
@@ -353,7 +356,10 @@ impl History {
             Event::Redriven {
                 item: lsn,
                 max_attempts,
-            } => self.redriven(lsn.0, *max_attempts, at)?,
+            } => {
+                self.redriven.insert(record.lsn.0, lsn.0);
+                self.revive(lsn.0, *max_attempts, at)?;
+            }
             Event::DrainSnapshot {
                 request,
                 snapshot: Some(snapshot),
@@ -460,7 +466,7 @@ impl History {
         }
     }
 
-    fn redriven(&mut self, lsn: u64, max_attempts: u16, at: u64) -> Result<(), Violation> {
+    fn revive(&mut self, lsn: u64, max_attempts: u16, at: u64) -> Result<(), Violation> {
         let item = self.items.get_mut(&lsn).ok_or_else(unknown_item)?;
         broken(
             item.phase != Phase::Dead,
@@ -569,9 +575,8 @@ impl History {
                 request, lsn, at, ..
             } => {
                 let taken = self.taken.get(&lsn.0);
-                let same = taken.is_some_and(|taken| {
-                    (taken.request, taken.at) == (Some(*request), at.0)
-                });
+                let same =
+                    taken.is_some_and(|taken| (taken.request, taken.at) == (Some(*request), at.0));
                 broken(!same, RULE, || format!("it was {taken:?}"))
             }
             Carry::Header(epochs) => {
@@ -592,8 +597,7 @@ impl History {
                 broken(other.is_some(), RULE, || format!("{other:?}"))
             }
             Carry::Restored(rows) => {
-                let is_known =
-                    |lsn, at| self.restored.values().any(|known| *known == (lsn, at));
+                let is_known = |lsn, at| self.restored.values().any(|known| *known == (lsn, at));
                 let other = rows.iter().find(|row| !is_known(row.lsn.0, row.at.0));
                 broken(other.is_some(), RULE, || format!("{other:?}"))
             }

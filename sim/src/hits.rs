@@ -83,6 +83,24 @@ faults! {
     FailedRetire "segment not given up";
     /// A recycled segment was filled with other bytes.
     Scribbled "recycled segment scribbled on";
+    /// Something was written again so that its segment could go.
+    Carried "carried to the log's end";
+    /// Items were taken out.
+    Drained "items drained";
+    /// A bundle was asked for again.
+    DrainedAgain "bundle asked for again";
+    /// Items were taken in.
+    Restored "items restored";
+    /// A bundle was taken in again.
+    RestoredAgain "bundle restored again";
+    /// An item was taken away.
+    Cancelled "item cancelled";
+    /// A dead letter was revived.
+    Redriven "dead letter redriven";
+    /// A worker asked for one partition key.
+    KeyedLease "lease by partition key";
+    /// A page of items was read.
+    Listed "page of items";
     /// An enqueue was sent again under its request id.
     Duplicate "duplicate request id";
 }

@@ -16,6 +16,7 @@ pub mod history;
 pub mod hits;
 pub mod line;
 pub mod node;
+mod operating;
 pub mod plan;
 mod readback;
 pub mod runner;

@@ -172,7 +172,11 @@ impl Node {
         }
         opened.iter().flat_map(|log| &log.shards).for_each(replayed);
         let clock = NodeClock::start(boot.wall, last_at, schedule.now(), boot.drift_ppm);
-        let board = Arc::new(Board::new(layout.namespaces().len(), layout.logs(), layout.cores()));
+        let board = Arc::new(Board::new(
+            layout.namespaces().len(),
+            layout.logs(),
+            layout.cores(),
+        ));
         let mut parts: Vec<Vec<LogParts<SimDisk>>> =
             (0..layout.cores()).map(|_| Vec::new()).collect();
         let mut logs = Vec::new();

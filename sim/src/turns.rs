@@ -32,10 +32,7 @@ impl Turns {
 
     /// An item of the key can be leased from now on.
     pub fn wait(&mut self, key: &str, item: u64) {
-        self.waiting
-            .entry(key.to_owned())
-            .or_default()
-            .insert(item);
+        self.waiting.entry(key.to_owned()).or_default().insert(item);
     }
 
     /// An item of the key waits no longer, and was not leased.

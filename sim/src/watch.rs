@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use omnirelay_queue::{ItemState, Listing, Shard};
+
 use crate::client::Intent;
 use crate::violation::{Violation, broken};
 use crate::world::{Event, MILLI, PROBE_NS, World};
@@ -53,6 +55,7 @@ impl World {
                 .all_cores()
                 .flat_map(|core| core.shards())
                 .filter(|(_, namespace, _)| usize::from(namespace.0) == space)
+                .filter(|(_, _, shard)| has_item_to_lease(shard))
                 .map(|(_, _, shard)| shard.stats().pending)
                 .sum();
             if waiting == 0 || impaired || !self.is_open {
@@ -61,7 +64,7 @@ impl World {
             }
             let since = *self.busy_since[space].get_or_insert(now);
             let idle = self.open.values().find(|call| {
-                matches!(&call.intent, Intent::Lease { space: of, .. } if *of == space)
+                matches!(&call.intent, Intent::Lease { space: of, key: None, .. } if *of == space)
                     && call.sent_at + bound < now
             });
             broken(
@@ -126,4 +129,12 @@ impl World {
         self.done = true;
         Ok(())
     }
+}
+
+/// Whether a worker could have an item: those that are held back by others count as waiting too.
+fn has_item_to_lease(shard: &Shard) -> bool {
+    let first = shard.list(Listing::Waiting, None, 1, 1).items;
+    first
+        .first()
+        .is_some_and(|item| item.state == ItemState::Waiting)
 }

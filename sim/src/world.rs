@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::checker::{Checker, Moment};
-use crate::client::{Client, Intent};
+use crate::client::{Client, Intent, Role};
 use crate::clock::WallClock;
 use crate::disk::SimDisk;
 use crate::hits::{Fault, Hits};
@@ -112,9 +112,12 @@ impl World {
     pub fn with_plan(plan: Plan, mut rng: SmallRng, verbose: bool) -> World {
         let checker = Checker::new(plan.spaces());
         let mut clients: Vec<Client> = (0..plan.producers)
-            .map(|n| Client::new(format!("producer{n}"), true))
+            .map(|n| Client::new(format!("producer{n}"), Role::Producer))
             .collect();
-        clients.extend((0..plan.workers).map(|n| Client::new(format!("worker{n}"), false)));
+        clients.extend((0..plan.workers).map(|n| Client::new(format!("worker{n}"), Role::Worker)));
+        clients.extend(
+            (0..plan.operators).map(|n| Client::new(format!("operator{n}"), Role::Operator)),
+        );
         let disks = (0..plan.logs).map(|_| SimDisk::new(rng.random())).collect();
         let tapes = (0..plan.logs).map(|_| SharedTape::default()).collect();
         let mut world = World {
@@ -551,7 +554,7 @@ impl World {
         if self.clients[client].is_busy {
             return;
         }
-        if self.plan.ordered && !self.closing && !self.clients[client].produces {
+        if self.plan.ordered && !self.closing && self.clients[client].role == Role::Worker {
             // Drains what the others have left once they are done.
             self.schedule.after(PROBE_NS, Event::Client(client));
             return;
@@ -580,8 +583,10 @@ impl World {
         if let Intent::Settle { acts, .. } = &intent {
             self.note_settling(moment, acts.clone());
         }
-        if let Intent::Enqueue { again: true, .. } = intent {
-            self.hits.hit(Fault::Duplicate);
+        match &intent {
+            Intent::Enqueue { again: true, .. } => self.hits.hit(Fault::Duplicate),
+            Intent::Cancel { space, ids } => self.checker.cancelling(*space, ids),
+            _ => {}
         }
         let context = CallContext {
             namespace: NamespaceId(u16::try_from(intent.space()).expect("few namespaces")),
@@ -716,8 +721,13 @@ impl World {
                     again: true,
                 })
             }
-            settle @ Intent::Settle { .. } => Some(settle),
-            Intent::Lease { .. } | Intent::Stats { .. } => None,
+            again @ (Intent::Settle { .. }
+            | Intent::Restore { .. }
+            | Intent::Drain {
+                request_id: Some(_),
+                ..
+            }) => Some(again),
+            _ => None,
         };
         self.wake(client);
     }

@@ -124,7 +124,6 @@ impl Namespace {
                 .min(whole)
         };
         omnirelay_queue::Options {
-            restore_window: omnirelay_queue::Options::default().restore_window,
             lease_duration: self.lease_duration,
             heartbeat_interval: Some(self.heartbeat_interval),
             requeue_delay: self.requeue_delay,

@@ -113,11 +113,7 @@ impl Cores {
         let board = Arc::new(Board::new(
             startup.layout.namespaces().len(),
             startup.layout.logs(),
-<<<<<<< HEAD
-            startup.layout.cores(),
-=======
             cores,
->>>>>>> slice/ops
         ));
         let (inboxes, readers): (Vec<Inbox>, Vec<InboxReader>) =
             (0..cores).map(|_| inbox()).unzip();
