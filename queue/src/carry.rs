@@ -32,6 +32,9 @@ pub enum Carry<'a> {
     /// When the shard's latest epochs began. The shard's last LSN, its epoch
     /// and its time are the record's own.
     Header(Rows<'a, EpochStart>),
+    /// Since when items wait that may have got their turn by records which
+    /// replay passes over.
+    Turns(Rows<'a, Turn>),
     /// Drain requests that may be repeated.
     Drains(Rows<'a, DrainPart>),
     /// Request ids of enqueues.
@@ -60,6 +63,15 @@ pub struct EpochStart {
     pub lsn: Lsn,
     /// The epoch.
     pub epoch: Epoch,
+}
+
+/// Since when an item waits, where items of its resource take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The item.
+    pub item: Lsn,
+    /// Since when.
+    pub since: Nanos,
 }
 
 /// A shard's part of a drain request.
@@ -185,6 +197,7 @@ const DEDUPE: u8 = 5;
 const RESTORED: u8 = 6;
 const SETTLED: u8 = 7;
 const SETTLED_PAGE: u8 = 8;
+const TURNS: u8 = 9;
 
 impl<'a> Carry<'a> {
     /// The item that it carries.
@@ -205,6 +218,7 @@ impl<'a> Carry<'a> {
             Carry::Item(snapshot) => snapshot.encoded_len(),
             Carry::Drained { snapshot, .. } => 16 + 8 + 8 + snapshot.encoded_len(),
             Carry::Header(rows) => rows.len() * EpochStart::LEN,
+            Carry::Turns(rows) => rows.len() * Turn::LEN,
             Carry::Drains(rows) => rows.len() * DrainPart::LEN,
             Carry::Dedupe(rows) | Carry::Restored(rows) => rows.len() * Remembered::LEN,
             Carry::Settled(rows) => rows.len() * Ended::LEN,
@@ -231,6 +245,7 @@ impl<'a> Carry<'a> {
                 snapshot.encode(out);
             }
             Carry::Header(rows) => put_rows(out, HEADER, rows),
+            Carry::Turns(rows) => put_rows(out, TURNS, rows),
             Carry::Drains(rows) => put_rows(out, DRAINS, rows),
             Carry::Dedupe(rows) => put_rows(out, DEDUPE, rows),
             Carry::Restored(rows) => put_rows(out, RESTORED, rows),
@@ -260,6 +275,7 @@ impl<'a> Carry<'a> {
                 snapshot: ItemSnapshot::decode(reader.rest())?,
             },
             HEADER => Carry::Header(Rows::decode(reader.rest())?),
+            TURNS => Carry::Turns(Rows::decode(reader.rest())?),
             DRAINS => Carry::Drains(Rows::decode(reader.rest())?),
             DEDUPE => Carry::Dedupe(Rows::decode(reader.rest())?),
             RESTORED => Carry::Restored(Rows::decode(reader.rest())?),
@@ -323,6 +339,23 @@ impl Row for EpochStart {
             }),
             _ => Err(DecodeError::OutOfRange("epoch")),
         }
+    }
+}
+
+impl Row for Turn {
+    const LEN: usize = 16;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.item.0.to_le_bytes());
+        out.extend_from_slice(&self.since.0.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Turn, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        Ok(Turn {
+            item: Lsn(reader.u64()?),
+            since: Nanos(reader.u64()?),
+        })
     }
 }
 

@@ -118,6 +118,16 @@ impl Item {
         }
     }
 
+    /// Its last lease, if it ever had one, and how that ended or ends if the
+    /// item is cancelled now.
+    pub(crate) fn cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
+        let reason = match &self.state {
+            State::Leased { .. } => Some(FenceReason::Superseded),
+            _ => self.last_end,
+        };
+        reason.map(|reason| (self.last_lease(), reason))
+    }
+
     /// When it outlives its time.
     pub(crate) fn ttl_end(&self) -> Option<Nanos> {
         (self.ttl.0 > 0).then(|| self.enqueued_at.saturating_add_millis(self.ttl))
@@ -126,14 +136,6 @@ impl Item {
     /// How its last lease ended, if it is not leased and ever was.
     pub(crate) fn last_ended(&self) -> Option<(LeaseRef, FenceReason)> {
         self.last_end.map(|reason| (self.last_lease(), reason))
-    }
-
-    /// How its last lease ended once the item is cancelled.
-    pub(crate) fn last_if_cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
-        match &self.state {
-            State::Leased { .. } => Some((self.last_lease(), FenceReason::Superseded)),
-            _ => self.last_ended(),
-        }
     }
 
     pub(crate) fn last_error(&self) -> Option<(Place, u32)> {

@@ -203,6 +203,14 @@ impl Keys {
         self.push(slab, slot, |list, line, slot| list.push_front(line, slot));
     }
 
+    /// The item waits, wherever its place is: until the lists are made anew in
+    /// order.
+    pub(crate) fn push_unordered(&mut self, slab: &Slab, slot: Slot) {
+        self.push(slab, slot, |list, line, slot| {
+            list.push_unordered(line, slot)
+        });
+    }
+
     fn push(
         &mut self,
         slab: &Slab,

@@ -40,7 +40,7 @@ mod stats;
 mod token;
 mod wheel;
 
-pub use carry::{Carry, DrainPart, EncodedRows, Ended, EpochStart, Remembered, Row, Rows};
+pub use carry::{Carry, DrainPart, EncodedRows, Ended, EpochStart, Remembered, Row, Rows, Turn};
 pub use codec::DecodeError;
 pub use hash::{shard_index_of_key, shard_index_of_resource};
 pub use ids::{

@@ -90,6 +90,12 @@ impl List {
         self.insert_before(rows, slot, next);
     }
 
+    /// Puts an item at the back, wherever its place is: until the list is made
+    /// anew in order.
+    pub(crate) fn push_unordered(&mut self, rows: &mut impl RowsMut, slot: Slot) {
+        self.insert_before(rows, slot, NO_SLOT);
+    }
+
     /// Since when an item that joins at the front must wait to keep the list in
     /// order: as it did, or before all others when its place is far from both
     /// ends.

@@ -36,6 +36,14 @@ impl Ready {
         self.mark(priority);
     }
 
+    /// Appends an item as it is, wherever its place is: until the lists are
+    /// made anew in order.
+    pub(crate) fn push_unordered(&mut self, slab: &mut Slab, slot: Slot) {
+        let priority = slab[slot].priority;
+        self.lists[usize::from(priority)].push_unordered(slab, slot);
+        self.mark(priority);
+    }
+
     /// Puts back an item whose grant was released: before all that became
     /// ready after it, which is the front unless an older item was released
     /// before it, or it was leased for its partition key.
@@ -75,15 +83,15 @@ impl Ready {
         best
     }
 
+    /// Since when the last item of a priority waits; 0 when there is none.
+    pub(crate) fn last_since(&self, slab: &Slab, priority: u8) -> Nanos {
+        let last = self.list(priority).tail();
+        last.map_or(Nanos(0), |slot| slab[slot].since)
+    }
+
     /// The items, those of higher priority first.
     pub(crate) fn iter<'a>(&'a self, slab: &'a Slab) -> impl Iterator<Item = Slot> + 'a {
         self.lists.iter().rev().flat_map(|list| list.iter(slab))
-    }
-
-    /// Since when the last item of a priority waits; 0 when there is none.
-    pub(crate) fn last_since(&self, slab: &Slab, priority: u8) -> Nanos {
-        let tail = self.lists[usize::from(priority)].tail();
-        tail.map_or(Nanos(0), |tail| slab[tail].since)
     }
 
     pub(crate) fn list(&self, priority: u8) -> &List {

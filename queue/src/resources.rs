@@ -179,12 +179,18 @@ impl Resources {
     /// The item that an item which does not have the turn waits for: the one
     /// that is leased, else the one that has the turn.
     pub(crate) fn ahead_of(&self, slot: Slot) -> Option<Slot> {
-        let chain = self.find(self.members.get(slot).resource)?;
-        let ahead = match chain.leased {
+        let ahead = self.served(self.members.get(slot).resource)?;
+        (ahead != slot).then_some(ahead)
+    }
+
+    /// The item of a resource that is leased, else the one that has the turn.
+    pub(crate) fn served(&self, resource: u64) -> Option<Slot> {
+        let chain = self.find(resource)?;
+        let served = match chain.leased {
             NO_SLOT => chain.turn,
             leased => leased,
         };
-        (ahead != NO_SLOT && ahead != slot).then_some(ahead)
+        (served != NO_SLOT).then_some(served)
     }
 
     /// Whether a turn passed since this was last called, between which items

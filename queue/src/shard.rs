@@ -53,6 +53,9 @@ pub struct Shard {
     /// Where replay began with a log that had given up its oldest records,
     /// every item up to this LSN may have been among those; 0 when none had.
     unknown_to: Lsn,
+    /// False while a log is replayed that has given up its oldest records: what
+    /// that carries comes in no order.
+    lists_are_ordered: bool,
     /// The latest time that the shard was told.
     clock: Nanos,
     slab: Slab,
@@ -94,6 +97,7 @@ impl Shard {
             last_lsn: Lsn(0),
             epoch: Epoch(0),
             unknown_to: Lsn(0),
+            lists_are_ordered: true,
             clock: Nanos(0),
             slab: Slab::new(),
             index: Index::new(),
@@ -133,6 +137,7 @@ impl Shard {
             event: Event::EpochStarted { previous },
         };
         let place = log.append(&record);
+        self.lists_are_ordered = true;
         self.apply(&record, place);
         Decision {
             outcome: epoch,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use omnirelay_net::messages::{ExplainResponse, Reason, reasons};
 use omnirelay_net::rpc::Reply;
-use omnirelay_queue::{Explanation, ItemView, Nanos, SequenceId, ShardId};
+use omnirelay_queue::{Explanation, ItemState, ItemView, Nanos, SequenceId, ShardId};
 use omnirelay_wal::Disk;
 
 use super::calls::CallId;
@@ -151,7 +151,8 @@ impl<D: Disk> Core<D> {
 
 fn fill_in(response: &mut ExplainResponse, view: &ItemView, bytes: &RecordBytes) {
     response.state = view.state.as_str().to_owned();
-    response.since = Some(timestamp(view.ready_at));
+    let is_ahead = view.state == ItemState::Delayed;
+    response.since = (!is_ahead).then(|| timestamp(view.ready_at));
     response.attempt = u32::from(view.attempt);
     response.max_attempts = u32::from(view.max_attempts);
     response.priority = Some(u32::from(view.priority));

@@ -7,7 +7,6 @@ use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
 use crate::slab::{ITEMS_MAX, Slot};
-use crate::wheel::TIME_MAX;
 
 use super::Shard;
 
@@ -49,12 +48,14 @@ impl Shard {
     /// When the record does not follow from the shard's state, which is
     /// unchanged then.
     pub fn replay(&mut self, record: &Record<'_>, place: Place) -> Result<(), ReplayError> {
-        let before = (self.unknown_to, self.last_lsn, self.epoch);
-        if self.last_lsn == Lsn(0) {
+        let is_first = self.last_lsn == Lsn(0);
+        if is_first {
             self.begin(record);
         }
         if let Err(what) = self.change(record, place) {
-            (self.unknown_to, self.last_lsn, self.epoch) = before;
+            if is_first {
+                self.begin_again();
+            }
             let lsn = record.lsn;
             return Err(ReplayError { lsn, what });
         }
@@ -65,10 +66,8 @@ impl Shard {
 
     fn change(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
-        ensure(at <= TIME_MAX, "its time is out of range")?;
         if let Event::EpochStarted { previous } = record.event {
             ensure(record.lsn > self.last_lsn, "its LSN goes back")?;
-            ensure(record.lsn.0 <= SEQUENCE_ID_MAX, "its LSN is out of range")?;
             ensure(previous == self.epoch, "its epoch follows another")?;
             ensure(record.epoch > self.epoch, "its epoch goes back")?;
             ensure(record.epoch.0 <= EPOCH_MAX, "its epoch is out of range")?;
@@ -95,7 +94,7 @@ impl Shard {
     fn change_item(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
         match &record.event {
-            Event::EpochStarted { .. } | Event::Carry(_) => unreachable!("not about an item"),
+            Event::EpochStarted { .. } | Event::Carry(_) => unreachable!("handled above"),
             Event::Enqueued(body) => {
                 let len = record.event.encoded_len() as u32;
                 self.enqueued(record.lsn, at, body, place, len)
@@ -145,11 +144,11 @@ impl Shard {
         self.settled.epoch_started(record.lsn, record.epoch);
         self.wheel.restart(at);
         self.ready = Ready::new();
+        self.keys.restart();
         self.dead = List::EMPTY;
         self.dedupe.restore_order();
         self.restored.restore_order();
         self.settled.restore_order();
-        self.keys.restart();
         let (mut waiting, mut dead) = (Vec::new(), Vec::new());
         for slot in 0..self.slab.slots() {
             let item = &mut self.slab[slot];
@@ -371,11 +370,8 @@ impl Shard {
 
     fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
-        let item = &self.slab[slot];
-        ensure(
-            item.last_if_cancelled() == last,
-            "its lease is not the item's last",
-        )?;
+        let is_last = self.slab[slot].cancelled() == last;
+        ensure(is_last, "its lease is not the item's last")?;
         if let Some((lease, reason)) = last {
             self.settled.insert(&lease, reason, at);
         }
@@ -451,9 +447,13 @@ impl Shard {
         let item = &mut self.slab[slot];
         item.since = at;
         item.state = State::Dead(Links::NONE);
-        let since = self.dead.since_at_back(&self.slab, slot);
-        self.slab[slot].since = since;
-        self.dead.push_back(&mut self.slab, slot);
+        if self.lists_are_ordered {
+            let since = self.dead.since_at_back(&self.slab, slot);
+            self.slab[slot].since = since;
+            self.dead.push_back(&mut self.slab, slot);
+        } else {
+            self.dead.push_unordered(&mut self.slab, slot);
+        }
         self.stats.dead += 1;
     }
 

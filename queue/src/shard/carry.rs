@@ -9,11 +9,11 @@
 //! An item's last error never lies in an older segment than its body: whoever
 //! carries the body carries the error with it.
 
-use crate::carry::Carry;
+use crate::carry::{Carry, Rows, Turn};
 use crate::codec::DecodeError;
 use crate::ids::{Lsn, Nanos, Place, RequestKey};
 use crate::item::{Lease, State};
-use crate::record::{Event, Log, Record, kind};
+use crate::record::{EnqueuedBody, Event, Log, Record, kind};
 use crate::slab::Slot;
 use crate::snapshot::{ItemSnapshot, SnapshotState};
 
@@ -97,10 +97,13 @@ impl Shard {
         given: Option<&[u8]>,
         log: &mut impl Log,
     ) -> Result<Carried, DecodeError> {
-        let slot = self.index.get(&self.slab, lsn);
-        let Some(slot) = slot.filter(|slot| self.slab[*slot].body == place) else {
+        let Some(slot) = self.index.get(&self.slab, lsn) else {
+            self.carry_turn(lsn, body, place, log)?;
             return Ok(Carried::NotRooted);
         };
+        if self.slab[slot].body != place {
+            return Ok(Carried::NotRooted);
+        }
         let item = &self.slab[slot];
         let error = match (item.last_error(), own, given) {
             (None, _, _) => &[],
@@ -119,6 +122,7 @@ impl Shard {
         snapshot.enqueued()?;
         snapshot.failed()?;
         self.commit_carry(Carry::Item(snapshot), log);
+        self.carry_turn(lsn, body, place, log)?;
         Ok(Carried::Done)
     }
 
@@ -187,6 +191,7 @@ impl Shard {
                 let agrees = self.settled.carried_epochs(epochs);
                 ensure(agrees, "its epochs are not the shard's")?;
             }
+            Carry::Turns(rows) => rows.iter().for_each(|turn| self.turn_carried(&turn)),
             Carry::Drains(rows) => rows.iter().for_each(|row| self.drains.carried(&row)),
             Carry::Dedupe(rows) => rows.iter().for_each(|row| self.dedupe.carried(&row)),
             Carry::Restored(rows) => rows.iter().for_each(|row| self.restored.carried(&row)),
@@ -214,7 +219,7 @@ impl Shard {
                 self.redriven.insert(snapshot.lsn, enqueued.max_attempts);
             }
             self.resume(slot, snapshot, at);
-            self.forget_turn();
+            self.step_back();
             return Ok(());
         };
         self.ensure_same(slot, snapshot)?;
@@ -226,12 +231,10 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives an item that replay did not know its state. It is put in no ready
-    /// list: carries come in the order of the log, and the beginning of the
-    /// next epoch, before which nothing is leased, makes the lists.
+    /// Gives an item that replay did not know its state.
     fn resume(&mut self, slot: Slot, snapshot: &ItemSnapshot<'_>, at: Nanos) {
         match snapshot.state {
-            SnapshotState::Waiting => self.stats.delayed += 1,
+            SnapshotState::Waiting => return self.wait_since(slot, snapshot.since, at),
             SnapshotState::Dead => return self.bury(slot, snapshot.since),
             SnapshotState::Leased {
                 owner,
@@ -248,12 +251,56 @@ impl Shard {
                         recorded,
                     },
                 };
-                self.stats.active += 1;
-                if let Some(resources) = &mut self.resources {
-                    resources.begin_lease(&self.slab, slot);
-                }
             }
         }
+        self.stats.active += 1;
+        if let Some(resources) = &mut self.resources {
+            resources.begin_lease(&self.slab, slot);
+        }
         self.wheel.insert(&mut self.slab, slot);
+    }
+
+    /// Whoever is served on an item's resource may have got the turn by what
+    /// happened to that item, which replay passes over while it does not know
+    /// the item: since when the other waits is written down. `place` is what
+    /// the item's body is given up at.
+    fn carry_turn(
+        &mut self,
+        item: Lsn,
+        body: &[u8],
+        place: Place,
+        log: &mut impl Log,
+    ) -> Result<(), DecodeError> {
+        let Some(resources) = &self.resources else {
+            return Ok(());
+        };
+        let payload = EnqueuedBody::decode(body)?.payload;
+        let secret = &self.spec.secret;
+        let resource = secret.resource_key(payload.resource_type, payload.resource_id);
+        let Some(served) = resources.served(resource) else {
+            return Ok(());
+        };
+        let served = &self.slab[served];
+        // What lies in the segment that is given up is carried itself.
+        if served.lsn != item && served.body.segment != place.segment {
+            let turn = Turn {
+                item: served.lsn,
+                since: served.since,
+            };
+            self.commit_carry(Carry::Turns(Rows::Values(&[turn])), log);
+        }
+        Ok(())
+    }
+
+    fn turn_carried(&mut self, turn: &Turn) {
+        // One that is not there is carried itself; where all are there, replay
+        // has seen every turn pass.
+        if let Some(slot) = self.index.get(&self.slab, turn.item)
+            && !self.lists_are_ordered
+        {
+            self.wheel.remove(&mut self.slab, slot);
+            self.slab[slot].since = turn.since;
+            self.wheel.insert(&mut self.slab, slot);
+        }
     }
 }

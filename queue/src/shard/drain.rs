@@ -124,30 +124,28 @@ impl Shard {
         let waiting = self.ready.iter(&self.slab).take(max);
         let mut found: Vec<Slot> = waiting.collect();
         let mut next = cursor.0;
-        let mut first_held_back = None;
-        let any_held_back = self.stats.delayed > 0 || self.resources.is_some();
-        let end = match any_held_back {
-            false => next,
-            true => self
-                .slab
-                .slots()
-                .min(next.saturating_add(SLOTS_LOOKED_AT_MAX)),
-        };
-        while next < end && found.len() < max {
-            if matches!(self.slab[next].state, State::Delayed | State::Blocked) {
-                first_held_back.get_or_insert(next);
-                found.push(next);
+        let first_held_back = found.len();
+        let some_are_held_back = self.stats.delayed > 0 || self.resources.is_some();
+        if some_are_held_back {
+            let end = next.saturating_add(SLOTS_LOOKED_AT_MAX);
+            let end = end.min(self.slab.slots());
+            while next < end && found.len() < max {
+                if matches!(self.slab[next].state, State::Delayed | State::Blocked) {
+                    found.push(next);
+                }
+                next += 1;
             }
-            next += 1;
         }
-        let is_at_end = !any_held_back || next >= self.slab.slots();
+        // Those that do not go are found again.
+        let held_back = found.get(first_held_back).copied().unwrap_or(next);
+        let is_at_end = !some_are_held_back || next >= self.slab.slots();
         if is_at_end {
             let dead = self.dead.iter(&self.slab);
             found.extend(dead.take(max - found.len()));
         }
+        let may_be_more = !is_at_end || found.len() == max;
         Candidates {
-            next: (!is_at_end || found.len() == max)
-                .then(|| DrainCursor(first_held_back.unwrap_or(next))),
+            next: may_be_more.then_some(DrainCursor(held_back)),
             found: found.into_iter().map(|slot| self.candidate(slot)).collect(),
         }
     }
@@ -348,7 +346,7 @@ impl Shard {
     pub(super) fn ensure_same(&self, slot: Slot, snapshot: &ItemSnapshot<'_>) -> Change {
         let item = &self.slab[slot];
         let is_same_state = match (&item.state, snapshot.state) {
-            (State::Waiting(_) | State::Delayed, SnapshotState::Waiting) => true,
+            (State::Waiting(_) | State::Blocked | State::Delayed, SnapshotState::Waiting) => true,
             (State::Dead(_), SnapshotState::Dead) => true,
             (
                 State::Leased { owner: id, lease },

@@ -24,7 +24,7 @@ impl Shard {
         let item = &self.slab[slot];
         let event = Event::Cancelled {
             item: item.lsn,
-            last: item.last_if_cancelled(),
+            last: item.cancelled(),
         };
         let lsn = self.commit(event, log);
         Decision {

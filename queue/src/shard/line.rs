@@ -56,6 +56,9 @@ impl Shard {
             return;
         }
         self.slab[slot].state = State::Waiting(Links::NONE);
+        if !self.lists_are_ordered {
+            return self.join_anywhere(slot);
+        }
         self.ready.push_back(&mut self.slab, slot);
         self.keys.push_back(&self.slab, slot);
     }
@@ -68,8 +71,19 @@ impl Shard {
             return;
         }
         self.slab[slot].state = State::Waiting(Links::NONE);
+        if !self.lists_are_ordered {
+            return self.join_anywhere(slot);
+        }
         self.ready.push_front(&mut self.slab, slot);
         self.keys.push_front(&self.slab, slot);
+    }
+
+    /// Of the items that wait, some come later than their place in line would
+    /// have them, and some are in line only because those before them have not
+    /// come yet: no item is given another `since` to keep that in order.
+    fn join_anywhere(&mut self, slot: Slot) {
+        self.ready.push_unordered(&mut self.slab, slot);
+        self.keys.push_unordered(&self.slab, slot);
     }
 
     pub(super) fn leave_line(&mut self, slot: Slot) {
@@ -108,11 +122,16 @@ impl Shard {
         self.wheel.insert(&mut self.slab, to);
     }
 
-    /// While a log is replayed turns pass to and from items that are carried
-    /// later; the beginning of the next epoch lines everybody up by them.
-    pub(super) fn forget_turn(&mut self) {
-        let resources = self.resources.as_deref_mut();
-        let _passed = resources.and_then(Resources::take_passed);
+    /// After an item is carried in: whoever lost its turn to it steps out of the
+    /// line. The item itself is in no line yet.
+    pub(super) fn step_back(&mut self) {
+        let passed = self.resources.as_deref_mut();
+        if let Some(from) = passed.and_then(Resources::take_passed).and_then(|p| p.from)
+            && matches!(self.slab[from].state, State::Waiting(_))
+        {
+            self.leave_line(from);
+            self.slab[from].state = State::Blocked;
+        }
     }
 
     fn is_held_back(&self, slot: Slot) -> bool {

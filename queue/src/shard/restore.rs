@@ -200,12 +200,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Since when the item waits here: since it did there, but not before
-    /// those that wait here already, so that their list stays in order.
+    /// Since when the item waits here, or is given up on: since it did there,
+    /// but not before those that do here already, so that their list stays in
+    /// order.
     fn restored_since(&self, item: &RestoredItem<'_>, dead: bool, at: Nanos) -> Nanos {
         let ready_at = item.ready_at.unwrap_or(at);
         if dead {
-            ready_at.min(at)
+            let last = self.dead.tail();
+            let last_since = last.map_or(Nanos(0), |slot| self.slab[slot].since);
+            ready_at.min(at).max(last_since)
         } else if ready_at > at {
             Nanos::from_millis(ready_at.millis_ceil())
         } else {

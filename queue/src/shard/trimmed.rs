@@ -10,24 +10,19 @@ impl Shard {
     /// up. A shard's very first record says that there was no epoch before.
     pub(super) fn begin(&mut self, record: &Record<'_>) {
         let before = Lsn(record.lsn.0.saturating_sub(1));
-        match record.event {
-            Event::EpochStarted { previous } => {
-                if previous > Epoch(0) {
-                    self.unknown_to = before;
-                    self.epoch = previous;
-                }
-            }
-            Event::Carry(_) => {
-                self.unknown_to = record.lsn;
-                self.last_lsn = record.lsn;
-                self.epoch = record.epoch;
-            }
-            _ => {
-                self.unknown_to = before;
-                self.last_lsn = before;
-                self.epoch = record.epoch;
-            }
-        }
+        (self.unknown_to, self.last_lsn, self.epoch) = match record.event {
+            Event::EpochStarted { previous: Epoch(0) } => return,
+            Event::EpochStarted { previous } => (before, before, previous),
+            Event::Carry(_) => (record.lsn, record.lsn, record.epoch),
+            _ => (before, before, record.epoch),
+        };
+        self.lists_are_ordered = self.unknown_to == Lsn(0);
+    }
+
+    /// Undoes [`begin`](Shard::begin).
+    pub(super) fn begin_again(&mut self) {
+        (self.unknown_to, self.last_lsn, self.epoch) = (Lsn(0), Lsn(0), Epoch(0));
+        self.lists_are_ordered = true;
     }
 
     /// Whether the record is about an item that came in with a record that was
@@ -51,6 +46,10 @@ impl Shard {
             } => {
                 self.remember_drained(record, *request, snapshot, place);
                 snapshot.last_ended()
+            }
+            Event::LeaseGranted { .. } => {
+                self.last_grant_at = record.at;
+                None
             }
             _ => None,
         };
