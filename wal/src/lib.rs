@@ -27,6 +27,15 @@
 //! - A segment's random generation seeds every checksum in it, so zeros, stale
 //!   bytes and bytes that a client chose never decode as a batch.
 //! - A write or sync that failed poisons the writer for ever.
+//! - What is below the log's floor is not looked at. The floor is a record that
+//!   was synced before the first of those segments was touched, so a missing
+//!   first segment is either proven to be not needed, or corruption.
+//! - A segment is written to again only when its header was durably zeroed, it
+//!   has another number, and nothing of it is mapped.
+//!
+//! What cannot be told: in a log that was not closed cleanly, a last batch that
+//! rotted looks like one that was being written when the power went, and is left
+//! out as such. A clean end leaves proof behind the last batch.
 
 #![deny(unsafe_code)]
 
