@@ -638,6 +638,46 @@ impl Checker {
         Ok(())
     }
 
+    /// Goes by what the logs hold after syncs have lied: what they say is so, and what else was
+    /// promised is void.
+    pub fn recovered_less(&mut self, histories: BTreeMap<u32, History>) {
+        self.promises.clear();
+        self.requests.clear();
+        self.bundles.clear();
+        self.came.clear();
+        let spaces = &self.spaces;
+        let item = |space: usize, id: u64| {
+            let shards = u64::from(spaces[space].shards);
+            let index = u32::try_from(id % shards).expect("few shards");
+            let history = &histories[&(spaces[space].first_shard + index)];
+            history.items.get(&(id / shards))
+        };
+        self.items
+            .retain(|&(space, id), _| item(space, id).is_some());
+        self.gone
+            .retain(|&(space, id), _| item(space, id).is_some_and(|item| !item.phase.is_there()));
+        self.grants.retain(|_, grant| {
+            let history = &histories[&grant.shard];
+            let item = history.items.get(&grant.key.0);
+            grant.ends_at = 0;
+            grant.fate = match history.ended.get(&grant.key).map(|ended| ended.how) {
+                Some(End::Completed) => Fate::Completed,
+                Some(End::Failed) => Fate::Failed,
+                Some(End::Released) => Fate::Undelivered,
+                Some(End::Expired | End::Cancelled) => Fate::Fenced,
+                None => Fate::InDoubt,
+            };
+            item.is_some_and(|item| item.leases.contains(&grant.key))
+        });
+        let grants = &self.grants;
+        for tokens in self.tokens.values_mut() {
+            tokens.retain(|token| grants.contains_key(token));
+        }
+        // Which grants reached somebody is known only of those that were heard of.
+        self.was_full = true;
+        self.histories = histories;
+    }
+
     /// No lease that reached its owner was taken back, and none that reached nobody was left to
     /// run out, except where the disk was full: there may be no room to say that it is undone.
     fn delivered_grants_stand(&self, histories: &BTreeMap<u32, History>) -> Result<(), Violation> {

@@ -81,7 +81,12 @@ impl World {
                 }
                 Ok(())
             }
-            (Intent::Stats { .. } | Intent::Lease { .. }, _) => Ok(()),
+            (Intent::Lease { .. }, Err(error)) => {
+                let unreadable = error.is(codes::INTERNAL);
+                self.hits.add(Fault::Unreadable, u64::from(unreadable));
+                Ok(())
+            }
+            (Intent::Stats { .. }, _) => Ok(()),
             _ => self.hear_operator(at, call, reply, lost),
         }
     }

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use omnirelay_queue::{Carry, Event, ItemSnapshot, LeaseRef, PayloadRef, Record, SnapshotState};
+use omnirelay_queue::{
+    Carry, Digest, Event, ItemSnapshot, LeaseRef, PayloadRef, Record, SnapshotState,
+};
 
 use crate::checker::Space;
 use crate::line::Lines;
@@ -586,10 +588,9 @@ impl History {
                 broken(other.is_some(), RULE, || format!("{other:?}"))
             }
             Carry::Settled(rows) => {
-                let other = rows.iter().find(|row| {
-                    let ended = self.ended.get(&key(&row.lease));
-                    ended.is_none_or(|ended| ended.how.reason() != row.reason.as_str())
-                });
+                let other = rows
+                    .iter()
+                    .find(|row| !self.ended_so(&row.lease, row.reason.as_str()));
                 broken(other.is_some(), RULE, || format!("{other:?}"))
             }
             Carry::Dedupe(rows) => {
@@ -601,8 +602,18 @@ impl History {
                 let other = rows.iter().find(|row| !is_known(row.lsn.0, row.at.0));
                 broken(other.is_some(), RULE, || format!("{other:?}"))
             }
-            Carry::Drains(_) | Carry::SettledPage { .. } => Ok(()),
+            Carry::Drains(_) | Carry::SettledPage { .. } | Carry::Turns(_) => Ok(()),
         }
+    }
+
+    /// Whether a lease ended so. What is remembered of one that did not count has the attempts
+    /// that did.
+    fn ended_so(&self, lease: &LeaseRef, reason: &str) -> bool {
+        let of_item = (lease.item.0, 0, 0, 0)..(lease.item.0 + 1, 0, 0, 0);
+        let mut ended = self.ended.range(of_item);
+        ended.any(|(key, ended)| {
+            (key.2, key.3) == (lease.grant, lease.epoch.0) && ended.how.reason() == reason
+        })
     }
 
     /// Whether a snapshot says of an item what the records say.
@@ -700,6 +711,36 @@ impl History {
     pub fn is_active(&self, key: LeaseKey) -> bool {
         let item = self.items.get(&key.0);
         item.is_some_and(|item| matches!(item.phase, Phase::Leased(lease) if lease.key == key))
+    }
+
+    /// Where a shard's state is not what its records say, if it is not.
+    pub fn difference(&self, digest: &Digest) -> Option<String> {
+        if (digest.last_lsn.0, digest.epoch.0) != (self.last_lsn, self.epoch) {
+            let (lsn, epoch) = (digest.last_lsn, digest.epoch);
+            return Some(format!(
+                "{} is at {lsn:?} of {epoch:?}, by its records at {} of {}",
+                self.at(),
+                self.last_lsn,
+                self.epoch
+            ));
+        }
+        let found: BTreeSet<u64> = digest.items.iter().map(|item| item.lsn.0).collect();
+        if found != self.there {
+            let odd: Vec<_> = found.symmetric_difference(&self.there).collect();
+            return Some(format!("{} has items or has them not: {odd:?}", self.at()));
+        }
+        let wrong = digest.items.iter().find(|item| {
+            let known = &self.items[&item.lsn.0];
+            let state = match known.phase {
+                Phase::Leased(_) => item.state == "leased",
+                Phase::Dead => item.state == "dead",
+                _ => matches!(item.state, "waiting" | "delayed"),
+            };
+            !state
+                || item.counts != (known.attempts, known.max_attempts, known.grants)
+                || (item.times.0.0, item.priority) != (known.enqueued_at, known.priority)
+        });
+        wrong.map(|item| format!("{} {item:?}, is {:?}", self.at(), self.items[&item.lsn.0]))
     }
 
     /// How many items are in which state.

@@ -75,6 +75,30 @@ faults! {
     Backpressure "backpressure";
     /// A token was used after its lease.
     StaleToken "stale token used";
+    /// A sync said that it was done, and was not.
+    LyingSync "lying sync";
+    /// After lying syncs a log was refused by name.
+    LieFound "log refused after lying syncs";
+    /// After lying syncs a log went on with less.
+    LieLost "acknowledged work lost to lying syncs";
+    /// A flipped bit kept a log from being opened.
+    RotFound "flipped bit found at opening";
+    /// A flipped bit lay where nothing is needed.
+    RotHarmless "flipped bit where nothing is needed";
+    /// A bit flipped while the node ran.
+    RotRunning "bit flipped in a running log";
+    /// An item's bytes could not be read; nobody was given them.
+    Unreadable "unreadable item";
+    /// A read failed.
+    ReadError "failed read";
+    /// A rename or removal failed.
+    NameError "failed rename or removal";
+    /// A log could not be opened because of such an error, and could the next time.
+    OpenError "opening refused by the disk";
+    /// The node's clock stood still and leapt.
+    ClockJitter "clock that stands still and leaps";
+    /// An enqueue waited for its namespace to have room.
+    GateClosed "enqueue held back at a watermark";
     /// A log's oldest segment was given up and became a spare.
     Recycled "segment recycled";
     /// A log's oldest segment was given up and removed.

@@ -19,6 +19,7 @@ pub mod node;
 mod operating;
 pub mod plan;
 mod readback;
+mod rotting;
 pub mod runner;
 pub mod schedule;
 pub mod suite;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use omnirelay::data_dir::{LogSettings, open_log};
 use omnirelay::node::{
-    Board, CallId, Core, CoreId, Layout, LogId, LogParts, LogTask, Message, Outcome, ReadRequest,
-    ScanRequest,
+    Board, CallId, Core, CoreId, Layout, LogId, LogParts, LogSize, LogTask, Message, Outcome,
+    ReadRequest, ScanRequest,
 };
 use omnirelay_queue::{Digest, Nanos, Shard};
 use omnirelay_wal::{
@@ -135,6 +135,8 @@ pub struct Boot<'a> {
     pub wall: Nanos,
     /// Its monotonic clock's drift.
     pub drift_ppm: i64,
+    /// How its clock stands still and leaps.
+    pub stutter_ns: u64,
     /// How quick things are.
     pub tempo: Tempo,
 }
@@ -171,7 +173,8 @@ impl Node {
             opened.push(log);
         }
         opened.iter().flat_map(|log| &log.shards).for_each(replayed);
-        let clock = NodeClock::start(boot.wall, last_at, schedule.now(), boot.drift_ppm);
+        let clock = NodeClock::start(boot.wall, last_at, schedule.now(), boot.drift_ppm)
+            .with_stutter(boot.stutter_ns);
         let board = Arc::new(Board::new(
             layout.namespaces().len(),
             layout.logs(),
@@ -262,6 +265,17 @@ impl Node {
     /// Whether a log has failed.
     pub fn has_failed(&self) -> bool {
         self.all_cores().any(|core| core.failure().is_some())
+    }
+
+    /// How much later than planned things may be noticed.
+    pub fn slack_ns(&self) -> u64 {
+        2 * (self.tempo.turn + self.tempo.timer + self.clock.stutter_ns()) + 1_000_000
+    }
+
+    /// How large each log is.
+    pub fn log_sizes(&self) -> Vec<LogSize> {
+        let sizes = self.all_cores().flat_map(Core::log_sizes);
+        sizes.map(|(_, size)| size).collect()
     }
 
     /// Whether anything is under way between cores.

@@ -55,6 +55,20 @@ pub struct Life {
     pub wall_jump: i64,
     /// How the monotonic clock drifts.
     pub drift_ppm: i64,
+    /// It stands still for the better part of such a time, then leaps; 0: it does not.
+    pub stutter_ns: u64,
+    /// Share of reads that fail once the node is open.
+    pub read_errors: f64,
+    /// Share of renames and removals that fail once the node is open.
+    pub name_errors: f64,
+    /// Share of reads, renames and removals that fail while the node opens.
+    pub boot_errors: f64,
+    /// From when on syncs lie, counted from the open node.
+    pub lies_from: Option<u64>,
+    /// When a bit flips, counted from the open node.
+    pub rots_at: Option<u64>,
+    /// Whether, once it is over, bits flip in copies of its logs.
+    pub rots_after: bool,
 }
 
 /// A run.
@@ -172,6 +186,11 @@ impl Plan {
         self.namespaces.len()
     }
 
+    /// Items of calls that may be under way at once.
+    pub fn in_flight_max(&self) -> u64 {
+        8 * (self.producers as u64) + 16 * (self.operators as u64)
+    }
+
     /// A namespace's options.
     pub fn namespace(&self, space: usize) -> &Namespace {
         &self.namespaces[space]
@@ -234,6 +253,9 @@ impl Life {
             8 => Ending::Kill,
             _ => Ending::Clean,
         };
+        let is_power_lost = matches!(ending, Ending::Power | Ending::PowerAfterReply(_));
+        let lies_from = (is_power_lost && rng.random_bool(0.15))
+            .then(|| length - rng.random_range(0..length.min(60 * MILLI)));
         let full_from = rng.random_range(0..length);
         let jump = rng.random_range(0..3_600_000) as i64 * MILLI as i64;
         Life {
@@ -241,8 +263,16 @@ impl Life {
             tempo: Tempo::random(rng),
             length,
             ending,
-            failed_disk: rng.random_bool(0.1).then(|| rng.random_range(0..80)),
+            failed_disk: (lies_from.is_none() && rng.random_bool(0.1))
+                .then(|| rng.random_range(0..80)),
             full: fills.then(|| (full_from, rng.random_range(full_from..length * 2))),
+            stutter_ns: [0, 0, 0, MILLI / 2, 2 * MILLI][rng.random_range(0..5)],
+            read_errors: [0.0, 0.0, 0.0, 0.02][rng.random_range(0..4)],
+            name_errors: [0.0, 0.0, 0.0, 0.3][rng.random_range(0..4)],
+            boot_errors: [0.0, 0.0, 0.0, 0.0, 0.0, 0.02][rng.random_range(0..6)],
+            rots_at: rng.random_bool(0.1).then(|| rng.random_range(0..length)),
+            rots_after: rng.random_bool(0.1),
+            lies_from,
             cold: rng.random_bool(0.3),
             history_bytes: [0, 0, 1 << 20, 8 << 20][rng.random_range(0..4)],
             wall_jump: [0, jump, -jump, jump / 3_600][rng.random_range(0..4)],
@@ -254,6 +284,11 @@ impl Life {
         let calm = Life {
             failed_disk: None,
             full: None,
+            read_errors: 0.0,
+            name_errors: 0.0,
+            boot_errors: 0.0,
+            lies_from: None,
+            rots_at: None,
             ..Life::random(false, rng)
         };
         Life {
