@@ -8,8 +8,14 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use omnirelay_queue::{
-    Attributes, Log, Nanos, NewItem, Options, PayloadRef, Place, Record, Secret, Shard, ShardId,
-    ShardSpec,
+    Attributes, LeaseWish, Log, Nanos, NewItem, Options, PayloadRef, Place, Record, Secret, Shard,
+    ShardId, ShardSpec,
+};
+
+const WISH: LeaseWish<'_> = LeaseWish {
+    owner: "worker",
+    lease: None,
+    partition_key: None,
 };
 
 /// Keeps the encoding of records honest and their storage out of the measurement.
@@ -79,7 +85,7 @@ fn cycle(c: &mut Criterion) {
                     .outcome
                     .expect("there is room");
                 let grant = shard
-                    .handle_lease(now, "worker", None, &mut log)
+                    .handle_lease(now, &WISH, &mut log)
                     .expect("an item waits")
                     .outcome;
                 shard

@@ -39,9 +39,12 @@ pub use ids::{
     EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX, SHARD_ID_MAX, Secret, SequenceId,
     ShardId, ShardSpec,
 };
-pub use options::{LEASE_MAX, LEASE_MIN, Options, OptionsError};
+pub use options::{
+    Fairness, LEASE_MAX, LEASE_MIN, Options, OptionsError, Ordering, WEIGHT_MAX, WEIGHTS_MAX,
+};
 pub use outcome::{
-    Decision, EnqueueRefused, Enqueued, Extended, FenceReason, Grant, Head, TokenRefused,
+    Cursor, Decision, EnqueueRefused, Enqueued, Explanation, Extended, FenceReason, Grant, Head,
+    ItemRefused, ItemState, ItemView, KeyShare, LeaseWish, Listed, Listing, TokenRefused,
 };
 pub use payload::{Attributes, Failure, NewItem, PayloadRef, TEXT_BYTES_MAX};
 pub use record::{EnqueuedBody, Event, FailedBody, LeaseRef, Log, Record, kind};

@@ -1,5 +1,6 @@
 //! A shard's options: its namespace's options, with this shard's shares.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Shortest lease that can be asked for.
@@ -14,6 +15,34 @@ const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: f64 = 100.0;
+
+/// Largest weight of a partition key.
+pub const WEIGHT_MAX: u32 = 1_000;
+
+/// Most partition keys that have weights of their own.
+pub const WEIGHTS_MAX: usize = 10_000;
+
+/// Which items of one resource may be leased side by side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ordering {
+    /// Any.
+    #[default]
+    None,
+    /// One at a time, in the order that they were enqueued. An item that waits
+    /// for its delay holds back those behind it; a dead letter does not.
+    PerResource,
+}
+
+/// How waiting items share the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fairness {
+    /// Highest effective priority first, then oldest.
+    #[default]
+    Fifo,
+    /// Partition keys take turns, each by its weight; within a key as in
+    /// [`Fifo`](Fairness::Fifo). Items without a key share the key `""`.
+    PartitionKey,
+}
 
 /// What a shard goes by. Every field's default is the namespace's default.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +70,15 @@ pub struct Options {
     /// An item's priority rises by one for each of these that it waits; zero
     /// for never. Default 30 s, at most 30 d.
     pub priority_aging: Duration,
+    /// Whether items of one resource are leased one at a time. Default not.
+    /// Per resource costs up to 60 bytes an item.
+    pub ordering: Ordering,
+    /// Whether partition keys take turns. Default not.
+    pub fairness: Fairness,
+    /// Items that a partition key gets in one turn, 1 to [`WEIGHT_MAX`] for at
+    /// most [`WEIGHTS_MAX`] keys; 1 for every other key. Only with
+    /// [`Fairness::PartitionKey`].
+    pub weights: BTreeMap<String, u32>,
 }
 
 impl Default for Options {
@@ -56,6 +94,9 @@ impl Default for Options {
             dedupe_entries_max: 10_000_000,
             capacity: 10_000_000,
             priority_aging: Duration::from_secs(30),
+            ordering: Ordering::None,
+            fairness: Fairness::Fifo,
+            weights: BTreeMap::new(),
         }
     }
 }
@@ -119,6 +160,21 @@ impl Options {
                 self.priority_aging <= DURATION_MAX,
                 "priority_aging",
                 "at most 30d",
+            ),
+            (
+                self.weights.len() <= WEIGHTS_MAX,
+                "weights",
+                "for at most 10000 keys",
+            ),
+            (
+                self.weights.values().all(|w| (1..=WEIGHT_MAX).contains(w)),
+                "weights",
+                "from 1 to 1000",
+            ),
+            (
+                self.weights.is_empty() || self.fairness == Fairness::PartitionKey,
+                "weights",
+                "left out unless fairness is by partition key",
             ),
         ];
         match checks.into_iter().find(|(holds, _, _)| !holds) {

@@ -47,6 +47,17 @@ pub struct Head {
     pub ready_since: Nanos,
 }
 
+/// What a worker asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseWish<'a> {
+    /// Who it is.
+    pub owner: &'a str,
+    /// For how long; the shard's own duration if absent.
+    pub lease: Option<Duration>,
+    /// Only items of this partition key; any if absent.
+    pub partition_key: Option<&'a str>,
+}
+
 /// A granted lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -126,4 +137,174 @@ impl FenceReason {
             FenceReason::Superseded => "superseded",
         }
     }
+}
+
+/// Why an item was not cancelled or redriven. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ItemRefused {
+    /// It is not there.
+    #[error("the item is not there: it was completed, cancelled or drained, or never enqueued")]
+    NotFound,
+    /// Only dead letters are redriven.
+    #[error("the item is not a dead letter: it waits or is leased, and needs no redrive")]
+    NotDead,
+    /// Attempts are counted in 16 bits.
+    #[error(
+        "the item has had 65535 attempts, the most there can be: cancel it, or enqueue it anew"
+    )]
+    AttemptsUsedUp,
+}
+
+/// What state an item is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ItemState {
+    /// It can be leased.
+    Waiting,
+    /// An item before it of the same resource holds it back.
+    Blocked,
+    /// Its delay has not ended.
+    Delayed,
+    /// It is leased.
+    Leased,
+    /// It is given up on.
+    Dead,
+}
+
+impl ItemState {
+    /// The wire's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ItemState::Waiting => "waiting",
+            ItemState::Blocked => "blocked",
+            ItemState::Delayed => "delayed",
+            ItemState::Leased => "leased",
+            ItemState::Dead => "dead",
+        }
+    }
+}
+
+/// Which items to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// Those that can be leased, then those that are held back, then those
+    /// whose delay has not ended.
+    Waiting,
+    /// Dead letters, in the order that they were given up on.
+    Dead,
+}
+
+/// Where a listing goes on. Opaque, and any two numbers are a cursor: one that
+/// no listing gave out starts somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(pub u64, pub u64);
+
+/// A page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// May be few, or none, although more follow.
+    pub items: Vec<ItemView>,
+    /// Where the next page begins; `None` when this is the last.
+    pub next: Option<Cursor>,
+}
+
+/// An item as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemView {
+    /// The item.
+    pub sequence_id: SequenceId,
+    /// The LSN of its enqueue.
+    pub lsn: Lsn,
+    /// Its state.
+    pub state: ItemState,
+    /// Attempts that count, with the one that is leased.
+    pub attempt: u16,
+    /// Attempts until it is a dead letter.
+    pub max_attempts: u16,
+    /// Its priority, without what it gained by waiting.
+    pub priority: u8,
+    /// When it was enqueued.
+    pub enqueued_at: Nanos,
+    /// Since when it can be leased, or when its delay ends; for a dead letter,
+    /// when it was given up on.
+    pub ready_at: Nanos,
+    /// When it is dropped unless it is leased.
+    pub ttl_end: Option<Nanos>,
+    /// The record body that holds its payload.
+    pub body: Place,
+    /// Length of that body in bytes.
+    pub body_len: u32,
+    /// The body of its last `Failed` record, and its length in bytes.
+    pub last_error: Option<(Place, u32)>,
+    /// Who holds its lease.
+    pub owner: Option<String>,
+    /// When its lease ends unless it is renewed.
+    pub expires_at: Option<Nanos>,
+    /// The token of its last lease, ended or not.
+    pub last_token: Option<Token>,
+}
+
+/// Why an item is not being worked on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// It is being worked on.
+    Leased {
+        /// By whom.
+        owner: String,
+        /// When the lease ends unless it is renewed.
+        expires_at: Nanos,
+    },
+    /// Its delay has not ended.
+    Delayed {
+        /// When it does.
+        until: Nanos,
+        /// It waits because an attempt failed; otherwise its enqueuer wished so.
+        after_failure: bool,
+    },
+    /// Another item of its resource goes first.
+    Blocked {
+        /// That item.
+        behind: SequenceId,
+        /// What state that is in.
+        state: ItemState,
+    },
+    /// It can be leased, and nobody has taken it yet.
+    Waiting {
+        /// Waiting items that go before it: of the whole shard, or of its
+        /// partition key where keys take turns.
+        ahead: u64,
+        /// There are more than `ahead`.
+        ahead_is_cut: bool,
+        /// Its priority with what it gained by waiting.
+        effective_priority: u8,
+        /// Where its partition key stands, where keys take turns.
+        share: Option<KeyShare>,
+    },
+    /// It is given up on.
+    Dead {
+        /// After so many attempts.
+        attempts: u16,
+    },
+    /// It is gone, or its number was never an item's: other records are
+    /// numbered too.
+    Gone {
+        /// How its last lease ended; `None` when that is no longer remembered.
+        reason: Option<FenceReason>,
+    },
+    /// The shard has never used its number.
+    NotFound,
+}
+
+/// Where a partition key stands among those that take turns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyShare {
+    /// The key.
+    pub key: String,
+    /// Items that it gets in one turn.
+    pub weight: u32,
+    /// Partition keys with waiting items in the shard, this one included.
+    pub keys_waiting: u64,
+    /// Turns of other keys before its own.
+    pub position: u64,
+    /// There are more than `position`.
+    pub position_is_cut: bool,
 }

@@ -12,8 +12,7 @@ use crate::codec::{DecodeError, Reader, put_text};
 use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
 use crate::payload::{Attributes, PayloadRef};
 
-/// Numbers of the kinds of record. 10 to 16 are kept for `Cancelled`,
-/// `Redriven`, `DeadLettered`, `DrainSnapshot`, `RestoreSnapshot`, `Snapshot`
+/// Numbers of the kinds of record. 12 to 16 are kept for `DeadLettered`, `DrainSnapshot`, `RestoreSnapshot`, `Snapshot`
 /// and `Carry`.
 pub mod kind {
     /// [`Event::EpochStarted`](super::Event::EpochStarted).
@@ -34,6 +33,10 @@ pub mod kind {
     pub const EXPIRED: u8 = 8;
     /// [`Event::ItemExpired`](super::Event::ItemExpired).
     pub const ITEM_EXPIRED: u8 = 9;
+    /// [`Event::Cancelled`](super::Event::Cancelled).
+    pub const CANCELLED: u8 = 10;
+    /// [`Event::Redriven`](super::Event::Redriven).
+    pub const REDRIVEN: u8 = 11;
 }
 
 /// Where the shard's records go.
@@ -126,6 +129,19 @@ pub enum Event<'a> {
         /// The LSN of its enqueue.
         item: Lsn,
     },
+    /// An item was taken away, whatever its state. If it was leased, that
+    /// lease is over.
+    Cancelled {
+        /// The LSN of its enqueue.
+        item: Lsn,
+    },
+    /// A dead letter waits again, at once. Its attempts go on counting.
+    Redriven {
+        /// The LSN of its enqueue.
+        item: Lsn,
+        /// Attempts until it becomes a dead letter again.
+        max_attempts: u16,
+    },
 }
 
 /// The body of an `Enqueued` record. The payload's opaque body is its end.
@@ -187,6 +203,8 @@ impl<'a> Event<'a> {
             Event::Failed(_) => kind::FAILED,
             Event::Expired { .. } => kind::EXPIRED,
             Event::ItemExpired { .. } => kind::ITEM_EXPIRED,
+            Event::Cancelled { .. } => kind::CANCELLED,
+            Event::Redriven { .. } => kind::REDRIVEN,
         }
     }
 
@@ -200,7 +218,8 @@ impl<'a> Event<'a> {
             Event::Heartbeat { .. } => LEASE_LEN + 4,
             Event::Completed { .. } => LEASE_LEN,
             Event::Failed(body) => body.encoded_len(),
-            Event::ItemExpired { .. } => 8,
+            Event::ItemExpired { .. } | Event::Cancelled { .. } => 8,
+            Event::Redriven { .. } => 8 + 2,
         }
     }
 
@@ -239,7 +258,11 @@ impl<'a> Event<'a> {
                 lease.encode(out);
                 out.put_u8(flag(*dead, IS_DEAD));
             }
-            Event::ItemExpired { item } => out.put_u64_le(item.0),
+            Event::ItemExpired { item } | Event::Cancelled { item } => out.put_u64_le(item.0),
+            Event::Redriven { item, max_attempts } => {
+                out.put_u64_le(item.0);
+                out.put_u16_le(*max_attempts);
+            }
         }
     }
 
@@ -283,6 +306,13 @@ impl<'a> Event<'a> {
             },
             kind::ITEM_EXPIRED => Event::ItemExpired {
                 item: Lsn(reader.u64()?),
+            },
+            kind::CANCELLED => Event::Cancelled {
+                item: Lsn(reader.u64()?),
+            },
+            kind::REDRIVEN => Event::Redriven {
+                item: Lsn(reader.u64()?),
+                max_attempts: reader.u16()?,
             },
             kind => return Err(DecodeError::UnknownKind(kind)),
         };

@@ -7,9 +7,14 @@
 mod apply;
 pub(crate) mod digest;
 mod enqueue;
+mod explain;
+mod intervene;
 mod lease;
+mod listing;
 mod settle;
 mod time;
+
+use std::collections::BTreeMap;
 
 use crate::dedupe::Dedupe;
 use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, SHARD_ID_MAX, SequenceId, ShardSpec};
@@ -46,6 +51,8 @@ pub struct Shard {
     settled: Settled,
     owners: Owners,
     stats: Stats,
+    /// Items that were redriven, and how many attempts they had at first.
+    redriven: BTreeMap<Lsn, u16>,
 }
 
 impl Shard {
@@ -74,6 +81,7 @@ impl Shard {
             settled: Settled::new(options.dedupe_window),
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
+            redriven: BTreeMap::new(),
             options,
         }
     }
@@ -102,9 +110,11 @@ impl Shard {
         }
     }
 
-    /// The waiting item that [`handle_lease`](Shard::handle_lease) would lease.
-    pub fn head(&mut self, now: Nanos) -> Option<Head> {
-        self.best(now.max(self.clock)).map(|(_, head)| head)
+    /// The waiting item that [`handle_lease`](Shard::handle_lease) would lease
+    /// to a worker that asks for this partition key, or for any.
+    pub fn head(&mut self, now: Nanos, partition_key: Option<&str>) -> Option<Head> {
+        let best = self.best(now.max(self.clock), partition_key);
+        best.map(|(_, head)| head)
     }
 
     /// When [`handle_time`](Shard::handle_time) next has something to do.
@@ -153,7 +163,7 @@ impl Shard {
         slots.map(|slot| self.spec.sequence_id(self.slab[slot].lsn))
     }
 
-    fn best(&self, now: Nanos) -> Option<(Slot, Head)> {
+    fn best(&self, now: Nanos, _partition_key: Option<&str>) -> Option<(Slot, Head)> {
         self.ready
             .head(&self.slab, now, self.options.priority_aging)
     }

@@ -8,7 +8,7 @@ use omnirelay_queue::{
     Attributes, EnqueueRefused, Event, Failure, FenceReason, Grant, LeaseId, Lsn, Nanos, NewItem,
     Options, Shard, Token, TokenRefused, kind, shard_index_of_key, shard_index_of_resource,
 };
-use tape::{SECOND, START, Tape, item, open, place, replay};
+use tape::{SECOND, START, Tape, WISH, item, open, place, replay};
 
 const FAILURE: Failure<'_> = Failure {
     reason: Some("no luck"),
@@ -28,7 +28,7 @@ fn enqueue(shard: &mut Shard, now: Nanos, new: &NewItem<'_>, tape: &mut Tape) ->
 }
 
 fn lease(shard: &mut Shard, now: Nanos, tape: &mut Tape) -> Grant {
-    let granted = shard.handle_lease(now, "ann", None, tape);
+    let granted = shard.handle_lease(now, &WISH, tape);
     granted.expect("an item waits").outcome
 }
 
@@ -171,7 +171,7 @@ fn no_token_repeats_when_the_grant_counter_begins_again() {
     assert_eq!(copy.digest(START), shard.digest(START));
     for _ in 1..=u16::MAX {
         assert!(shard.handle_release(START, &grant.token, &mut tape).outcome);
-        match shard.handle_lease(START, "ann", None, &mut tape) {
+        match shard.handle_lease(START, &WISH, &mut tape) {
             Some(again) => grant = again.outcome,
             None => break,
         }
@@ -319,9 +319,9 @@ fn priority_grows_by_waiting() {
         ..item(None)
     };
     let new = enqueue(&mut shard, after(59), &urgent, &mut tape);
-    let head = shard.head(after(59)).expect("two wait");
+    let head = shard.head(after(59), None).expect("two wait");
     assert_eq!((head.effective_priority, head.ready_since), (2, after(59)));
-    let head = shard.head(after(60)).expect("two wait");
+    let head = shard.head(after(60), None).expect("two wait");
     assert_eq!((head.effective_priority, head.ready_since), (2, START));
     let ids = [old, new].map(|lsn| shard.spec().sequence_id(lsn));
     let got = [(); 2].map(|()| lease(&mut shard, after(60), &mut tape).sequence_id);
@@ -377,7 +377,7 @@ fn the_deadline_is_that_of_the_next_delay_or_lease() {
         shard.handle_time(deadline, &mut tape, 100);
         steps += 1;
     }
-    assert_eq!(shard.head(due).expect("it is ready").ready_since, due);
+    assert_eq!(shard.head(due, None).expect("it is ready").ready_since, due);
     assert_eq!(shard.last_time(), due);
 }
 
@@ -394,7 +394,7 @@ fn a_delay_whose_end_is_handled_late_does_not_hide_what_became_ready() {
     let grants = [(); 2].map(|()| lease(&mut shard, after(3), &mut tape));
     assert_eq!(grants.map(|grant| grant.enqueued_at), [after(2), START]);
     let _ = shard.handle_release(after(3), &grants[1].token, &mut tape);
-    let head = shard.head(after(3)).expect("one waits");
+    let head = shard.head(after(3), None).expect("one waits");
     assert_eq!(
         head.ready_since,
         after(2),

@@ -6,8 +6,8 @@ mod tape;
 use std::time::Duration;
 
 use omnirelay_queue::{
-    Attributes, EnqueueRefused, Failure, FenceReason, Grant, Lsn, Nanos, NewItem, Options, Shard,
-    Stats, Token, TokenRefused,
+    Attributes, EnqueueRefused, Failure, FenceReason, Grant, LeaseWish, Lsn, Nanos, NewItem,
+    Options, Shard, Stats, Token, TokenRefused,
 };
 use proptest::prelude::*;
 use tape::{START, Tape, item, open, replay};
@@ -336,7 +336,7 @@ impl World {
 
     fn lease(&mut self, lease: Option<Duration>) -> Outcome {
         let now = self.now;
-        let head = self.shard.head(now);
+        let head = self.shard.head(now, None);
         let waiting = self
             .model
             .items
@@ -345,7 +345,11 @@ impl World {
         let best = waiting
             .map(|item| (std::cmp::Reverse(Model::effective(item, now)), item.since))
             .min();
-        let granted = self.shard.handle_lease(now, "ann", lease, &mut self.tape);
+        let wish = LeaseWish {
+            lease,
+            ..tape::WISH
+        };
+        let granted = self.shard.handle_lease(now, &wish, &mut self.tape);
         let Some((std::cmp::Reverse(priority), since)) = best else {
             prop_assert!(granted.is_none() && head.is_none());
             return Ok(());

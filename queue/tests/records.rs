@@ -55,6 +55,8 @@ proptest! {
         check(&Event::Completed { lease })?;
         check(&Event::Expired { lease, dead })?;
         check(&Event::ItemExpired { item: lease.item })?;
+        check(&Event::Cancelled { item: lease.item })?;
+        check(&Event::Redriven { item: lease.item, max_attempts: lease.attempt })?;
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use omnirelay_net::messages::EnqueueRequest;
 use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX};
 use omnirelay_queue as queue;
-use omnirelay_queue::{EnqueueRefused, FenceReason, Nanos, ShardId, TokenRefused};
+use omnirelay_queue::{EnqueueRefused, FenceReason, LeaseWish, Nanos, ShardId, TokenRefused};
 use omnirelay_wal::Disk;
 
 use super::core::Core;
@@ -334,8 +334,13 @@ impl<D: Disk> Core<D> {
             };
             let (slot, _) = heads[best];
             let granted = self.logs[log].with_shard(slot, |s, out| {
-                let granted = s.handle_lease(now, &take.owner, take.lease, out);
-                (granted, s.head(now))
+                let wish = LeaseWish {
+                    owner: &take.owner,
+                    lease: take.lease,
+                    partition_key: None,
+                };
+                let granted = s.handle_lease(now, &wish, out);
+                (granted, s.head(now, None))
             });
             let (Some(decision), next) = granted else {
                 break;

@@ -80,7 +80,7 @@ impl<D: Disk> Core<D> {
         let shards = self.logs[log].shards.iter_mut().enumerate();
         shards
             .filter(move |(_, owned)| owned.namespace == namespace)
-            .filter_map(move |(slot, owned)| Some((slot, owned.shard.head(now)?)))
+            .filter_map(move |(slot, owned)| Some((slot, owned.shard.head(now, None)?)))
     }
 
     /// The best waiting item of a namespace in one of this core's logs.

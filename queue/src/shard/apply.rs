@@ -88,6 +88,8 @@ impl Shard {
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
             Event::ItemExpired { item } => self.item_expired(*item, at),
+            Event::Cancelled { item } => self.cancelled(*item, at),
+            Event::Redriven { item, max_attempts } => self.redriven(*item, *max_attempts, at),
         }
     }
 
@@ -291,6 +293,41 @@ impl Shard {
         Ok(())
     }
 
+    fn cancelled(&mut self, lsn: Lsn, at: Nanos) -> Change {
+        let slot = self.find(lsn)?;
+        let item = &self.slab[slot];
+        let last = (item.attempt, item.grant);
+        match (&item.state, item.last_end) {
+            (State::Leased { lease, .. }, _) => {
+                let epoch = Some(lease.epoch);
+                self.settled
+                    .insert(lsn, last, epoch, FenceReason::Superseded, at);
+            }
+            (_, Some(reason)) => self.settled.insert(lsn, last, None, reason, at),
+            (_, None) => {}
+        }
+        self.detach(slot);
+        self.remove(slot);
+        Ok(())
+    }
+
+    fn redriven(&mut self, lsn: Lsn, max_attempts: u16, at: Nanos) -> Change {
+        let slot = self.find(lsn)?;
+        let item = &self.slab[slot];
+        let is_dead = matches!(item.state, State::Dead(_));
+        ensure(is_dead, "it revives an item that is no dead letter")?;
+        ensure(item.attempt < max_attempts, "it leaves no attempt")?;
+        self.detach(slot);
+        let item = &mut self.slab[slot];
+        self.redriven.entry(lsn).or_insert(item.max_attempts);
+        item.max_attempts = max_attempts;
+        if item.ttl_end().is_some_and(|end| end <= at) {
+            item.ttl = Millis(0);
+        }
+        self.ready_at(slot, at, at);
+        Ok(())
+    }
+
     fn find(&self, item: Lsn) -> Result<Slot, &'static str> {
         let slot = self.index.get(&self.slab, item);
         slot.ok_or("its item is not there")
@@ -353,6 +390,9 @@ impl Shard {
     }
 
     fn remove(&mut self, slot: Slot) {
+        if !self.redriven.is_empty() {
+            self.redriven.remove(&self.slab[slot].lsn);
+        }
         self.index.remove(self.slab[slot].lsn, slot);
         self.slab.remove(slot);
     }

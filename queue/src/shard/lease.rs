@@ -4,38 +4,40 @@ use std::time::Duration;
 
 use crate::ids::{Millis, Nanos};
 use crate::options::{LEASE_MAX, LEASE_MIN};
-use crate::outcome::{Decision, Extended, Grant, TokenRefused};
+use crate::outcome::{Decision, Extended, Grant, LeaseWish, TokenRefused};
 use crate::record::{Event, Log};
 use crate::token::Token;
 
 use super::Shard;
 
 impl Shard {
-    /// Leases the best waiting item to `owner`: the one with the highest
-    /// effective priority; of those, the oldest. `None` when nothing waits.
-    /// `lease` is brought into [`LEASE_MIN`] to [`LEASE_MAX`].
+    /// Leases the best waiting item: the one with the highest effective
+    /// priority; of those, the oldest. Where partition keys take turns, the
+    /// best of the key whose turn it is. `None` when nothing waits. The lease
+    /// is brought into [`LEASE_MIN`] to [`LEASE_MAX`].
     ///
     /// Delays, leases and items end in [`handle_time`](Shard::handle_time)
     /// only: call it first.
     ///
     /// # Panics
-    /// When `owner` is longer than [`crate::TEXT_BYTES_MAX`].
+    /// When the owner is longer than [`crate::TEXT_BYTES_MAX`].
     pub fn handle_lease(
         &mut self,
         now: Nanos,
-        owner: &str,
-        lease: Option<Duration>,
+        wish: &LeaseWish<'_>,
         log: &mut impl Log,
     ) -> Option<Decision<Grant>> {
         let at = self.advance(now);
-        let (slot, _) = self.best(at)?;
-        let duration = lease.map_or(self.options.lease_duration.into(), in_range);
+        let (slot, _) = self.best(at, wish.partition_key)?;
+        let duration = wish
+            .lease
+            .map_or(self.options.lease_duration.into(), in_range);
         let next = self.slab[slot].next_lease(self.epoch);
         let lease = next.expect("an item without attempts left is a dead letter");
         let event = Event::LeaseGranted {
             lease,
             duration,
-            owner,
+            owner: wish.owner,
         };
         let lsn = self.commit(event, log);
         let item = &self.slab[slot];

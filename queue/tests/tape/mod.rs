@@ -3,12 +3,18 @@
 use std::time::Duration;
 
 use omnirelay_queue::{
-    Attributes, Epoch, Event, Log, Lsn, Nanos, NewItem, Options, PayloadRef, Place, Record, Secret,
-    Shard, ShardId, ShardSpec,
+    Attributes, Epoch, Event, LeaseWish, Log, Lsn, Nanos, NewItem, Options, PayloadRef, Place,
+    Record, Secret, Shard, ShardId, ShardSpec,
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const START: Nanos = Nanos(1_790_000_000 * SECOND + 123_456);
+
+pub(crate) const WISH: LeaseWish<'_> = LeaseWish {
+    owner: "ann",
+    lease: None,
+    partition_key: None,
+};
 
 pub(crate) struct Entry {
     pub(crate) lsn: Lsn,
