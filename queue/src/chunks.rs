@@ -10,6 +10,8 @@ pub(crate) struct ChunkQueue<T> {
     chunks: VecDeque<Vec<T>>,
     /// Entries of the front chunk that are already taken.
     taken: usize,
+    /// An empty chunk to be used again.
+    spare: Option<Vec<T>>,
 }
 
 impl<T: Copy> ChunkQueue<T> {
@@ -17,6 +19,7 @@ impl<T: Copy> ChunkQueue<T> {
         ChunkQueue {
             chunks: VecDeque::new(),
             taken: 0,
+            spare: None,
         }
     }
 
@@ -24,7 +27,8 @@ impl<T: Copy> ChunkQueue<T> {
         match self.chunks.back_mut() {
             Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(entry),
             _ => {
-                let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
+                let spare = self.spare.take();
+                let mut chunk = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_ENTRIES));
                 chunk.push(entry);
                 self.chunks.push_back(chunk);
             }
@@ -44,7 +48,8 @@ impl<T: Copy> ChunkQueue<T> {
                 // The only chunk is kept for the next entries.
                 self.chunks[0].clear();
             } else {
-                self.chunks.pop_front();
+                self.spare = self.chunks.pop_front();
+                self.spare.iter_mut().for_each(Vec::clear);
             }
         }
         Some(entry)

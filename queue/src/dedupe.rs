@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::chunks::ChunkQueue;
 use crate::ids::{Lsn, Nanos};
-use crate::index::SplitTable;
+use crate::split_table::SplitTable;
 
 /// A keyed fingerprint of a request id of a resource.
 pub(crate) type RequestKey = [u64; 2];

@@ -157,6 +157,10 @@ impl Head {
 }
 
 fn aged(priority: usize, waited: Duration, aging: Duration) -> u8 {
-    let gained = waited.as_nanos().checked_div(aging.as_nanos()).unwrap_or(0);
+    // Most have not gained anything, and no aging is zero.
+    if aging.is_zero() || waited < aging {
+        return priority as u8;
+    }
+    let gained = waited.as_nanos() / aging.as_nanos();
     u8::try_from(gained.saturating_add(priority as u128)).unwrap_or(u8::MAX)
 }

@@ -12,7 +12,9 @@ mod settle;
 mod time;
 
 use crate::dedupe::Dedupe;
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, SHARD_ID_MAX, SequenceId, ShardSpec};
+use crate::ids::{
+    EPOCH_MAX, Epoch, Lsn, Nanos, SEQUENCE_ID_MAX, SHARD_ID_MAX, SequenceId, ShardSpec,
+};
 use crate::index::Index;
 use crate::item::{Item, Lease, State};
 use crate::options::Options;
@@ -220,6 +222,9 @@ impl Shard {
     /// The active lease that a token is for.
     fn check(&self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
         let id = token.lease_id;
+        if token.sequence_id.0 > SEQUENCE_ID_MAX {
+            return Err(TokenRefused::Unknown);
+        }
         let issued = LeaseId::issue(
             &self.spec.secret,
             id.shard(),

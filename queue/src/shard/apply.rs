@@ -5,7 +5,7 @@ use crate::item::{Item, Lease, Links, NO_BUCKET, State};
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
-use crate::slab::{ITEMS_MAX, Slot};
+use crate::slab::{ITEMS_MAX, NO_SLOT, Slot};
 
 use super::Shard;
 
@@ -146,6 +146,7 @@ impl Shard {
             error: Place::default(),
             ttl: body.ttl.unwrap_or_default(),
             timer: Links::NONE,
+            next_in_index: NO_SLOT,
             bucket: NO_BUCKET,
             max_attempts: body.max_attempts,
             attempt: 0,
@@ -155,7 +156,7 @@ impl Shard {
             lease_epoch: Epoch(0),
             state: State::Delayed,
         });
-        self.index.insert(lsn, slot);
+        self.index.insert(&mut self.slab, slot);
         self.ready_at(slot, body.ready_at, at);
         let payload = &body.payload;
         if let Some(id) = payload.request_id {
@@ -353,7 +354,7 @@ impl Shard {
     }
 
     fn remove(&mut self, slot: Slot) {
-        self.index.remove(self.slab[slot].lsn, slot);
+        self.index.remove(&mut self.slab, slot);
         self.slab.remove(slot);
     }
 }
