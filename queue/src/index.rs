@@ -34,6 +34,9 @@ pub(crate) struct Index {
     /// Blocks in use, the first ones of all.
     blocks: usize,
     len: usize,
+    /// An item that was just found, or `NO_SLOT`: who decides about an item
+    /// finds it, and so does the change that is decided on.
+    recent: Slot,
 }
 
 /// Where an LSN's chain begins.
@@ -49,10 +52,19 @@ impl Index {
             chunks: Vec::new(),
             blocks: 0,
             len: 0,
+            recent: NO_SLOT,
         }
     }
 
+    /// Makes this item the quickest to find.
+    pub(crate) fn expect(&mut self, slot: Slot) {
+        self.recent = slot;
+    }
+
     pub(crate) fn get(&self, slab: &Slab, lsn: Lsn) -> Option<Slot> {
+        if self.recent != NO_SLOT && slab[self.recent].lsn == lsn {
+            return Some(self.recent);
+        }
         if self.blocks == 0 {
             return None;
         }
@@ -83,6 +95,9 @@ impl Index {
         let (lsn, next) = (item.lsn, item.next_in_index);
         assert!(self.len > 0, "item {lsn} is not in the index");
         self.len -= 1;
+        if self.recent == slot {
+            self.recent = NO_SLOT;
+        }
         let first = self.first_mut(bucket(lsn, self.blocks));
         if *first == slot {
             *first = next;

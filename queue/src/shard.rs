@@ -220,7 +220,7 @@ impl Shard {
     }
 
     /// The active lease that a token is for.
-    fn check(&self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
+    fn check(&mut self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
         let id = token.lease_id;
         if token.sequence_id.0 > SEQUENCE_ID_MAX {
             return Err(TokenRefused::Unknown);
@@ -252,7 +252,10 @@ impl Shard {
         let reason = match self.index.get(&self.slab, item) {
             None => self.settled.reason(&lease),
             Some(slot) => match self.slab[slot].ended(&lease) {
-                None => return Ok((slot, lease)),
+                None => {
+                    self.index.expect(slot);
+                    return Ok((slot, lease));
+                }
                 reason => reason,
             },
         };

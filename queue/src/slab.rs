@@ -82,6 +82,7 @@ impl Slab {
 impl Index<Slot> for Slab {
     type Output = Item;
 
+    #[inline]
     fn index(&self, slot: Slot) -> &Item {
         let slot = slot as usize;
         &self.chunks[slot / CHUNK_ITEMS][slot % CHUNK_ITEMS]
@@ -89,6 +90,7 @@ impl Index<Slot> for Slab {
 }
 
 impl IndexMut<Slot> for Slab {
+    #[inline]
     fn index_mut(&mut self, slot: Slot) -> &mut Item {
         let slot = slot as usize;
         &mut self.chunks[slot / CHUNK_ITEMS][slot % CHUNK_ITEMS]

@@ -1,6 +1,6 @@
 //! The one function that changes logged state.
 
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
@@ -134,8 +134,7 @@ impl Shard {
         body_len: u32,
     ) -> Change {
         ensure(self.slab.len() < ITEMS_MAX, "the shard is full")?;
-        let last = (SEQUENCE_ID_MAX - u64::from(self.spec.index)) / u64::from(self.spec.count);
-        ensure(lsn.0 <= last, "the sequence ids are used up")?;
+        ensure(self.spec.has_id(lsn), "the sequence ids are used up")?;
         let slot = self.slab.insert(Item {
             lsn,
             enqueued_at: at,

@@ -29,6 +29,7 @@ impl Shard {
     ) -> Option<Decision<Grant>> {
         let at = self.advance(now);
         let (slot, _) = self.best(at)?;
+        self.index.expect(slot);
         let duration = lease.map_or(self.options.lease_duration.into(), in_range);
         let next = self.slab[slot].next_lease(self.epoch);
         let lease = next.expect("an item without attempts left is a dead letter");
