@@ -45,18 +45,26 @@ impl Slab {
 
     /// # Panics
     /// When there are [`ITEMS_MAX`] items already.
+    // Inlined so that the item is made where it stays.
+    #[inline]
     pub(crate) fn insert(&mut self, item: Item) -> Slot {
         assert!(self.len < ITEMS_MAX, "the shard holds too many items");
         self.len += 1;
-        if self.vacant != NO_SLOT {
-            let slot = self.vacant;
-            let State::Vacant(next) = self[slot].state else {
-                panic!("slot {slot} is listed as vacant and is not");
-            };
-            self.vacant = next;
-            self[slot] = item;
-            return slot;
+        let slot = self.vacant;
+        if slot == NO_SLOT {
+            return self.push(item);
         }
+        let place = &mut self[slot];
+        let State::Vacant(next) = place.state else {
+            panic!("slot {slot} is listed as vacant and is not");
+        };
+        *place = item;
+        self.vacant = next;
+        slot
+    }
+
+    /// Takes a slot that was never used.
+    fn push(&mut self, item: Item) -> Slot {
         if self.chunks.last().is_none_or(|c| c.len() == CHUNK_ITEMS) {
             self.chunks.push(Vec::with_capacity(CHUNK_ITEMS));
         }
