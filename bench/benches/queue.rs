@@ -105,10 +105,9 @@ fn cycle(group: &mut BenchmarkGroup<'_, ThreadTime>, name: &str, mut log: impl L
                 .expect("there is room");
             let grant = shard
                 .handle_lease(now, black_box("worker"), None, &mut log)
-                .expect("an item waits")
-                .outcome;
+                .expect("an item waits");
             shard
-                .handle_complete(now, black_box(&grant.token), &mut log)
+                .handle_complete(now, black_box(&grant.outcome.token), &mut log)
                 .outcome
                 .expect("the lease is live");
         });

@@ -2,7 +2,8 @@
 
 use std::ops::{Index, IndexMut};
 
-use crate::item::{Item, State};
+use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
+use crate::item::{Item, Links, NO_BUCKET, State};
 
 /// Where an item is in memory.
 pub(crate) type Slot = u32;
@@ -15,6 +16,33 @@ pub(crate) const ITEMS_MAX: u32 = u32::MAX - CHUNK_ITEMS as u32;
 
 /// 459 kB a chunk: filled within a millisecond.
 const CHUNK_ITEMS: usize = 4096;
+
+const VACANT: Item = Item {
+    lsn: Lsn(0),
+    enqueued_at: Nanos(0),
+    since: Nanos(0),
+    body: Place {
+        segment: 0,
+        offset: 0,
+    },
+    body_len: 0,
+    error_len: 0,
+    error: Place {
+        segment: 0,
+        offset: 0,
+    },
+    ttl: Millis(0),
+    timer: Links::NONE,
+    next_in_index: NO_SLOT,
+    bucket: NO_BUCKET,
+    max_attempts: 0,
+    attempt: 0,
+    grant: 0,
+    priority: 0,
+    last_end: None,
+    lease_epoch: Epoch(0),
+    state: State::Vacant(NO_SLOT),
+};
 
 #[derive(Debug)]
 pub(crate) struct Slab {
@@ -48,29 +76,33 @@ impl Slab {
     // Inlined so that the item is made where it stays.
     #[inline]
     pub(crate) fn insert(&mut self, item: Item) -> Slot {
+        let slot = self.take();
+        self[slot] = item;
+        slot
+    }
+
+    fn take(&mut self) -> Slot {
         assert!(self.len < ITEMS_MAX, "the shard holds too many items");
         self.len += 1;
         let slot = self.vacant;
         if slot == NO_SLOT {
-            return self.push(item);
+            return self.push();
         }
-        let place = &mut self[slot];
-        let State::Vacant(next) = place.state else {
+        let State::Vacant(next) = self[slot].state else {
             panic!("slot {slot} is listed as vacant and is not");
         };
-        *place = item;
         self.vacant = next;
         slot
     }
 
     /// Takes a slot that was never used.
-    fn push(&mut self, item: Item) -> Slot {
+    fn push(&mut self) -> Slot {
         if self.chunks.last().is_none_or(|c| c.len() == CHUNK_ITEMS) {
             self.chunks.push(Vec::with_capacity(CHUNK_ITEMS));
         }
         let chunk = self.chunks.len() - 1;
         let offset = self.chunks[chunk].len();
-        self.chunks[chunk].push(item);
+        self.chunks[chunk].push(VACANT);
         (chunk * CHUNK_ITEMS + offset) as Slot
     }
 
@@ -106,42 +138,17 @@ impl IndexMut<Slot> for Slab {
 }
 
 #[cfg(test)]
-pub(crate) fn test_item(state: State, since: crate::ids::Nanos) -> Item {
-    use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
-    use crate::item::{Links, NO_BUCKET};
-
+pub(crate) fn test_item(state: State, since: Nanos) -> Item {
     Item {
-        lsn: Lsn(0),
-        enqueued_at: Nanos(0),
-        since,
-        body: Place {
-            segment: 0,
-            offset: 0,
-        },
-        body_len: 0,
-        error_len: 0,
-        error: Place {
-            segment: 0,
-            offset: 0,
-        },
-        ttl: Millis(0),
-        timer: Links::NONE,
-        next_in_index: NO_SLOT,
-        bucket: NO_BUCKET,
-        max_attempts: 0,
-        attempt: 0,
-        grant: 0,
-        priority: 0,
-        last_end: None,
-        lease_epoch: Epoch(0),
         state,
+        since,
+        ..VACANT
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Nanos;
 
     #[test]
     fn a_vacant_slot_is_used_again() {

@@ -39,6 +39,7 @@ impl LeaseId {
     ///
     /// # Panics
     /// When `shard`, `epoch` or `sequence_id` is out of range.
+    #[inline]
     pub(crate) fn issue(
         secret: &Secret,
         shard: ShardId,
