@@ -2,6 +2,7 @@
 //! copies what is already there.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 const CHUNK_ENTRIES: usize = 1024;
 
@@ -10,6 +11,10 @@ pub(crate) struct ChunkQueue<T> {
     chunks: VecDeque<Vec<T>>,
     /// Entries of the front chunk that are already taken.
     taken: usize,
+    /// How many entries were ever taken before the front chunk.
+    first: u64,
+    /// An empty chunk to be used again.
+    spare: Option<Vec<T>>,
 }
 
 impl<T: Copy> ChunkQueue<T> {
@@ -17,6 +22,8 @@ impl<T: Copy> ChunkQueue<T> {
         ChunkQueue {
             chunks: VecDeque::new(),
             taken: 0,
+            first: 0,
+            spare: None,
         }
     }
 
@@ -24,7 +31,8 @@ impl<T: Copy> ChunkQueue<T> {
         match self.chunks.back_mut() {
             Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(entry),
             _ => {
-                let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
+                let spare = self.spare.take();
+                let mut chunk = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_ENTRIES));
                 chunk.push(entry);
                 self.chunks.push_back(chunk);
             }
@@ -39,15 +47,46 @@ impl<T: Copy> ChunkQueue<T> {
         let entry = self.front()?;
         self.taken += 1;
         if self.taken == self.chunks[0].len() {
+            self.first += self.taken as u64;
             self.taken = 0;
             if self.chunks.len() == 1 {
                 // The only chunk is kept for the next entries.
                 self.chunks[0].clear();
             } else {
-                self.chunks.pop_front();
+                self.spare = self.chunks.pop_front();
+                self.spare.iter_mut().for_each(Vec::clear);
             }
         }
         Some(entry)
+    }
+
+    /// The numbers of the entries, counted since the queue was made.
+    pub(crate) fn range(&self) -> Range<u64> {
+        let full = self.chunks.len().saturating_sub(1) * CHUNK_ENTRIES;
+        let entries = full + self.chunks.back().map_or(0, Vec::len);
+        self.first + self.taken as u64..self.first + entries as u64
+    }
+
+    /// An entry by its number.
+    pub(crate) fn get(&self, number: u64) -> Option<T> {
+        if !self.range().contains(&number) {
+            return None;
+        }
+        let nth = (number - self.first) as usize;
+        let chunk = self.chunks.get(nth / CHUNK_ENTRIES)?;
+        chunk.get(nth % CHUNK_ENTRIES).copied()
+    }
+
+    /// Brings all entries into order.
+    pub(crate) fn sort(&mut self)
+    where
+        T: Ord,
+    {
+        let mut entries: Vec<T> = std::iter::from_fn(|| self.pop()).collect();
+        entries.sort_unstable();
+        for entry in entries {
+            self.push(entry);
+        }
     }
 }
 

@@ -18,6 +18,9 @@ pub enum DecodeError {
     /// A field has a value that is never written.
     #[error("the record's `{0}` has a value that is never written")]
     OutOfRange(&'static str),
+    /// Bytes have changed since they were written.
+    #[error("the record's checksum does not match: its bytes have changed on disk")]
+    Damaged,
     /// The kind is not known.
     #[error("record kind {0} is not known")]
     UnknownKind(u8),
@@ -70,6 +73,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    /// Sixteen bytes as they are.
+    pub(crate) fn id(&mut self) -> Result<[u8; 16], DecodeError> {
+        self.array()
     }
 
     /// A text with a 16-bit length.

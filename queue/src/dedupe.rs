@@ -1,13 +1,15 @@
 //! Request ids seen within the window, by fingerprint.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use crate::carry::Remembered;
 use crate::chunks::ChunkQueue;
-use crate::ids::{Lsn, Nanos};
-use crate::index::SplitTable;
+use crate::ids::{Lsn, Nanos, RequestKey};
+use crate::split_table::SplitTable;
 
-/// A keyed fingerprint of a request id of a resource.
-pub(crate) type RequestKey = [u64; 2];
+/// Entries that may be forgotten to make room for one when there are too many.
+const SWEEP_WHEN_FULL: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -23,6 +25,8 @@ pub(crate) struct Dedupe {
     /// By time.
     queue: ChunkQueue<(Nanos, RequestKey)>,
     window: Duration,
+    /// The queue may not be in the order of time.
+    is_unordered: bool,
 }
 
 impl Dedupe {
@@ -31,6 +35,7 @@ impl Dedupe {
             entries: SplitTable::new(),
             queue: ChunkQueue::new(),
             window,
+            is_unordered: false,
         }
     }
 
@@ -56,6 +61,15 @@ impl Dedupe {
         }
     }
 
+    /// Whether one more can be remembered. Forgets some whose window is over
+    /// when not.
+    pub(crate) fn has_room(&mut self, entries_max: u64, now: Nanos) -> bool {
+        if self.len() >= entries_max {
+            self.sweep(now, SWEEP_WHEN_FULL);
+        }
+        self.len() < entries_max
+    }
+
     /// Forgets up to `budget` entries whose window is over.
     pub(crate) fn sweep(&mut self, now: Nanos, budget: usize) {
         for _ in 0..budget {
@@ -69,6 +83,40 @@ impl Dedupe {
                 _ => return,
             }
         }
+    }
+
+    /// Remembers what a trimmed log carries, which may come in any order.
+    pub(crate) fn carried(&mut self, row: &Remembered) {
+        let known = self.entries.find(row.key[0], |entry| entry.key == row.key);
+        if known.is_none_or(|known| known.at < row.at) {
+            self.is_unordered = true;
+            self.insert(row.key, row.lsn, row.at);
+        }
+    }
+
+    /// Brings the queue into the order of time, if it is not.
+    pub(crate) fn restore_order(&mut self) {
+        if std::mem::take(&mut self.is_unordered) {
+            self.queue.sort();
+        }
+    }
+
+    /// Where the queue's entries begin and end. They move up only when the
+    /// order is restored.
+    pub(crate) fn queued(&self) -> Range<u64> {
+        self.queue.range()
+    }
+
+    /// What is remembered by the `nth` entry of the queue at `now`.
+    pub(crate) fn row(&self, nth: u64, now: Nanos) -> Option<Remembered> {
+        let (at, key) = self.queue.get(nth)?;
+        let is_current = |entry: &Entry| entry.key == key && entry.at == at;
+        let entry = self.entries.find(key[0], is_current)?;
+        (!self.is_over(at, now)).then_some(Remembered {
+            key,
+            lsn: entry.lsn,
+            at,
+        })
     }
 
     /// What is remembered at `now`, in the order of the enqueues.

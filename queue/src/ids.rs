@@ -118,6 +118,27 @@ pub struct Place {
     pub offset: u32,
 }
 
+impl Place {
+    /// The place `bytes` behind this one.
+    ///
+    /// # Panics
+    /// When that is beyond 4 GiB, which no record is.
+    pub(crate) fn after(self, bytes: usize) -> Place {
+        let bytes = u32::try_from(bytes).ok();
+        let offset = bytes.and_then(|bytes| self.offset.checked_add(bytes));
+        Place {
+            offset: offset.expect("a record lies within 4 GiB"),
+            ..self
+        }
+    }
+}
+
+/// A namespace's random id, unique among all clusters.
+pub type Origin = [u8; 16];
+
+/// A keyed fingerprint of what somebody outside chose.
+pub type RequestKey = [u64; 2];
+
 /// A namespace's secret: the key of its ownership tokens.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Secret(pub [u8; 16]);
@@ -139,6 +160,8 @@ pub struct ShardSpec {
     pub count: u32,
     /// The namespace's secret.
     pub secret: Secret,
+    /// The namespace's own id, which names its items in other clusters.
+    pub origin: Origin,
 }
 
 impl ShardSpec {
@@ -147,12 +170,19 @@ impl ShardSpec {
     /// # Panics
     /// When the id would pass [`SEQUENCE_ID_MAX`].
     pub fn sequence_id(&self, lsn: Lsn) -> SequenceId {
-        let id = lsn
-            .0
-            .checked_mul(u64::from(self.count))
-            .and_then(|id| id.checked_add(u64::from(self.index)))
-            .filter(|id| *id <= SEQUENCE_ID_MAX);
+        let id = self.checked_id(lsn);
         SequenceId(id.expect("the shard's sequence ids are used up"))
+    }
+
+    /// Whether the item whose enqueue is the record `lsn` has an id.
+    pub(crate) fn has_id(&self, lsn: Lsn) -> bool {
+        self.checked_id(lsn).is_some()
+    }
+
+    fn checked_id(&self, lsn: Lsn) -> Option<u64> {
+        let id = lsn.0.checked_mul(u64::from(self.count))?;
+        let id = id.checked_add(u64::from(self.index))?;
+        (id <= SEQUENCE_ID_MAX).then_some(id)
     }
 
     /// The LSN of the enqueue of `id`; `None` when `id` is not of this shard.
@@ -186,6 +216,7 @@ mod tests {
             index: 3,
             count: 16,
             secret: Secret([0; 16]),
+            origin: [0; 16],
         };
         let id = spec.sequence_id(Lsn(1000));
         assert_eq!(id, SequenceId(16_003));

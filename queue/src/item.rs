@@ -1,6 +1,7 @@
 //! What the shard keeps of an item in memory.
 
 use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
+use crate::index::INDEX_BYTES_AN_ITEM;
 use crate::outcome::FenceReason;
 use crate::owners::OwnerId;
 use crate::record::LeaseRef;
@@ -25,6 +26,8 @@ pub(crate) struct Item {
     pub(crate) ttl: Millis,
     /// Its neighbours in the timing wheel's bucket.
     pub(crate) timer: Links,
+    /// The item after it in its bucket of the index.
+    pub(crate) next_in_index: Slot,
     /// Where it is in the timing wheel, or `NO_BUCKET`.
     pub(crate) bucket: u16,
     pub(crate) max_attempts: u16,
@@ -47,6 +50,8 @@ pub(crate) enum State {
     /// The slot holds no item; the next such slot.
     Vacant(Slot),
     Waiting(Links),
+    /// Another item of its resource goes first.
+    Blocked,
     Delayed,
     /// The owner is beside the lease so that both fit 28 bytes with the tag.
     Leased {
@@ -89,11 +94,7 @@ pub(crate) const NO_BUCKET: u16 = u16::MAX;
 /// Bytes of heap that an item may cost, bodies aside.
 const ITEM_BYTES_MAX: usize = 128;
 
-/// An index entry is 8 bytes and a byte of tag, in tables that are between
-/// 7/16 and 7/8 full.
-const INDEX_BYTES_MAX: usize = (8 + 1) * 16 / 7 + 1;
-
-const _: () = assert!(size_of::<Item>() + INDEX_BYTES_MAX <= ITEM_BYTES_MAX);
+const _: () = assert!(size_of::<Item>() + INDEX_BYTES_AN_ITEM <= ITEM_BYTES_MAX);
 
 impl Item {
     /// When something happens to the item by time alone.
@@ -101,7 +102,7 @@ impl Item {
         match &self.state {
             State::Leased { lease, .. } => Some(lease.expires_at),
             State::Delayed => Some(self.ttl_end().map_or(self.since, |end| end.min(self.since))),
-            State::Waiting(_) => self.ttl_end(),
+            State::Waiting(_) | State::Blocked => self.ttl_end(),
             State::Dead(_) | State::Vacant(_) => None,
         }
     }
@@ -116,9 +117,24 @@ impl Item {
         }
     }
 
+    /// Its last lease, if it ever had one, and how that ended or ends if the
+    /// item is cancelled now.
+    pub(crate) fn cancelled(&self) -> Option<(LeaseRef, FenceReason)> {
+        let reason = match &self.state {
+            State::Leased { .. } => Some(FenceReason::Superseded),
+            _ => self.last_end,
+        };
+        reason.map(|reason| (self.last_lease(), reason))
+    }
+
     /// When it outlives its time.
     pub(crate) fn ttl_end(&self) -> Option<Nanos> {
         (self.ttl.0 > 0).then(|| self.enqueued_at.saturating_add_millis(self.ttl))
+    }
+
+    /// How its last lease ended, if it is not leased and ever was.
+    pub(crate) fn last_ended(&self) -> Option<(LeaseRef, FenceReason)> {
+        self.last_end.map(|reason| (self.last_lease(), reason))
     }
 
     pub(crate) fn last_error(&self) -> Option<(Place, u32)> {

@@ -13,31 +13,41 @@
 //! refers to the record of its enqueue by [`Place`].
 #![forbid(unsafe_code)]
 
+mod carry;
 mod chunks;
 mod codec;
 mod dedupe;
+mod drains;
 mod hash;
 mod ids;
 mod index;
 mod item;
+mod keys;
+mod list;
+mod marks;
 mod options;
 mod outcome;
 mod owners;
 mod payload;
 mod ready;
 mod record;
+mod resources;
 mod settled;
 mod shard;
+mod side;
 mod slab;
+mod snapshot;
+mod split_table;
 mod stats;
 mod token;
 mod wheel;
 
+pub use carry::{Carry, DrainPart, EncodedRows, Ended, EpochStart, Remembered, Row, Rows, Turn};
 pub use codec::DecodeError;
 pub use hash::{shard_index_of_key, shard_index_of_resource};
 pub use ids::{
-    EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX, SHARD_ID_MAX, Secret, SequenceId,
-    ShardId, ShardSpec,
+    EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Origin, Place, RequestKey, SEQUENCE_ID_MAX, SHARD_ID_MAX,
+    Secret, SequenceId, ShardId, ShardSpec,
 };
 pub use options::{
     Fairness, LEASE_MAX, LEASE_MIN, Options, OptionsError, Ordering, WEIGHT_MAX, WEIGHTS_MAX,
@@ -48,8 +58,13 @@ pub use outcome::{
 };
 pub use payload::{Attributes, Failure, NewItem, PayloadRef, TEXT_BYTES_MAX};
 pub use record::{EnqueuedBody, Event, FailedBody, LeaseRef, Log, Record, kind};
+pub use shard::carry::{CARRIED_KINDS, Carried};
+pub use shard::checkpoint::{CHECKPOINT_RECORD_BYTES_MAX, Checkpoint};
 #[doc(hidden)]
 pub use shard::digest::{Digest, ItemDigest};
+pub use shard::drain::{Candidate, Candidates, DrainCursor, DrainRefused, Drained, DrainedPart};
+pub use shard::restore::{RestoreRefused, Restored, RestoredError, RestoredItem};
 pub use shard::{ReplayError, Shard};
+pub use snapshot::{ItemSnapshot, SnapshotState};
 pub use stats::Stats;
 pub use token::{LeaseId, LeaseIdError, Token};

@@ -63,6 +63,10 @@ pub struct Options {
     /// How long request ids and the reasons of ended leases are remembered.
     /// Default 10 m, at most 30 d. Costs memory by the request and ended lease.
     pub dedupe_window: Duration,
+    /// How long restored items are remembered, so that restoring one again
+    /// adds nothing. Default 30 d, at most 30 d. Costs memory by the item, of
+    /// which there may be `dedupe_entries_max`.
+    pub restore_window: Duration,
     /// This shard's share of the remembered request ids. At least 1.
     pub dedupe_entries_max: u64,
     /// This shard's limit of waiting, delayed and leased items. At least 1.
@@ -91,6 +95,7 @@ impl Default for Options {
             requeue_delay_max: Duration::from_secs(5 * 60),
             max_attempts: 16,
             dedupe_window: Duration::from_secs(10 * 60),
+            restore_window: DURATION_MAX,
             dedupe_entries_max: 10_000_000,
             capacity: 10_000_000,
             priority_aging: Duration::from_secs(30),
@@ -148,6 +153,11 @@ impl Options {
             (
                 self.dedupe_window <= DURATION_MAX,
                 "dedupe_window",
+                "at most 30d",
+            ),
+            (
+                self.restore_window <= DURATION_MAX,
+                "restore_window",
                 "at most 30d",
             ),
             (

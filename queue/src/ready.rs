@@ -6,68 +6,9 @@
 use std::time::Duration;
 
 use crate::ids::Nanos;
-use crate::item::Links;
+use crate::list::{List, Rows};
 use crate::outcome::Head;
-use crate::slab::{NO_SLOT, Slab, Slot};
-
-/// A doubly linked list through the items.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct List {
-    head: Slot,
-    tail: Slot,
-}
-
-impl List {
-    pub(crate) const EMPTY: List = List {
-        head: NO_SLOT,
-        tail: NO_SLOT,
-    };
-
-    pub(crate) fn push_back(&mut self, slab: &mut Slab, slot: Slot) {
-        self.insert_before(slab, slot, NO_SLOT);
-    }
-
-    /// Inserts `slot` before `next`; at the back when that is `NO_SLOT`.
-    fn insert_before(&mut self, slab: &mut Slab, slot: Slot, next: Slot) {
-        let prev = match next {
-            NO_SLOT => self.tail,
-            next => slab[next].links().prev,
-        };
-        *slab[slot].links_mut() = Links { prev, next };
-        match prev {
-            NO_SLOT => self.head = slot,
-            prev => slab[prev].links_mut().next = slot,
-        }
-        match next {
-            NO_SLOT => self.tail = slot,
-            next => slab[next].links_mut().prev = slot,
-        }
-    }
-
-    pub(crate) fn remove(&mut self, slab: &mut Slab, slot: Slot) {
-        let Links { prev, next } = slab[slot].links();
-        match prev {
-            NO_SLOT => self.head = next,
-            prev => slab[prev].links_mut().next = next,
-        }
-        match next {
-            NO_SLOT => self.tail = prev,
-            next => slab[next].links_mut().prev = prev,
-        }
-        *slab[slot].links_mut() = Links::NONE;
-    }
-
-    pub(crate) fn iter<'a>(&self, slab: &'a Slab) -> impl Iterator<Item = Slot> + use<'a> {
-        let mut at = self.head;
-        std::iter::from_fn(move || {
-            let slot = at;
-            (slot != NO_SLOT).then(|| {
-                at = slab[slot].links().next;
-                slot
-            })
-        })
-    }
-}
+use crate::slab::{Slab, Slot};
 
 #[derive(Debug)]
 pub(crate) struct Ready {
@@ -90,26 +31,27 @@ impl Ready {
     pub(crate) fn push_back(&mut self, slab: &mut Slab, slot: Slot) {
         let priority = slab[slot].priority;
         let list = &mut self.lists[usize::from(priority)];
-        if list.tail != NO_SLOT {
-            let since = slab[list.tail].since;
-            let item = &mut slab[slot];
-            item.since = item.since.max(since);
-        }
+        slab[slot].since = list.since_at_back(slab, slot);
         list.push_back(slab, slot);
         self.mark(priority);
     }
 
+    /// Appends an item as it is, wherever its place is: until the lists are
+    /// made anew in order.
+    pub(crate) fn push_unordered(&mut self, slab: &mut Slab, slot: Slot) {
+        let priority = slab[slot].priority;
+        self.lists[usize::from(priority)].push_unordered(slab, slot);
+        self.mark(priority);
+    }
+
     /// Puts back an item whose grant was released: before all that became
-    /// ready when it did or later, which is the front unless an older item was
-    /// released before it.
+    /// ready after it, which is the front unless an older item was released
+    /// before it, or it was leased for its partition key.
     pub(crate) fn push_front(&mut self, slab: &mut Slab, slot: Slot) {
-        let (priority, since) = (slab[slot].priority, slab[slot].since);
+        let priority = slab[slot].priority;
         let list = &mut self.lists[usize::from(priority)];
-        let mut next = list.head;
-        while next != NO_SLOT && slab[next].since < since {
-            next = slab[next].links().next;
-        }
-        list.insert_before(slab, slot, next);
+        slab[slot].since = list.since_at_front(slab, slot);
+        list.push_front(slab, slot);
         self.mark(priority);
     }
 
@@ -117,7 +59,7 @@ impl Ready {
         let priority = usize::from(slab[slot].priority);
         let list = &mut self.lists[priority];
         list.remove(slab, slot);
-        if list.head == NO_SLOT {
+        if list.is_empty() {
             self.occupied[priority / 64] &= !(1 << (priority % 64));
         }
     }
@@ -130,12 +72,9 @@ impl Ready {
             while bits != 0 {
                 let priority = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                let slot = self.lists[priority].head;
-                let ready_since = slab[slot].since;
-                let head = Head {
-                    effective_priority: aged(priority, now.since(ready_since), aging),
-                    ready_since,
-                };
+                let slot = self.lists[priority].head();
+                let slot = slot.expect("a list that is marked is not empty");
+                let head = Head::of(slab, slot, now, aging);
                 if best.is_none_or(|(_, best)| head.is_before(&best)) {
                     best = Some((slot, head));
                 }
@@ -144,19 +83,79 @@ impl Ready {
         best
     }
 
+    /// Since when the last item of a priority waits; 0 when there is none.
+    pub(crate) fn last_since(&self, slab: &Slab, priority: u8) -> Nanos {
+        let last = self.list(priority).tail();
+        last.map_or(Nanos(0), |slot| slab[slot].since)
+    }
+
+    /// The items, those of higher priority first.
+    pub(crate) fn iter<'a>(&'a self, slab: &'a Slab) -> impl Iterator<Item = Slot> + 'a {
+        self.lists.iter().rev().flat_map(|list| list.iter(slab))
+    }
+
+    pub(crate) fn list(&self, priority: u8) -> &List {
+        &self.lists[usize::from(priority)]
+    }
+
+    /// Waiting items that go before a waiting item, at most `max` of them.
+    pub(crate) fn ahead(
+        &self,
+        slab: &Slab,
+        slot: Slot,
+        now: Nanos,
+        aging: Duration,
+        max: usize,
+    ) -> usize {
+        let is_ahead = |other: &Slot| is_ahead(slab, *other, slot, now, aging);
+        let lists = self.lists.iter();
+        lists
+            .flat_map(|list| list.iter(slab).take_while(is_ahead))
+            .take(max)
+            .count()
+    }
+
+    /// The highest priority that has a list and is at most this one.
+    pub(crate) fn occupied_from(&self, priority: u8) -> Option<u8> {
+        (0..=priority)
+            .rev()
+            .find(|p| self.occupied[usize::from(*p) / 64] & (1 << (p % 64)) != 0)
+    }
+
     fn mark(&mut self, priority: u8) {
         self.occupied[usize::from(priority) / 64] |= 1 << (priority % 64);
     }
 }
 
+/// Whether a waiting item is leased before another one, in whose list or not.
+pub(crate) fn is_ahead(slab: &Slab, item: Slot, other: Slot, now: Nanos, aging: Duration) -> bool {
+    match slab[item].priority == slab[other].priority {
+        true => slab.rank(item) < slab.rank(other),
+        false => Head::of(slab, item, now, aging).is_before(&Head::of(slab, other, now, aging)),
+    }
+}
+
 impl Head {
+    /// How a waiting item compares.
+    pub(crate) fn of(slab: &Slab, slot: Slot, now: Nanos, aging: Duration) -> Head {
+        let item = &slab[slot];
+        Head {
+            effective_priority: aged(item.priority, now.since(item.since), aging),
+            ready_since: item.since,
+        }
+    }
+
     /// Whether this is leased before `other`, be it of another shard.
     pub fn is_before(&self, other: &Head) -> bool {
         (other.effective_priority, self.ready_since) < (self.effective_priority, other.ready_since)
     }
 }
 
-fn aged(priority: usize, waited: Duration, aging: Duration) -> u8 {
-    let gained = waited.as_nanos().checked_div(aging.as_nanos()).unwrap_or(0);
-    u8::try_from(gained.saturating_add(priority as u128)).unwrap_or(u8::MAX)
+fn aged(priority: u8, waited: Duration, aging: Duration) -> u8 {
+    // Most have not gained anything, and no aging is zero.
+    if aging.is_zero() || waited < aging {
+        return priority;
+    }
+    let gained = waited.as_nanos() / aging.as_nanos();
+    u8::try_from(gained.saturating_add(priority.into())).unwrap_or(u8::MAX)
 }

@@ -8,12 +8,15 @@ use std::ops::Range;
 
 use bytes::BufMut;
 
+use crate::carry::{Carry, put_key};
 use crate::codec::{DecodeError, Reader, put_text};
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Origin, Place, RequestKey, SequenceId};
+use crate::outcome::FenceReason;
 use crate::payload::{Attributes, PayloadRef};
+use crate::snapshot::{ItemSnapshot, reason};
 
-/// Numbers of the kinds of record. 12 to 16 are kept for `DeadLettered`, `DrainSnapshot`, `RestoreSnapshot`, `Snapshot`
-/// and `Carry`.
+/// Numbers of the kinds of record. 12 and 15 are kept for `DeadLettered` and
+/// `Snapshot`.
 pub mod kind {
     /// [`Event::EpochStarted`](super::Event::EpochStarted).
     pub const EPOCH_STARTED: u8 = 1;
@@ -37,6 +40,12 @@ pub mod kind {
     pub const CANCELLED: u8 = 10;
     /// [`Event::Redriven`](super::Event::Redriven).
     pub const REDRIVEN: u8 = 11;
+    /// [`Event::DrainSnapshot`](super::Event::DrainSnapshot).
+    pub const DRAIN_SNAPSHOT: u8 = 13;
+    /// [`Event::RestoreSnapshot`](super::Event::RestoreSnapshot).
+    pub const RESTORE_SNAPSHOT: u8 = 14;
+    /// [`Event::Carry`](super::Event::Carry).
+    pub const CARRY: u8 = 16;
 }
 
 /// Where the shard's records go.
@@ -49,7 +58,8 @@ pub trait Log {
 /// One change of a shard's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// One more than the record before; `EpochStarted` may skip ahead.
+    /// One more than the record before; `EpochStarted` may skip ahead. A
+    /// `Carry` has the LSN of the record before.
     pub lsn: Lsn,
     /// The epoch that it was decided in.
     pub epoch: Epoch,
@@ -128,12 +138,18 @@ pub enum Event<'a> {
     ItemExpired {
         /// The LSN of its enqueue.
         item: Lsn,
+        /// Its last lease, if it ever had one, and how that ended: what is
+        /// remembered of the item, also where nothing else of it is left.
+        last: Option<(LeaseRef, FenceReason)>,
     },
     /// An item was taken away, whatever its state. If it was leased, that
     /// lease is over.
     Cancelled {
         /// The LSN of its enqueue.
         item: Lsn,
+        /// Its last lease, if it ever had one, and how that ended: what is
+        /// remembered of the item, also where nothing else of it is left.
+        last: Option<(LeaseRef, FenceReason)>,
     },
     /// A dead letter waits again, at once. Its attempts go on counting.
     Redriven {
@@ -142,9 +158,31 @@ pub enum Event<'a> {
         /// Attempts until it becomes a dead letter again.
         max_attempts: u16,
     },
+    /// An item was taken out, or a drain has taken all that it will.
+    DrainSnapshot {
+        /// The request, if it may be repeated: it gets the same bundle again.
+        request: Option<RequestKey>,
+        /// The item; `None` when the shard's part of the request is complete.
+        snapshot: Option<ItemSnapshot<'a>>,
+    },
+    /// An item that was taken out, here or elsewhere, came in. The record's
+    /// LSN is the new item's.
+    RestoreSnapshot {
+        /// The namespace that it was taken out of.
+        origin: Origin,
+        /// Its number there.
+        sequence_id: SequenceId,
+        /// Its request id is remembered from here on: no other item's is it.
+        enters_request: bool,
+        /// As it is here.
+        snapshot: ItemSnapshot<'a>,
+    },
+    /// Something is as it was, and is written again.
+    Carry(Carry<'a>),
 }
 
-/// The body of an `Enqueued` record. The payload's opaque body is its end.
+/// The body of an `Enqueued` record. It begins with a checksum of the rest;
+/// the payload's opaque body is its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnqueuedBody<'a> {
     /// When the item can be leased; not after the record's time if at once.
@@ -189,6 +227,12 @@ const IS_DEAD: u8 = 1;
 const IS_COUNTED: u8 = 2;
 const HAS_REASON: u8 = 2;
 const HAS_CODE: u8 = 4;
+const HAS_REQUEST: u8 = 1;
+const HAS_ITEM: u8 = 2;
+const ENTERS_REQUEST: u8 = 1;
+
+/// Length of the checksum that an `Enqueued` record's body begins with.
+const CHECK_LEN: usize = 4;
 
 impl<'a> Event<'a> {
     /// The event's kind, from [`kind`].
@@ -205,6 +249,9 @@ impl<'a> Event<'a> {
             Event::ItemExpired { .. } => kind::ITEM_EXPIRED,
             Event::Cancelled { .. } => kind::CANCELLED,
             Event::Redriven { .. } => kind::REDRIVEN,
+            Event::DrainSnapshot { .. } => kind::DRAIN_SNAPSHOT,
+            Event::RestoreSnapshot { .. } => kind::RESTORE_SNAPSHOT,
+            Event::Carry(_) => kind::CARRY,
         }
     }
 
@@ -218,8 +265,16 @@ impl<'a> Event<'a> {
             Event::Heartbeat { .. } => LEASE_LEN + 4,
             Event::Completed { .. } => LEASE_LEN,
             Event::Failed(body) => body.encoded_len(),
-            Event::ItemExpired { .. } | Event::Cancelled { .. } => 8,
             Event::Redriven { .. } => 8 + 2,
+            Event::ItemExpired { last, .. } | Event::Cancelled { last, .. } => {
+                8 + 1 + last.map_or(0, |_| 2 + 2 + 4)
+            }
+            Event::DrainSnapshot { request, snapshot } => {
+                let snapshot = snapshot.as_ref().map_or(0, ItemSnapshot::encoded_len);
+                1 + request.map_or(0, |_| 16) + snapshot
+            }
+            Event::RestoreSnapshot { snapshot, .. } => 16 + 8 + 1 + snapshot.encoded_len(),
+            Event::Carry(carry) => carry.encoded_len(),
         }
     }
 
@@ -227,7 +282,7 @@ impl<'a> Event<'a> {
     ///
     /// # Panics
     /// When a text is longer than [`crate::TEXT_BYTES_MAX`].
-    pub fn encode(&self, out: &mut impl BufMut) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Event::EpochStarted { previous } => out.put_u32_le(previous.0),
             Event::Enqueued(body) => body.encode(out),
@@ -258,11 +313,75 @@ impl<'a> Event<'a> {
                 lease.encode(out);
                 out.put_u8(flag(*dead, IS_DEAD));
             }
-            Event::ItemExpired { item } | Event::Cancelled { item } => out.put_u64_le(item.0),
             Event::Redriven { item, max_attempts } => {
                 out.put_u64_le(item.0);
                 out.put_u16_le(*max_attempts);
             }
+            Event::ItemExpired { item, last } | Event::Cancelled { item, last } => {
+                out.put_u64_le(item.0);
+                match last {
+                    None => out.put_u8(0),
+                    Some((lease, reason)) => {
+                        assert_eq!(lease.item, *item, "an item ends with its own lease");
+                        out.put_u8(*reason as u8);
+                        lease.encode_without_item(out);
+                    }
+                }
+            }
+            Event::DrainSnapshot { request, snapshot } => {
+                out.put_u8(
+                    flag(request.is_some(), HAS_REQUEST) | flag(snapshot.is_some(), HAS_ITEM),
+                );
+                if let Some(request) = request {
+                    put_key(out, request);
+                }
+                if let Some(snapshot) = snapshot {
+                    snapshot.encode(out);
+                }
+            }
+            Event::RestoreSnapshot {
+                origin,
+                sequence_id,
+                enters_request,
+                snapshot,
+            } => {
+                out.put_slice(origin);
+                out.put_u64_le(sequence_id.0);
+                out.put_u8(flag(*enters_request, ENTERS_REQUEST));
+                snapshot.encode(out);
+            }
+            Event::Carry(carry) => carry.encode(out),
+        }
+    }
+
+    /// The LSN of the enqueue of the item that the record changes; `None` when
+    /// it brings one in, or is not about an item.
+    pub fn item(&self) -> Option<Lsn> {
+        match self {
+            Event::LeaseGranted { lease, .. }
+            | Event::GrantReleased { lease, .. }
+            | Event::Heartbeat { lease, .. }
+            | Event::Completed { lease }
+            | Event::Failed(FailedBody { lease, .. })
+            | Event::Expired { lease, .. } => Some(lease.item),
+            Event::ItemExpired { item, .. }
+            | Event::Cancelled { item, .. }
+            | Event::Redriven { item, .. } => Some(*item),
+            Event::DrainSnapshot { snapshot, .. } => snapshot.as_ref().map(|item| item.lsn),
+            Event::EpochStarted { .. }
+            | Event::Enqueued(_)
+            | Event::RestoreSnapshot { .. }
+            | Event::Carry(_) => None,
+        }
+    }
+
+    /// The item's snapshot, if the record holds one: it is the body's end.
+    pub fn snapshot(&self) -> Option<&ItemSnapshot<'a>> {
+        match self {
+            Event::DrainSnapshot { snapshot, .. } => snapshot.as_ref(),
+            Event::RestoreSnapshot { snapshot, .. } => Some(snapshot),
+            Event::Carry(carry) => carry.snapshot(),
+            _ => None,
         }
     }
 
@@ -277,7 +396,7 @@ impl<'a> Event<'a> {
             kind::EPOCH_STARTED => Event::EpochStarted {
                 previous: epoch(&mut reader)?,
             },
-            kind::ENQUEUED => return EnqueuedBody::decode(reader).map(Event::Enqueued),
+            kind::ENQUEUED => return EnqueuedBody::decode(body).map(Event::Enqueued),
             kind::LEASE_GRANTED => Event::LeaseGranted {
                 lease: LeaseRef::decode(&mut reader)?,
                 duration: Millis(reader.u32()?),
@@ -299,26 +418,68 @@ impl<'a> Event<'a> {
             kind::COMPLETED => Event::Completed {
                 lease: LeaseRef::decode(&mut reader)?,
             },
-            kind::FAILED => return FailedBody::decode(reader).map(Event::Failed),
+            kind::FAILED => return FailedBody::decode(body).map(Event::Failed),
             kind::EXPIRED => Event::Expired {
                 lease: LeaseRef::decode(&mut reader)?,
                 dead: flags(&mut reader, IS_DEAD)? != 0,
-            },
-            kind::ITEM_EXPIRED => Event::ItemExpired {
-                item: Lsn(reader.u64()?),
-            },
-            kind::CANCELLED => Event::Cancelled {
-                item: Lsn(reader.u64()?),
             },
             kind::REDRIVEN => Event::Redriven {
                 item: Lsn(reader.u64()?),
                 max_attempts: reader.u16()?,
             },
+            kind::ITEM_EXPIRED => {
+                let (item, last) = item_and_last(&mut reader)?;
+                Event::ItemExpired { item, last }
+            }
+            kind::CANCELLED => {
+                let (item, last) = item_and_last(&mut reader)?;
+                Event::Cancelled { item, last }
+            }
+            kind::DRAIN_SNAPSHOT => return drain_snapshot(reader),
+            kind::RESTORE_SNAPSHOT => {
+                return Ok(Event::RestoreSnapshot {
+                    origin: reader.id()?,
+                    sequence_id: SequenceId(reader.u64()?),
+                    enters_request: flags(&mut reader, ENTERS_REQUEST)? != 0,
+                    snapshot: ItemSnapshot::decode(reader.rest())?,
+                });
+            }
+            kind::CARRY => return Carry::decode(reader).map(Event::Carry),
             kind => return Err(DecodeError::UnknownKind(kind)),
         };
         reader.end()?;
         Ok(event)
     }
+}
+
+type LastLease = Option<(LeaseRef, FenceReason)>;
+
+fn item_and_last(reader: &mut Reader<'_>) -> Result<(Lsn, LastLease), DecodeError> {
+    let item = Lsn(reader.u64()?);
+    let last = match reader.u8()? {
+        0 => None,
+        byte => {
+            let reason = reason(byte)?;
+            Some((LeaseRef::decode_without_item(item, reader)?, reason))
+        }
+    };
+    Ok((item, last))
+}
+
+fn drain_snapshot<'a>(mut reader: Reader<'a>) -> Result<Event<'a>, DecodeError> {
+    let flags = flags(&mut reader, HAS_REQUEST | HAS_ITEM)?;
+    let request = match flags & HAS_REQUEST {
+        0 => None,
+        _ => Some([reader.u64()?, reader.u64()?]),
+    };
+    let snapshot = match flags & HAS_ITEM {
+        0 => {
+            reader.end()?;
+            None
+        }
+        _ => Some(ItemSnapshot::decode(reader.rest())?),
+    };
+    Ok(Event::DrainSnapshot { request, snapshot })
 }
 
 fn flag(on: bool, bit: u8) -> u8 {
@@ -341,16 +502,25 @@ fn epoch(reader: &mut Reader<'_>) -> Result<Epoch, DecodeError> {
 }
 
 impl LeaseRef {
-    fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64_le(self.item.0);
+        self.encode_without_item(out);
+    }
+
+    fn encode_without_item(&self, out: &mut Vec<u8>) {
         out.put_u16_le(self.attempt);
         out.put_u16_le(self.grant);
         out.put_u32_le(self.epoch.0);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<LeaseRef, DecodeError> {
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<LeaseRef, DecodeError> {
+        let item = Lsn(reader.u64()?);
+        LeaseRef::decode_without_item(item, reader)
+    }
+
+    fn decode_without_item(item: Lsn, reader: &mut Reader<'_>) -> Result<LeaseRef, DecodeError> {
         Ok(LeaseRef {
-            item: Lsn(reader.u64()?),
+            item,
             attempt: reader.u16()?,
             grant: reader.u16()?,
             epoch: epoch(reader)?,
@@ -370,10 +540,10 @@ impl<'a> EnqueuedBody<'a> {
         end - self.payload.body.len()..end
     }
 
-    fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         let payload = &self.payload;
-        // Time, attempts, priority, flags; lengths of four texts and of the attributes.
-        let fixed = 8 + 2 + 1 + 1 + 4 * 2 + 4;
+        // Checksum, time, attempts, priority, flags; lengths of four texts and of the attributes.
+        let fixed = CHECK_LEN + 8 + 2 + 1 + 1 + 4 * 2 + 4;
         fixed
             + self.ttl.map_or(0, |_| 4)
             + self.enqueued_by.len()
@@ -386,8 +556,10 @@ impl<'a> EnqueuedBody<'a> {
             + payload.body.len()
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let payload = &self.payload;
+        let start = out.len();
+        out.put_slice(&[0; CHECK_LEN]);
         out.put_u64_le(self.ready_at.0);
         out.put_u16_le(self.max_attempts);
         out.put_u8(self.priority);
@@ -411,9 +583,32 @@ impl<'a> EnqueuedBody<'a> {
         }
         put_attributes(out, &payload.attributes);
         out.put_slice(payload.body);
+        let check = crc32c::crc32c(&out[start + CHECK_LEN..]);
+        out[start..start + CHECK_LEN].copy_from_slice(&check.to_le_bytes());
     }
 
-    fn decode(mut reader: Reader<'a>) -> Result<EnqueuedBody<'a>, DecodeError> {
+    /// Reads a body that is read back from the log, and checks that its bytes
+    /// are as they were written: what a disk has changed since never becomes a
+    /// payload.
+    ///
+    /// # Errors
+    /// When it is not the body of an `Enqueued` record, or the checksum does
+    /// not match.
+    pub fn decode_verified(body: &'a [u8]) -> Result<EnqueuedBody<'a>, DecodeError> {
+        let (check, checked) = body
+            .split_first_chunk::<CHECK_LEN>()
+            .ok_or(DecodeError::Truncated)?;
+        if crc32c::crc32c(checked) != u32::from_le_bytes(*check) {
+            return Err(DecodeError::Damaged);
+        }
+        EnqueuedBody::decode(body)
+    }
+
+    /// Reads a body whose bytes are known to be as they were written.
+    pub(crate) fn decode(body: &'a [u8]) -> Result<EnqueuedBody<'a>, DecodeError> {
+        let mut reader = Reader::new(body);
+        // For `decode_verified`.
+        reader.u32()?;
         let ready_at = Nanos(reader.u64()?);
         let max_attempts = reader.u16()?;
         let priority = reader.u8()?;
@@ -466,7 +661,7 @@ impl<'a> FailedBody<'a> {
             + self.metadata.encoded_len()
     }
 
-    fn encode(&self, out: &mut impl BufMut) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         self.lease.encode(out);
         out.put_u8(
             flag(self.dead, IS_DEAD)
@@ -483,7 +678,8 @@ impl<'a> FailedBody<'a> {
         put_attributes(out, &self.metadata);
     }
 
-    fn decode(mut reader: Reader<'a>) -> Result<FailedBody<'a>, DecodeError> {
+    pub(crate) fn decode(body: &'a [u8]) -> Result<FailedBody<'a>, DecodeError> {
+        let mut reader = Reader::new(body);
         let lease = LeaseRef::decode(&mut reader)?;
         let flags = flags(&mut reader, IS_DEAD | HAS_REASON | HAS_CODE)?;
         let ready_at = Nanos(reader.u64()?);
@@ -508,7 +704,7 @@ impl<'a> FailedBody<'a> {
     }
 }
 
-fn put_attributes(out: &mut impl BufMut, attributes: &Attributes<'_>) {
+fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes<'_>) {
     let len = u32::try_from(attributes.encoded_len()).expect("attributes are 4 GiB or longer");
     out.put_u32_le(len);
     attributes.encode(out);

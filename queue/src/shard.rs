@@ -5,26 +5,38 @@
 //! one before is taken to be as late.
 
 mod apply;
+pub(crate) mod carry;
+pub(crate) mod checkpoint;
 pub(crate) mod digest;
+pub(crate) mod drain;
 mod enqueue;
 mod explain;
 mod intervene;
 mod lease;
+mod line;
 mod listing;
+pub(crate) mod restore;
 mod settle;
 mod time;
+mod trimmed;
 
 use std::collections::BTreeMap;
 
 use crate::dedupe::Dedupe;
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, SHARD_ID_MAX, SequenceId, ShardSpec};
+use crate::drains::Drains;
+use crate::ids::{
+    EPOCH_MAX, Epoch, Lsn, Nanos, Place, SEQUENCE_ID_MAX, SHARD_ID_MAX, SequenceId, ShardSpec,
+};
 use crate::index::Index;
 use crate::item::{Item, Lease, State};
-use crate::options::Options;
+use crate::keys::Keys;
+use crate::list::List;
+use crate::options::{Fairness, Options, Ordering};
 use crate::outcome::{Decision, FenceReason, Head, TokenRefused};
 use crate::owners::Owners;
-use crate::ready::{List, Ready};
+use crate::ready::Ready;
 use crate::record::{Event, LeaseRef, Log, Record};
+use crate::resources::Resources;
 use crate::settled::Settled;
 use crate::slab::{Slab, Slot};
 use crate::stats::Stats;
@@ -40,17 +52,33 @@ pub struct Shard {
     options: Options,
     last_lsn: Lsn,
     epoch: Epoch,
-    /// The latest time that the shard was told.
-    clock: Nanos,
+    /// Where replay began with a log that had given up its oldest records,
+    /// every item up to this LSN may have been among those; 0 when none had.
+    unknown_to: Lsn,
+    /// False while a log is replayed that has given up its oldest records: what
+    /// that carries comes in no order.
+    lists_are_ordered: bool,
     slab: Slab,
     index: Index,
     ready: Ready,
+    keys: Keys,
+    /// Only where items of one resource are leased one at a time.
+    resources: Option<Box<Resources>>,
     dead: List,
     wheel: Wheel,
+    /// The latest time that the shard was told. Apart from the last LSN: the
+    /// two in one load would wait for the clock's store.
+    clock: Nanos,
     dedupe: Dedupe,
+    /// Items that were restored.
+    restored: Dedupe,
+    drains: Drains,
     settled: Settled,
     owners: Owners,
     stats: Stats,
+    /// Bytes of the log that the items' bodies and errors take.
+    item_bytes: u64,
+    last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
 }
@@ -71,16 +99,25 @@ impl Shard {
             spec,
             last_lsn: Lsn(0),
             epoch: Epoch(0),
+            unknown_to: Lsn(0),
+            lists_are_ordered: true,
             clock: Nanos(0),
             slab: Slab::new(),
             index: Index::new(),
             ready: Ready::new(),
+            keys: Keys::new(spec.secret, options.fairness == Fairness::PartitionKey),
+            resources: (options.ordering == Ordering::PerResource)
+                .then(|| Box::new(Resources::new())),
             dead: List::EMPTY,
             wheel: Wheel::new(),
             dedupe: Dedupe::new(options.dedupe_window),
+            restored: Dedupe::new(options.restore_window),
+            drains: Drains::new(options.dedupe_window),
             settled: Settled::new(options.dedupe_window),
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
+            item_bytes: 0,
+            last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,
         }
@@ -103,6 +140,7 @@ impl Shard {
             event: Event::EpochStarted { previous },
         };
         let place = log.append(&record);
+        self.lists_are_ordered = true;
         self.apply(&record, place);
         Decision {
             outcome: epoch,
@@ -163,11 +201,6 @@ impl Shard {
         slots.map(|slot| self.spec.sequence_id(self.slab[slot].lsn))
     }
 
-    fn best(&self, now: Nanos, _partition_key: Option<&str>) -> Option<(Slot, Head)> {
-        self.ready
-            .head(&self.slab, now, self.options.priority_aging)
-    }
-
     /// Takes the time of a request.
     fn advance(&mut self, now: Nanos) -> Nanos {
         self.clock = self.clock.max(now);
@@ -178,7 +211,16 @@ impl Shard {
     ///
     /// # Panics
     /// When the shard was not opened.
+    #[inline]
     fn commit(&mut self, event: Event<'_>, log: &mut impl Log) -> Lsn {
+        self.commit_at(event, log).0
+    }
+
+    /// Appends and applies the next record, and says where its body lies.
+    ///
+    /// # Panics
+    /// When the shard was not opened.
+    fn commit_at(&mut self, event: Event<'_>, log: &mut impl Log) -> (Lsn, Place) {
         assert!(self.epoch > Epoch(0), "the shard was not opened");
         let record = Record {
             lsn: Lsn(self.last_lsn.0 + 1),
@@ -188,7 +230,7 @@ impl Shard {
         };
         let place = log.append(&record);
         self.apply(&record, place);
-        record.lsn
+        (record.lsn, place)
     }
 
     /// A refusal: it rests on all that went before.
@@ -210,6 +252,7 @@ impl Shard {
         }
     }
 
+    #[inline]
     fn issue(&self, lease: &LeaseRef) -> Token {
         let sequence_id = self.spec.sequence_id(lease.item);
         let attempt = u32::from(lease.attempt);
@@ -228,8 +271,12 @@ impl Shard {
     }
 
     /// The active lease that a token is for.
-    fn check(&self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
+    #[inline]
+    fn check(&mut self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
         let id = token.lease_id;
+        if token.sequence_id.0 > SEQUENCE_ID_MAX {
+            return Err(TokenRefused::Unknown);
+        }
         let issued = LeaseId::issue(
             &self.spec.secret,
             id.shard(),
@@ -257,7 +304,10 @@ impl Shard {
         let reason = match self.index.get(&self.slab, item) {
             None => self.settled.reason(&lease),
             Some(slot) => match self.slab[slot].ended(&lease) {
-                None => return Ok((slot, lease)),
+                None => {
+                    self.index.expect(slot);
+                    return Ok((slot, lease));
+                }
                 reason => reason,
             },
         };

@@ -392,8 +392,8 @@ fn a_delay_whose_end_is_handled_late_does_not_hide_what_became_ready() {
     enqueue(&mut shard, after(2), &item(None), &mut tape);
     shard.handle_time(after(3), &mut tape, 100);
     let grants = [(); 2].map(|()| lease(&mut shard, after(3), &mut tape));
-    assert_eq!(grants.map(|grant| grant.enqueued_at), [after(2), START]);
-    let _ = shard.handle_release(after(3), &grants[1].token, &mut tape);
+    assert_eq!(grants.map(|grant| grant.enqueued_at), [START, after(2)]);
+    let _ = shard.handle_release(after(3), &grants[0].token, &mut tape);
     let head = shard.head(after(3), None).expect("one waits");
     assert_eq!(
         head.ready_since,
@@ -417,7 +417,10 @@ fn a_gap_in_live_use_is_a_broken_invariant() {
     let (mut shard, tape) = open(Options::default());
     let mut record = tape.entries[0].record();
     record.lsn = Lsn(3);
-    record.event = Event::ItemExpired { item: Lsn(2) };
+    record.event = Event::ItemExpired {
+        item: Lsn(2),
+        last: None,
+    };
     shard.apply(&record, place(0));
 }
 

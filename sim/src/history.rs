@@ -318,7 +318,7 @@ impl History {
                     Phase::Waiting(at)
                 };
             }
-            Event::ItemExpired { item } => {
+            Event::ItemExpired { item, .. } => {
                 let item = self.items.get_mut(&item.0).ok_or_else(unknown_item)?;
                 let waits = matches!(item.phase, Phase::Waiting(_));
                 broken(!waits, "only a waiting item outlives its time", || {

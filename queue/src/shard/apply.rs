@@ -1,11 +1,12 @@
 //! The one function that changes logged state.
 
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
+use crate::list::List;
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
-use crate::slab::{ITEMS_MAX, Slot};
+use crate::slab::{ITEMS_MAX, NO_SLOT, Slot};
 
 use super::Shard;
 
@@ -23,7 +24,7 @@ pub struct ReplayError {
     pub what: &'static str,
 }
 
-type Change = Result<(), &'static str>;
+pub(super) type Change = Result<(), &'static str>;
 
 impl Shard {
     /// Applies a record of the shard's own making, or of its leader's.
@@ -37,16 +38,27 @@ impl Shard {
         }
     }
 
-    /// Applies a record that was read from a log.
+    /// Applies a record that was read from a log. The first may be any: the
+    /// log has given up those before, and carries what is still needed of them
+    /// further on. So records about items from before the first are passed
+    /// over where the item is not there: either it is carried later, as it is
+    /// then, or it was gone by then.
     ///
     /// # Errors
     /// When the record does not follow from the shard's state, which is
     /// unchanged then.
     pub fn replay(&mut self, record: &Record<'_>, place: Place) -> Result<(), ReplayError> {
-        self.change(record, place).map_err(|what| ReplayError {
-            lsn: record.lsn,
-            what,
-        })?;
+        let is_first = self.last_lsn == Lsn(0);
+        if is_first {
+            self.begin(record);
+        }
+        if let Err(what) = self.change(record, place) {
+            if is_first {
+                self.begin_again();
+            }
+            let lsn = record.lsn;
+            return Err(ReplayError { lsn, what });
+        }
         self.last_lsn = record.lsn;
         self.clock = self.clock.max(record.at);
         Ok(())
@@ -62,10 +74,27 @@ impl Shard {
             self.epoch_started(record);
             return Ok(());
         }
-        ensure(record.lsn.0 == self.last_lsn.0 + 1, "its LSN is not next")?;
+        ensure(record.epoch > Epoch(0), "its epoch is none")?;
         ensure(record.epoch == self.epoch, "it is of another epoch")?;
+        if let Event::Carry(carry) = &record.event {
+            ensure(record.lsn == self.last_lsn, "its LSN is not the last")?;
+            let place = snapshot_place(&record.event, place);
+            return self.carried(carry, at, place);
+        }
+        ensure(record.lsn.0 == self.last_lsn.0 + 1, "its LSN is not next")?;
+        if self.is_about_unknown(&record.event) {
+            self.skip(record, snapshot_place(&record.event, place));
+            return Ok(());
+        }
+        self.change_item(record, place)?;
+        self.pass_turn(at);
+        Ok(())
+    }
+
+    fn change_item(&mut self, record: &Record<'_>, place: Place) -> Change {
+        let at = record.at;
         match &record.event {
-            Event::EpochStarted { .. } => unreachable!("handled above"),
+            Event::EpochStarted { .. } | Event::Carry(_) => unreachable!("handled above"),
             Event::Enqueued(body) => {
                 let len = record.event.encoded_len() as u32;
                 self.enqueued(record.lsn, at, body, place, len)
@@ -79,7 +108,7 @@ impl Shard {
                 lease,
                 counted,
                 dead,
-            } => self.grant_released(lease, *counted, *dead),
+            } => self.grant_released(lease, at, *counted, *dead),
             Event::Heartbeat { lease, duration } => self.heartbeat(lease, at, *duration),
             Event::Completed { lease } => self.completed(lease, at),
             Event::Failed(body) => {
@@ -87,9 +116,23 @@ impl Shard {
                 self.failed(body, at, place, len)
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
-            Event::ItemExpired { item } => self.item_expired(*item, at),
-            Event::Cancelled { item } => self.cancelled(*item, at),
+            Event::ItemExpired { item, last } => self.item_expired(*item, *last, at),
+            Event::Cancelled { item, last } => self.cancelled(*item, *last, at),
             Event::Redriven { item, max_attempts } => self.redriven(*item, *max_attempts, at),
+            Event::DrainSnapshot { request, snapshot } => {
+                let place = snapshot_place(&record.event, place);
+                self.drain_applied(record, *request, snapshot.as_ref(), place)
+            }
+            Event::RestoreSnapshot {
+                origin,
+                sequence_id,
+                enters_request,
+                snapshot,
+            } => {
+                let key = self.spec.secret.restored_key(origin, *sequence_id);
+                let place = snapshot_place(&record.event, place);
+                self.restore_applied(record, key, *enters_request, snapshot, place)
+            }
         }
     }
 
@@ -101,14 +144,19 @@ impl Shard {
         self.settled.epoch_started(record.lsn, record.epoch);
         self.wheel.restart(at);
         self.ready = Ready::new();
-        let mut waiting = Vec::new();
+        self.keys.restart();
+        self.dead = List::EMPTY;
+        self.dedupe.restore_order();
+        self.restored.restore_order();
+        self.settled.restore_order();
+        let (mut waiting, mut dead) = (Vec::new(), Vec::new());
         for slot in 0..self.slab.slots() {
             let item = &mut self.slab[slot];
             item.bucket = NO_BUCKET;
             match &mut item.state {
-                State::Waiting(_) => waiting.push(slot),
+                State::Waiting(_) | State::Blocked => waiting.push(slot),
                 State::Delayed if item.since <= at => {
-                    item.state = State::Waiting(Links::NONE);
+                    item.state = State::Blocked;
                     self.stats.delayed -= 1;
                     self.stats.pending += 1;
                     waiting.push(slot);
@@ -117,13 +165,18 @@ impl Shard {
                     lease.expires_at = at.saturating_add_millis(lease.recorded);
                     lease.recorded_before = lease.recorded;
                 }
-                State::Delayed | State::Dead(_) | State::Vacant(_) => {}
+                State::Dead(_) => dead.push(slot),
+                State::Delayed | State::Vacant(_) => {}
             }
             self.wheel.insert(&mut self.slab, slot);
         }
         waiting.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
         for slot in waiting {
-            self.ready.push_back(&mut self.slab, slot);
+            self.line_up(slot);
+        }
+        dead.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
+        for slot in dead {
+            self.dead.push_back(&mut self.slab, slot);
         }
     }
 
@@ -135,9 +188,7 @@ impl Shard {
         place: Place,
         body_len: u32,
     ) -> Change {
-        ensure(self.slab.len() < ITEMS_MAX, "the shard is full")?;
-        let last = (SEQUENCE_ID_MAX - u64::from(self.spec.index)) / u64::from(self.spec.count);
-        ensure(lsn.0 <= last, "the sequence ids are used up")?;
+        self.ensure_room(lsn)?;
         let slot = self.slab.insert(Item {
             lsn,
             enqueued_at: at,
@@ -148,6 +199,7 @@ impl Shard {
             error: Place::default(),
             ttl: body.ttl.unwrap_or_default(),
             timer: Links::NONE,
+            next_in_index: NO_SLOT,
             bucket: NO_BUCKET,
             max_attempts: body.max_attempts,
             attempt: 0,
@@ -157,16 +209,21 @@ impl Shard {
             lease_epoch: Epoch(0),
             state: State::Delayed,
         });
-        self.index.insert(lsn, slot);
+        self.item_bytes += u64::from(body_len);
+        self.index.insert(&mut self.slab, slot);
+        self.classify(slot, &body.payload);
         self.ready_at(slot, body.ready_at, at);
-        let payload = &body.payload;
-        if let Some(id) = payload.request_id {
-            let secret = &self.spec.secret;
-            let key = secret.request_key(payload.resource_type, payload.resource_id, id);
+        if let Some(key) = self.request_key(&body.payload) {
             self.dedupe.insert(key, lsn, at);
         }
         self.dedupe.sweep(at, DEDUPE_SWEEP);
         Ok(())
+    }
+
+    /// Checks that an item with this LSN can be in the shard.
+    pub(super) fn ensure_room(&self, lsn: Lsn) -> Change {
+        ensure(self.slab.len() < ITEMS_MAX, "the shard is full")?;
+        ensure(self.spec.has_id(lsn), "the sequence ids are used up")
     }
 
     fn lease_granted(
@@ -200,11 +257,16 @@ impl Shard {
             },
         };
         self.stats.active += 1;
+        self.last_grant_at = at;
+        self.keys.charge(slot);
+        if let Some(resources) = &mut self.resources {
+            resources.begin_lease(&self.slab, slot);
+        }
         self.wheel.insert(&mut self.slab, slot);
         Ok(())
     }
 
-    fn grant_released(&mut self, lease: &LeaseRef, counted: bool, dead: bool) -> Change {
+    fn grant_released(&mut self, lease: &LeaseRef, at: Nanos, counted: bool, dead: bool) -> Change {
         let slot = self.find_leased(lease)?;
         self.end_lease(slot, FenceReason::Superseded);
         let item = &mut self.slab[slot];
@@ -212,11 +274,10 @@ impl Shard {
             item.attempt -= 1;
         }
         if dead {
-            self.bury(slot);
+            self.bury(slot, at);
             return Ok(());
         }
-        item.state = State::Waiting(Links::NONE);
-        self.ready.push_front(&mut self.slab, slot);
+        self.line_up_again(slot);
         self.stats.pending += 1;
         self.wheel.insert(&mut self.slab, slot);
         Ok(())
@@ -261,10 +322,12 @@ impl Shard {
         let slot = self.find_leased(&body.lease)?;
         self.end_lease(slot, FenceReason::Failed);
         let item = &mut self.slab[slot];
+        self.item_bytes += u64::from(len);
+        self.item_bytes -= u64::from(item.error_len);
         item.error = place;
         item.error_len = len;
         match body.dead {
-            true => self.bury(slot),
+            true => self.bury(slot, at),
             false => self.ready_at(slot, body.ready_at, at),
         }
         Ok(())
@@ -274,37 +337,43 @@ impl Shard {
         let slot = self.find_leased(lease)?;
         self.end_lease(slot, FenceReason::Expired);
         match dead {
-            true => self.bury(slot),
+            true => self.bury(slot, at),
             false => self.ready_at(slot, at, at),
         }
         Ok(())
     }
 
-    fn item_expired(&mut self, lsn: Lsn, at: Nanos) -> Change {
+    fn item_expired(
+        &mut self,
+        lsn: Lsn,
+        last: Option<(LeaseRef, FenceReason)>,
+        at: Nanos,
+    ) -> Change {
         let slot = self.find(lsn)?;
         let item = &self.slab[slot];
-        let waits = matches!(item.state, State::Waiting(_) | State::Delayed);
+        let waits = matches!(
+            item.state,
+            State::Waiting(_) | State::Blocked | State::Delayed
+        );
         ensure(waits, "it ends an item that does not wait")?;
-        if let Some(reason) = item.last_end {
-            self.settled.insert(&item.last_lease(), reason, at);
+        ensure(
+            item.last_ended() == last,
+            "its lease is not the item's last",
+        )?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
         }
         self.detach(slot);
         self.remove(slot);
         Ok(())
     }
 
-    fn cancelled(&mut self, lsn: Lsn, at: Nanos) -> Change {
+    fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
         let slot = self.find(lsn)?;
-        let item = &self.slab[slot];
-        let last = (item.attempt, item.grant);
-        match (&item.state, item.last_end) {
-            (State::Leased { lease, .. }, _) => {
-                let epoch = Some(lease.epoch);
-                self.settled
-                    .insert(lsn, last, epoch, FenceReason::Superseded, at);
-            }
-            (_, Some(reason)) => self.settled.insert(lsn, last, None, reason, at),
-            (_, None) => {}
+        let is_last = self.slab[slot].cancelled() == last;
+        ensure(is_last, "its lease is not the item's last")?;
+        if let Some((lease, reason)) = last {
+            self.settled.insert(&lease, reason, at);
         }
         self.detach(slot);
         self.remove(slot);
@@ -324,11 +393,14 @@ impl Shard {
         if item.ttl_end().is_some_and(|end| end <= at) {
             item.ttl = Millis(0);
         }
+        if let Some(resources) = &mut self.resources {
+            resources.join(&self.slab, slot);
+        }
         self.ready_at(slot, at, at);
         Ok(())
     }
 
-    fn find(&self, item: Lsn) -> Result<Slot, &'static str> {
+    pub(super) fn find(&self, item: Lsn) -> Result<Slot, &'static str> {
         let slot = self.index.get(&self.slab, item);
         slot.ok_or("its item is not there")
     }
@@ -348,38 +420,60 @@ impl Shard {
     /// Lets an item, which is in no list and has no timer, wait from
     /// `ready_at`, at once if that is not after `at`.
     fn ready_at(&mut self, slot: Slot, ready_at: Nanos, at: Nanos) {
+        self.wait_since(slot, ready_at.max(at), at);
+    }
+
+    /// Lets an item, which is in no list and has no timer, wait as one that
+    /// has waited since `since`, or is delayed until then.
+    pub(super) fn wait_since(&mut self, slot: Slot, since: Nanos, at: Nanos) {
         let item = &mut self.slab[slot];
-        item.since = ready_at.max(at);
-        if ready_at > at {
+        item.since = since;
+        if since > at {
             item.state = State::Delayed;
             self.stats.delayed += 1;
         } else {
-            item.state = State::Waiting(Links::NONE);
-            self.ready.push_back(&mut self.slab, slot);
+            self.line_up(slot);
             self.stats.pending += 1;
         }
         self.wheel.insert(&mut self.slab, slot);
     }
 
-    fn bury(&mut self, slot: Slot) {
-        self.slab[slot].state = State::Dead(Links::NONE);
-        self.dead.push_back(&mut self.slab, slot);
+    /// Gives up on an item, which is in no list and has no timer. Dead letters
+    /// are kept in the order that this happened, by `since` and LSN.
+    pub(super) fn bury(&mut self, slot: Slot, at: Nanos) {
+        if let Some(resources) = &mut self.resources {
+            resources.leave(&self.slab, slot);
+        }
+        let item = &mut self.slab[slot];
+        item.since = at;
+        item.state = State::Dead(Links::NONE);
+        if self.lists_are_ordered {
+            let since = self.dead.since_at_back(&self.slab, slot);
+            self.slab[slot].since = since;
+            self.dead.push_back(&mut self.slab, slot);
+        } else {
+            self.dead.push_unordered(&mut self.slab, slot);
+        }
         self.stats.dead += 1;
     }
 
     /// Takes an item out of its list, the wheel and the counts. The caller
     /// gives it a new state or removes it.
-    fn detach(&mut self, slot: Slot) {
+    pub(super) fn detach(&mut self, slot: Slot) {
         self.wheel.remove(&mut self.slab, slot);
         match &self.slab[slot].state {
             State::Waiting(_) => {
-                self.ready.remove(&mut self.slab, slot);
+                self.leave_line(slot);
                 self.stats.pending -= 1;
             }
+            State::Blocked => self.stats.pending -= 1,
             State::Delayed => self.stats.delayed -= 1,
             State::Leased { owner, .. } => {
                 self.owners.release(*owner);
                 self.stats.active -= 1;
+                if let Some(resources) = &mut self.resources {
+                    resources.end_lease(&self.slab, slot);
+                }
             }
             State::Dead(_) => {
                 self.dead.remove(&mut self.slab, slot);
@@ -389,11 +483,17 @@ impl Shard {
         }
     }
 
-    fn remove(&mut self, slot: Slot) {
+    pub(super) fn remove(&mut self, slot: Slot) {
+        let item = &self.slab[slot];
+        self.item_bytes -= u64::from(item.body_len) + u64::from(item.error_len);
+        self.keys.remove(slot);
+        if let Some(resources) = &mut self.resources {
+            resources.leave(&self.slab, slot);
+        }
         if !self.redriven.is_empty() {
             self.redriven.remove(&self.slab[slot].lsn);
         }
-        self.index.remove(self.slab[slot].lsn, slot);
+        self.index.remove(&mut self.slab, slot);
         self.slab.remove(slot);
     }
 }
@@ -413,6 +513,15 @@ impl Item {
     }
 }
 
-fn ensure(holds: bool, what: &'static str) -> Change {
+pub(super) fn ensure(holds: bool, what: &'static str) -> Change {
     if holds { Ok(()) } else { Err(what) }
+}
+
+/// Where a record's snapshot lies: at the body's end. The body's own place
+/// when it has none.
+fn snapshot_place(event: &Event<'_>, place: Place) -> Place {
+    match event.snapshot() {
+        Some(snapshot) => place.after(event.encoded_len() - snapshot.encoded_len()),
+        None => place,
+    }
 }

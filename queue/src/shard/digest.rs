@@ -1,7 +1,7 @@
 //! All of a shard's logged state in a form that can be compared: what tests
 //! hold replay against.
 
-use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
+use crate::ids::{Epoch, Lsn, Millis, Nanos, Place, RequestKey};
 use crate::item::State;
 use crate::outcome::FenceReason;
 use crate::slab::Slot;
@@ -20,7 +20,14 @@ pub struct Digest {
     /// Dead letters, in their order.
     pub dead: Vec<Lsn>,
     /// Remembered request ids.
-    pub dedupe: Vec<(Lsn, [u64; 2])>,
+    pub dedupe: Vec<(Lsn, RequestKey)>,
+    /// Remembered restored items.
+    pub restored: Vec<(Lsn, RequestKey)>,
+    /// Drain requests that may be repeated: whether each has got all, and
+    /// where its items lie.
+    pub drains: Vec<(RequestKey, bool, Vec<(Place, u32)>)>,
+    /// Bytes of the log that items and bundles take.
+    pub live_bytes: u64,
     /// Owners and their leases.
     pub owners: Vec<(String, u64)>,
 }
@@ -42,6 +49,8 @@ pub struct ItemDigest {
     pub ttl: Millis,
     /// Attempt, most attempts, grants.
     pub counts: (u16, u16, u16),
+    /// Most attempts before it was redriven.
+    pub attempts_at_first: u16,
     /// Its priority.
     pub priority: u8,
     /// How its last lease ended.
@@ -65,12 +74,22 @@ impl Shard {
         let mut owners: Vec<_> = owners.map(|(name, n)| (name.to_owned(), n)).collect();
         owners.sort_unstable();
         let dead = self.dead.iter(&self.slab);
+        let drains = self.drains.live(at);
+        let mut drains: Vec<_> = drains
+            .map(|bundle| (bundle.request, bundle.complete, bundle.items.clone()))
+            .collect();
+        drains.sort_unstable();
+        let drained = drains.iter().flat_map(|(_, _, items)| items);
+        let drained_bytes: u64 = drained.map(|(_, len)| u64::from(*len)).sum();
         Digest {
             last_lsn: self.last_lsn,
             epoch: self.epoch,
             items,
             dead: dead.map(|slot| self.slab[slot].lsn).collect(),
             dedupe: self.dedupe.snapshot(at),
+            restored: self.restored.snapshot(at),
+            drains,
+            live_bytes: self.item_bytes + drained_bytes,
             owners,
         }
     }
@@ -78,7 +97,7 @@ impl Shard {
     fn item_digest(&self, slot: Slot, at: Nanos) -> ItemDigest {
         let item = &self.slab[slot];
         let (state, lease) = match &item.state {
-            State::Waiting(_) => ("waiting", None),
+            State::Waiting(_) | State::Blocked => ("waiting", None),
             State::Delayed if item.since <= at => ("waiting", None),
             State::Delayed => ("delayed", None),
             State::Leased { owner, lease } => {
@@ -97,6 +116,7 @@ impl Shard {
             error: item.last_error(),
             ttl: item.ttl,
             counts: (item.attempt, item.max_attempts, item.grant),
+            attempts_at_first: self.attempts_at_first(slot),
             priority: item.priority,
             last_end: item.last_end,
             lease_epoch: item.lease_epoch,

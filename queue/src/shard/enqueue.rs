@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use crate::ids::{Millis, Nanos};
+use crate::ids::{Millis, Nanos, RequestKey};
 use crate::outcome::{Decision, EnqueueRefused, Enqueued};
-use crate::payload::NewItem;
+use crate::payload::{NewItem, PayloadRef};
 use crate::record::{EnqueuedBody, Event, Log};
 use crate::slab::ITEMS_MAX;
 
 use super::Shard;
-
-/// Request ids that one enqueue may make room by when there are too many.
-const DEDUPE_SWEEP_MAX: usize = 16;
 
 impl Shard {
     /// Takes an item in, or finds that it was taken in before.
@@ -30,9 +27,7 @@ impl Shard {
     ) -> Decision<Result<Enqueued, EnqueueRefused>> {
         let at = self.advance(now);
         let payload = &item.payload;
-        if let Some(id) = payload.request_id {
-            let secret = &self.spec.secret;
-            let key = secret.request_key(payload.resource_type, payload.resource_id, id);
+        if let Some(key) = self.request_key(payload) {
             if let Some(lsn) = self.dedupe.get(key, at) {
                 return Decision {
                     outcome: Ok(Enqueued {
@@ -43,14 +38,11 @@ impl Shard {
                     rests_on: Some(lsn),
                 };
             }
-            if self.dedupe.len() >= self.options.dedupe_entries_max {
-                self.dedupe.sweep(at, DEDUPE_SWEEP_MAX);
-            }
-            if self.dedupe.len() >= self.options.dedupe_entries_max {
+            if !self.dedupe.has_room(self.options.dedupe_entries_max, at) {
                 return self.refuse(Err(EnqueueRefused::DedupeFull));
             }
         }
-        if self.stats.live() >= self.options.capacity || self.slab.len() >= ITEMS_MAX {
+        if self.is_full() {
             return self.refuse(Err(EnqueueRefused::CapacityReached));
         }
         let max_attempts = item.max_attempts.unwrap_or(self.options.max_attempts);
@@ -73,6 +65,23 @@ impl Shard {
             }),
             rests_on: Some(lsn),
         }
+    }
+}
+
+impl Shard {
+    /// The fingerprint of a payload's request id.
+    pub(super) fn request_key(&self, payload: &PayloadRef<'_>) -> Option<RequestKey> {
+        let id = payload.request_id?;
+        let secret = &self.spec.secret;
+        Some(secret.request_key(payload.resource_type, payload.resource_id, id))
+    }
+
+    /// Whether there is room for no further item.
+    pub(super) fn is_full(&self) -> bool {
+        let items = self.slab.len();
+        // The counts are looked at only when they can matter.
+        let is_near = u64::from(items) >= self.options.capacity;
+        items >= ITEMS_MAX || is_near && self.stats.live() >= self.options.capacity
     }
 }
 

@@ -21,8 +21,12 @@ impl Shard {
         let Some(slot) = self.slot_of(id) else {
             return self.refuse(Err(ItemRefused::NotFound));
         };
-        let item = self.slab[slot].lsn;
-        let lsn = self.commit(Event::Cancelled { item }, log);
+        let item = &self.slab[slot];
+        let event = Event::Cancelled {
+            item: item.lsn,
+            last: item.cancelled(),
+        };
+        let lsn = self.commit(event, log);
         Decision {
             outcome: Ok(lsn),
             rests_on: Some(lsn),
@@ -66,7 +70,7 @@ impl Shard {
     }
 
     /// How many attempts an item had before it was first redriven.
-    fn attempts_at_first(&self, slot: Slot) -> u16 {
+    pub(super) fn attempts_at_first(&self, slot: Slot) -> u16 {
         let item = &self.slab[slot];
         let remembered = self.redriven.get(&item.lsn);
         remembered.copied().unwrap_or(item.max_attempts)

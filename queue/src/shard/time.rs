@@ -1,7 +1,7 @@
 //! What happens by time alone.
 
 use crate::ids::Nanos;
-use crate::item::{Links, State};
+use crate::item::State;
 use crate::record::{Event, Log};
 use crate::slab::Slot;
 use crate::wheel::Step;
@@ -51,7 +51,10 @@ impl Shard {
                 self.end_delay(slot);
                 return;
             }
-            State::Waiting(_) | State::Delayed => Event::ItemExpired { item: item.lsn },
+            State::Waiting(_) | State::Blocked | State::Delayed => Event::ItemExpired {
+                item: item.lsn,
+                last: item.last_ended(),
+            },
             state @ (State::Dead(_) | State::Vacant(_)) => {
                 panic!("a timer was set for an item that waits for nothing: {state:?}")
             }
@@ -61,9 +64,8 @@ impl Shard {
 
     /// Without a record: that the delay is over follows from the time.
     fn end_delay(&mut self, slot: Slot) {
-        self.slab[slot].state = State::Waiting(Links::NONE);
         self.stats.delayed -= 1;
-        self.ready.push_back(&mut self.slab, slot);
+        self.line_up(slot);
         self.stats.pending += 1;
         self.wheel.insert(&mut self.slab, slot);
     }

@@ -69,6 +69,7 @@ pub(crate) fn shard(options: Options) -> Shard {
         index: 2,
         count: 5,
         secret: Secret(*b"a shard's secret"),
+        origin: *b"a shard's origin",
     };
     Shard::new(spec, options)
 }
