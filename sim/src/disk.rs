@@ -27,6 +27,7 @@ const USUAL: Faults = Faults {
     lie_about_syncs: false,
     tear_sectors: true,
     capacity_bytes: None,
+    scribble_recycled: None,
 };
 
 /// A directory.

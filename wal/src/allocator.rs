@@ -1,9 +1,11 @@
 //! Makes spare segments, off the hot path.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
+use crate::map::Mappings;
 
 /// How much is zero-filled by one write.
 const FILL_BYTES: usize = 1 << 20;
@@ -50,9 +52,10 @@ pub enum Fill {
 /// What becomes of a segment that is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// It becomes a spare, if it has the usual size: its blocks are written to
-    /// already, so it is as good as zero-filled and costs two syncs. Its bytes
-    /// change, so none of them may be in use any more.
+    /// It becomes a spare, if it has the usual size and none of its bytes are
+    /// [lent out](crate::Reader::is_mapped_out); else it is removed. Its blocks
+    /// are written to already, so it is as good as zero-filled, and costs two
+    /// syncs.
     Yes,
     /// It is removed. Who has it open or mapped keeps its bytes.
     No,
@@ -66,6 +69,7 @@ pub struct Allocator<D> {
     segment_bytes: u32,
     next_segment: u32,
     seed: u64,
+    mappings: Arc<Mappings>,
 }
 
 impl<D: Disk> Allocator<D> {
@@ -75,6 +79,7 @@ impl<D: Disk> Allocator<D> {
             segment_bytes,
             next_segment,
             seed,
+            mappings: Arc::default(),
         }
     }
 
@@ -109,18 +114,24 @@ impl<D: Disk> Allocator<D> {
         })
     }
 
+    /// The mappings that keep segments from being used again.
+    pub(crate) fn mappings(&self) -> Arc<Mappings> {
+        Arc::clone(&self.mappings)
+    }
+
     /// Gives up a segment, which the log's durable
     /// [floor](crate::Appender::append_floor) must have passed; oldest first,
-    /// and the next only when this one is done. No read of it may be under way,
-    /// and every [`Reader`](crate::Reader) must have
-    /// [forgotten](crate::Reader::forget) it.
+    /// and the next only when this one is done. No read of it may be under way.
+    /// A [`Reader`](crate::Reader) that has not
+    /// [forgotten](crate::Reader::forget) it keeps it from being used again, if
+    /// it is mapped, and its space from being free.
     ///
     /// # Errors
     /// What the disk said. It can be tried again, with the same result as if it
     /// had succeeded at once; what stays behind is removed by the next open.
     pub fn retire(&mut self, segment: u32, reuse: Reuse) -> io::Result<Option<Spare>> {
         let name = segment_name(segment);
-        if reuse == Reuse::No {
+        if self.mappings.retire(segment) || reuse == Reuse::No {
             return self.remove(&name);
         }
         let file = match self.disk.open(&name) {

@@ -49,6 +49,13 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Fills `buffer` with the bytes at `offset`; an error if the file ends
     /// before.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Says that bytes will be read soon, so that the disk can begin.
+    fn will_read(&self, _offset: u64, _len: u64) {}
+    /// The first offset from `offset` on at which the file may have other bytes
+    /// than zeros; its end if there is none.
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
     /// Writes all slices, one behind the other, at `offset`.
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Makes contents and length durable.

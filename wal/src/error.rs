@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::format::FORMAT_VERSION;
+use crate::segment_file::Unreadable;
 
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,12 @@ impl OpenError {
     }
 }
 
+impl From<Unreadable> for OpenError {
+    fn from(Unreadable { path, source }: Unreadable) -> Self {
+        Self::io("read", path)(source)
+    }
+}
+
 /// What to do about an error of the disk, as the end of a sentence.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -157,4 +164,16 @@ pub struct Poisoned {
     pub path: PathBuf,
     /// What the disk said.
     pub source: Arc<io::Error>,
+}
+
+/// Bytes that are part of the log cannot be read back as they were written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} is damaged at byte {offset}: {reason}", file.display())]
+pub struct Damaged {
+    /// The segment.
+    pub file: PathBuf,
+    /// Bytes from its start.
+    pub offset: u64,
+    /// What is wrong there.
+    pub reason: String,
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::disk::{Disk, DiskFile};
-use crate::format::SECTOR_BYTES;
+use crate::format::{SECTOR_BYTES, SEGMENT_HEADER_BYTES, segment_number};
 use crate::map::Mapping;
 
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -41,6 +41,10 @@ pub struct Faults {
     pub tear_sectors: bool,
     /// The most bytes all files may have together.
     pub capacity_bytes: Option<u64>,
+    /// A segment that is used again holds whatever bytes there are behind its
+    /// header page: its own, random ones, those of other segments. This seeds
+    /// them.
+    pub scribble_recycled: Option<u64>,
 }
 
 /// How often each fault really happened.
@@ -66,6 +70,8 @@ pub struct FaultCounts {
     pub disk_full: u64,
     /// Bits flipped.
     pub bits_flipped: u64,
+    /// Segments scribbled on when they were used again.
+    pub segments_scribbled: u64,
 }
 
 /// The disk. Clones are the same disk.
@@ -198,6 +204,32 @@ impl FaultDisk {
         state.counts.bits_flipped += 1;
     }
 
+    /// Flips one of the bits that segments durably have, where there are not
+    /// only zeros, and says where; `None` if there are none.
+    pub fn flip_random_bit(&self, entropy: &mut dyn FnMut() -> u64) -> Option<(String, usize)> {
+        let mut below = |len: usize| usize::try_from(entropy() % len as u64).expect("below it");
+        let state = self.state();
+        let mut sectors = Vec::new();
+        for (name, &inode) in &state.names {
+            if segment_number(name).is_none() {
+                continue;
+            }
+            let inode = &state.inodes[inode];
+            let len = inode.durable.len().min(inode.cache.len());
+            let durable = inode.durable[..len].chunks(SECTOR).enumerate();
+            let written = durable.filter(|(_, bytes)| **bytes != ZEROS[..bytes.len()]);
+            sectors.extend(written.map(|(at, bytes)| (name.clone(), at * SECTOR, bytes.len())));
+        }
+        drop(state);
+        if sectors.is_empty() {
+            return None;
+        }
+        let (name, start, len) = sectors.swap_remove(below(sectors.len()));
+        let offset = start + below(len);
+        self.flip_bit(&name, offset, u8::try_from(below(8)).expect("one of eight"));
+        Some((name, offset))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
     }
@@ -206,6 +238,11 @@ impl FaultDisk {
         let mut state = self.state();
         state.begin()?;
         apply_name(&mut state.names, &change)?;
+        if let NameChange::Rename(from, to) = &change
+            && segment_number(from).is_some()
+        {
+            state.scribble(to);
+        }
         state.pending_names.push(change);
         if state.dies() { Err(crashed()) } else { Ok(()) }
     }
@@ -265,6 +302,41 @@ impl State {
         if self.dead { Err(crashed()) } else { Ok(()) }
     }
 
+    /// Puts other bytes behind the header page of a segment that is used again,
+    /// in the cache and on the disk.
+    fn scribble(&mut self, name: &str) {
+        let Some(seed) = self.faults.scribble_recycled else {
+            return;
+        };
+        self.counts.segments_scribbled += 1;
+        let mut random = Xorshift::new(seed ^ self.operations);
+        let inodes: Vec<usize> = self.names.values().copied().collect();
+        let inode = self.names[name];
+        let mut bytes = self.inodes[inode].cache.clone();
+        let mut at = SEGMENT_HEADER_BYTES as usize;
+        while at < bytes.len() {
+            let end = bytes.len().min(at + SECTOR * (1 + random.below(64)));
+            match random.below(4) {
+                0 => {}
+                1 => bytes[at..end].fill_with(|| random.byte()),
+                _ => {
+                    // Whole batches of others, where such a batch could be.
+                    let other = &self.inodes[inodes[random.below(inodes.len())]].cache;
+                    let end = end.min(other.len());
+                    if at < end {
+                        bytes[at..end].copy_from_slice(&other[at..end]);
+                    }
+                }
+            }
+            at = end;
+        }
+        let inode = &mut self.inodes[inode];
+        let durable = inode.durable.len().min(bytes.len());
+        let header = durable.min(SEGMENT_HEADER_BYTES as usize);
+        inode.durable[header..durable].copy_from_slice(&bytes[header..durable]);
+        inode.cache = bytes;
+    }
+
     fn bytes_used(&self) -> u64 {
         let inodes = self.names.values();
         inodes.map(|&at| self.inodes[at].cache.len() as u64).sum()
@@ -289,6 +361,31 @@ impl State {
         }
         self.durable_names = names.clone();
         self.names = names;
+    }
+}
+
+/// A small generator (xorshift64, Marsaglia 2003): this crate draws no random
+/// numbers of its own.
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, len: usize) -> usize {
+        usize::try_from(self.next() % len as u64).expect("below it")
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[3]
     }
 }
 

@@ -357,6 +357,21 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_of_version_1_is_known_for_what_it_is() {
+        let mut page = HEADER.encode();
+        page[8] = 1;
+        let crc = crc32c::crc32c(&page[..SEGMENT_CRC_AT_V1]);
+        page[SEGMENT_CRC_AT_V1..][..4].copy_from_slice(&crc.to_le_bytes());
+        page.copy_within(..SECTOR_BYTES as usize, SEGMENT_HEADER_COPY);
+        assert_eq!(HeaderPage::decode(&page), HeaderPage::Other(1));
+        // A version that rotted into 1 is not it.
+        for copy in [0, SEGMENT_HEADER_COPY] {
+            page[copy + 30] ^= 4;
+        }
+        assert_eq!(HeaderPage::decode(&page), HeaderPage::Broken);
+    }
+
+    #[test]
     fn a_batch_decodes_only_under_its_own_generation_and_segment() {
         let header = BatchHeader::of(HEADER.crc_seed(), 9, 1, b"payload");
         let bytes = header.encode(HEADER.crc_seed());
@@ -421,7 +436,7 @@ mod tests {
         let page = HEADER.encode();
         assert_eq!(
             hex(&page[..52]),
-            "4f525345474d4e5401000000030000000700000000000000efcdab89674523012a000000000000001153bf66"
+            "4f525345474d4e5402000000030001000700000006000000efcdab89674523012a00000000000000210000000000000013fe8787"
         );
         assert!(page[52..SEGMENT_HEADER_COPY].iter().all(|&byte| byte == 0));
         assert_eq!(page[..512], page[SEGMENT_HEADER_COPY..][..512]);

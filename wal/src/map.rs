@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bytes::Bytes;
 use memmap2::{MmapOptions, MmapRaw};
@@ -33,6 +34,61 @@ impl Mapping {
     }
 }
 
+/// The mappings there are, of all readers of a log: bytes of a segment that is
+/// mapped may be lent out, so it is not written to again.
+#[derive(Debug, Default)]
+pub(crate) struct Mappings {
+    live: Mutex<Live>,
+    /// Segments up to this one have been given up. Raised under the lock.
+    retired: AtomicU32,
+}
+
+type Live = Vec<(u32, Weak<Mapping>)>;
+
+impl Mappings {
+    /// Maps a segment, unless it has been given up. The lock is taken once a
+    /// segment and reader.
+    pub(crate) fn map(
+        &self,
+        segment: u32,
+        map: impl FnOnce() -> io::Result<Option<Mapping>>,
+    ) -> Option<Arc<Mapping>> {
+        let mut live = self.live();
+        if self.is_retired(segment) {
+            return None;
+        }
+        let map = Arc::new(map().ok()??);
+        live.retain(|(_, live)| live.strong_count() > 0);
+        live.push((segment, Arc::downgrade(&map)));
+        Some(map)
+    }
+
+    /// Has a segment mapped by nobody any more, and says whether it still is.
+    pub(crate) fn retire(&self, segment: u32) -> bool {
+        let live = self.live();
+        self.retired.fetch_max(segment, Ordering::Relaxed);
+        is_live(&live, segment)
+    }
+
+    /// Whether the segment has been given up.
+    pub(crate) fn is_retired(&self, segment: u32) -> bool {
+        segment <= self.retired.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_mapped(&self, segment: u32) -> bool {
+        is_live(&self.live(), segment)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().expect("no holder panics")
+    }
+}
+
+fn is_live(live: &Live, segment: u32) -> bool {
+    let mut live = live.iter();
+    live.any(|(number, map)| *number == segment && map.strong_count() > 0)
+}
+
 /// A range of a mapping, within its bounds.
 struct View {
     map: Arc<Mapping>,
@@ -46,10 +102,12 @@ impl AsRef<[u8]> for View {
         // the only maker of a `View`), which lives as long as `self`. Nothing
         // writes to it: `Reader` asks only for ranges behind the watermark
         // that `Writer` publishes after the write, and bytes behind it are
-        // never written again. The file is never cut below it while mapped:
-        // only recovery cuts or extends segments, before the first reader
-        // exists, and the directory's lock keeps other processes out; removing
-        // a file leaves its mappings whole.
+        // written again only when the segment is used again, which
+        // `Allocator::retire` leaves alone while a mapping of it lives
+        // (`Mappings`). The file is never cut below it while mapped: only
+        // recovery cuts or extends segments, before the first reader exists,
+        // and the directory's lock keeps other processes out; removing a file
+        // leaves its mappings whole.
         unsafe { std::slice::from_raw_parts(self.map.map.as_ptr().add(self.offset), self.len) }
     }
 }

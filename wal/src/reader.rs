@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::format::{Position, segment_name};
-use crate::map::Mapping;
+use crate::map::{Mapping, Mappings};
 use crate::writer::Written;
 
 /// How many of the newest segments are read through a mapping. Older bytes may
@@ -19,15 +19,15 @@ const MAPPED_SEGMENTS_MAX: u32 = 4;
 /// How many segments one reader keeps open.
 const FILES_MAX: usize = 64;
 
-/// Reads bodies. Each clone has files and mappings of its own, so clones on
-/// different threads share nothing that is written to but the watermark.
+/// Reads bodies. Each clone has files and mappings of its own: what clones on
+/// different threads share is written to once a batch (the watermark) or once a
+/// segment (which are mapped).
 #[derive(Debug)]
 pub struct Reader<D: Disk> {
     disk: D,
     written: Arc<Written>,
+    mappings: Arc<Mappings>,
     files: RefCell<HashMap<u32, Open<D::File>>>,
-    /// Mappings that were let go of here, while bytes of them may be lent out.
-    lent: RefCell<HashMap<u32, Weak<Mapping>>>,
 }
 
 #[derive(Debug)]
@@ -38,17 +38,18 @@ struct Open<F> {
 
 impl<D: Disk> Clone for Reader<D> {
     fn clone(&self) -> Self {
-        Self::new(self.disk.clone(), Arc::clone(&self.written))
+        let (written, mappings) = (Arc::clone(&self.written), Arc::clone(&self.mappings));
+        Self::new(self.disk.clone(), written, mappings)
     }
 }
 
 impl<D: Disk> Reader<D> {
-    pub(crate) fn new(disk: D, written: Arc<Written>) -> Self {
+    pub(crate) fn new(disk: D, written: Arc<Written>, mappings: Arc<Mappings>) -> Self {
         Self {
             disk,
             written,
+            mappings,
             files: RefCell::default(),
-            lent: RefCell::default(),
         }
     }
 
@@ -56,7 +57,7 @@ impl<D: Disk> Reader<D> {
     /// the disk: recently written ones without a copy, others if they are in
     /// memory. `None` is no error: [`Reader::read`] says more.
     pub fn recent(&self, at: Position, len: usize) -> Option<Bytes> {
-        if !self.is_written(at, len) {
+        if !self.is_written(at, len) || self.mappings.is_retired(at.segment) {
             return None;
         }
         let end = self.written.end();
@@ -74,10 +75,14 @@ impl<D: Disk> Reader<D> {
     /// The `len` bytes at a position. Blocks on the disk.
     ///
     /// # Errors
-    /// What the disk said; an end of file if the bytes were never written.
+    /// What the disk said; an end of file if the bytes were never written; not
+    /// found if their segment has been retired.
     pub fn read(&self, at: Position, len: usize) -> io::Result<Bytes> {
         if !self.is_written(at, len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if self.mappings.is_retired(at.segment) {
+            return Err(io::ErrorKind::NotFound.into());
         }
         let file = self.file(at.segment)?;
         let mut buffer = vec![0; len];
@@ -95,29 +100,14 @@ impl<D: Disk> Reader<D> {
     /// [retired](crate::Allocator::retire), and whose bytes are not asked for
     /// again.
     pub fn forget(&self, segment: u32) {
-        if let Some(open) = self.files.borrow_mut().remove(&segment) {
-            self.let_go(segment, open.map);
-        }
+        self.files.borrow_mut().remove(&segment);
     }
 
-    /// Whether bytes that this reader lent out of a mapping of the segment
-    /// still exist: it may then be removed, but not used again.
+    /// Whether a mapping of the segment still exists, held by a reader that has
+    /// not forgotten it or by bytes that one has lent out. The segment can then
+    /// be removed, but not used again.
     pub fn is_mapped_out(&self, segment: u32) -> bool {
-        let files = self.files.borrow();
-        let held = files.get(&segment).and_then(|open| open.map.as_ref());
-        let lent = self.lent.borrow();
-        let lent = lent.get(&segment).is_some_and(|map| map.strong_count() > 0);
-        lent || held.is_some_and(|map| Arc::strong_count(map) > 1)
-    }
-
-    fn let_go(&self, segment: u32, map: Option<Arc<Mapping>>) {
-        let mut lent = self.lent.borrow_mut();
-        lent.retain(|_, map| map.strong_count() > 0);
-        if let Some(map) = map
-            && Arc::strong_count(&map) > 1
-        {
-            lent.insert(segment, Arc::downgrade(&map));
-        }
+        self.mappings.is_mapped(segment)
     }
 
     fn is_written(&self, at: Position, len: usize) -> bool {
@@ -136,8 +126,7 @@ impl<D: Disk> Reader<D> {
         if files.len() == FILES_MAX {
             // The oldest are asked for the least: most jobs are young.
             let oldest = *files.keys().min().expect("it is full");
-            let map = files.remove(&oldest).and_then(|open| open.map);
-            self.let_go(oldest, map);
+            files.remove(&oldest);
         }
         let open = Open {
             file: Arc::clone(&file),
@@ -157,11 +146,11 @@ impl<D: Disk> Reader<D> {
         let newest = self.written.end().segment;
         for (&number, open) in files.iter_mut() {
             if newest.saturating_sub(number) >= MAPPED_SEGMENTS_MAX {
-                self.let_go(number, open.map.take());
+                open.map = None;
             }
         }
         let open = files.get_mut(&segment)?;
-        open.map = file.map().ok()?.map(Arc::new);
+        open.map = self.mappings.map(segment, || file.map());
         open.map.clone()
     }
 }

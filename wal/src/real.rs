@@ -19,6 +19,7 @@ pub struct RealDisk {
     path: PathBuf,
     /// Kept open to be synced.
     dir: Arc<File>,
+    read_only: bool,
 }
 
 /// A file of a [`RealDisk`].
@@ -45,15 +46,42 @@ impl RealDisk {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
+        Self::existing(path, false)
+    }
+
+    /// Opens a directory that is there, only to read it: files cannot be made,
+    /// changed or removed through it.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn open_read_only(path: impl Into<PathBuf>) -> io::Result<Self> {
+        Self::existing(path.into(), true)
+    }
+
+    fn existing(path: PathBuf, read_only: bool) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_DIRECTORY);
         let dir = Arc::new(options.open(&path)?);
-        Ok(Self { path, dir })
+        Ok(Self {
+            path,
+            dir,
+            read_only,
+        })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(())
     }
 
     fn file(&self, name: &str, create: bool) -> io::Result<RealFile> {
+        if create {
+            self.check_writable()?;
+        }
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(create);
+        options.read(true).write(!self.read_only).create_new(create);
         let file = options.mode(FILE_MODE).open(self.path.join(name))?;
         Ok(RealFile { file })
     }
@@ -80,10 +108,12 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::remove_file(self.path.join(name))
     }
 
@@ -118,6 +148,14 @@ impl DiskFile for RealFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn will_read(&self, offset: u64, len: u64) {
+        sys::will_read(&self.file, offset, len);
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        sys::data_from(&self.file, offset)
     }
 
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {

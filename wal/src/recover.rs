@@ -16,6 +16,7 @@ use crate::format::{
 use crate::options::LogOptions;
 use crate::reader::Reader;
 use crate::replay::{Held, OnRecord, Replay};
+use crate::scan::Kept;
 use crate::survey::Survey;
 use crate::writer::{Tail, Writer, Written};
 
@@ -140,8 +141,8 @@ pub fn open<D: Disk>(
     Ok(Opened {
         appender: Appender::new(start.segment, spares, start.next_batch, in_use, floor),
         writer: start.writer,
-        reader: Reader::new(disk.clone(), start.written),
-        cleaner: Cleaner::new(disk.clone()),
+        reader: Reader::new(disk.clone(), start.written, stock.allocator.mappings()),
+        cleaner: Cleaner::new(disk.clone(), options.log),
         recovery: replay.recovery,
         allocator: stock.allocator,
     })
@@ -228,7 +229,8 @@ impl<D: Disk> Stock<'_, D> {
         options: &LogOptions,
         last: &Held,
     ) -> Result<(Start<D>, Held), OpenError> {
-        let payload_bytes = last.payload.len();
+        let payload = last.payload.as_slice();
+        let payload_bytes = payload.len();
         let needs = SEGMENT_HEADER_BYTES as usize + batch_bytes(payload_bytes);
         let needs = (needs + SECTOR_BYTES as usize).next_multiple_of(4096);
         let needs = u32::try_from(needs).expect("segments are far from 4 GiB");
@@ -243,7 +245,7 @@ impl<D: Disk> Stock<'_, D> {
         } else {
             self.spares.remove(0)
         };
-        let mut buffer = last.payload.clone();
+        let mut buffer = payload.to_vec();
         buffer.resize(batch_bytes(payload_bytes) - BATCH_HEADER_BYTES, 0);
         let batch = Batch {
             number: last.number,
@@ -274,13 +276,11 @@ impl<D: Disk> Stock<'_, D> {
         start.segment = Some(Segment::begun(spare.segment, spare.bytes, end));
         start.next_batch = batch.number + 1;
 
-        let mut payload = Arc::try_unwrap(batch.buffer).expect("the writer keeps no batch");
-        payload.truncate(payload_bytes);
         let moved = Held {
             segment: spare.segment,
             offset: SEGMENT_HEADER_BYTES,
             end: end.into(),
-            payload,
+            payload: Kept::of(batch.buffer, payload_bytes),
             ..*last
         };
         Ok((start, moved))

@@ -1,6 +1,7 @@
 //! Goes through the segments of a log and hands out their records.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::appender::SegmentUse;
 use crate::disk::Disk;
@@ -11,7 +12,8 @@ use crate::format::{
     segment_name,
 };
 use crate::recover::{Recovery, TornTail};
-use crate::scan::{Beyond, Window};
+use crate::scan::{Beyond, Kept, Window};
+use crate::segment_file::UNSOUND;
 use crate::survey::Begun;
 
 /// The most unused bytes a segment keeps once nothing more is written to it.
@@ -23,7 +25,7 @@ const SLACK_BYTES_MAX: u64 = 64 << 10;
 pub type OnRecord<'a> = &'a mut dyn FnMut(&RecordHeader, Position, &[u8]) -> Result<(), String>;
 
 /// A batch that is whole, but not proven durable by one behind it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) number: u64,
     pub(crate) segment: u32,
@@ -32,7 +34,7 @@ pub(crate) struct Held {
     pub(crate) end: u64,
     /// None in the marker of a clean end.
     pub(crate) records: u32,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Kept,
 }
 
 /// The way through the segments, one after the other.
@@ -75,7 +77,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         begun: &Begun<D::File>,
         superseded: u64,
     ) -> Result<(), OpenError> {
-        let mut window = Window::new(&begun.file, begun.bytes.into());
+        let mut window = Window::reading_ahead(Arc::clone(&begun.file), begun.bytes.into());
         let io = OpenError::io("read", self.path(begun.number));
         let start = u64::from(SEGMENT_HEADER_BYTES);
         let Some(header) = begun.header else {
@@ -106,16 +108,16 @@ impl<'a, D: Disk> Replay<'a, D> {
                 break;
             };
             // The batch before is durable, or this one would not be here.
-            let mut held = self.flush()?;
-            held.number = header.number;
-            held.segment = begun.number;
-            held.offset = u32::try_from(offset).expect("segments have 32-bit lengths");
-            held.end = offset + header.batch_bytes();
-            held.records = header.records;
-            held.payload.clear();
-            held.payload.extend_from_slice(payload);
-            let end = held.end;
-            self.held = Some(held);
+            self.flush()?;
+            let end = offset + header.batch_bytes();
+            self.held = Some(Held {
+                number: header.number,
+                segment: begun.number,
+                offset: u32::try_from(offset).expect("segments have 32-bit lengths"),
+                end,
+                records: header.records,
+                payload,
+            });
             if header.is_marker() {
                 // The next batch has its number and takes its place.
                 self.end = Some((begun.number, offset));
@@ -175,15 +177,16 @@ impl<'a, D: Disk> Replay<'a, D> {
     }
 
     /// Hands out the records of the batch that is held, from where it lies or
-    /// was copied to, and gives back its buffer.
-    pub(crate) fn flush(&mut self) -> Result<Held, OpenError> {
+    /// was copied to.
+    pub(crate) fn flush(&mut self) -> Result<(), OpenError> {
         let Some(held) = self.held.take() else {
-            return Ok(Held::default());
+            return Ok(());
         };
-        let mut payload = &held.payload[..];
+        let mut payload = held.payload.as_slice();
+        let payload_bytes = payload.len();
         let mut records = 0;
         while records < held.records {
-            let done = held.payload.len() - payload.len();
+            let done = payload_bytes - payload.len();
             let offset = BATCH_HEADER_BYTES + done + RECORD_HEADER_BYTES;
             let Some((header, body)) = RecordHeader::split(&mut payload) else {
                 return Err(self.unsound(&held));
@@ -209,7 +212,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             self.recovery.batches += 1;
             self.recovery.bytes += held.end - u64::from(held.offset);
         }
-        Ok(held)
+        Ok(())
     }
 
     fn hand_out(&mut self, header: &RecordHeader, at: Position, body: &[u8]) -> Result<(), String> {
@@ -243,14 +246,7 @@ impl<'a, D: Disk> Replay<'a, D> {
                 found: format!("{state}, while batch {number} follows at byte {later}"),
             });
         }
-        let torn = if begun.header.is_some_and(|header| header.recycled) {
-            // What is there may be of an earlier use, but for a batch that was
-            // begun.
-            let begun = beyond.begun.map_or(0, |batch| batch.batch_bytes());
-            begun.min(beyond.bytes)
-        } else {
-            beyond.bytes
-        };
+        let torn = beyond.torn_bytes(begun.header);
         if torn > 0 {
             self.recovery.torn = Some(TornTail {
                 segment: begun.number,
@@ -280,7 +276,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             file: self.path(held.segment),
             offset: held.offset.into(),
             expected: held.number,
-            found: "its records do not add up to its length".to_owned(),
+            found: UNSOUND.to_owned(),
         }
     }
 

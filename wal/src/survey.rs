@@ -1,22 +1,19 @@
 //! What files a log's directory has, before any of them counts.
 
-use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
-use crate::floor::{Floor, LOG_SHARD};
-use crate::format::{
-    HeaderPage, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, segment_name, segment_number,
-};
+use crate::floor::Floor;
+use crate::format::{HeaderPage, SegmentHeader, segment_name};
 use crate::options::{LogOptions, SPARES_MAX};
-use crate::scan::Window;
+use crate::segment_file::{SegmentFile, newest_floor, segment_numbers};
 
 /// A segment that something was written to.
 #[derive(Debug)]
 pub(crate) struct Begun<F> {
     pub(crate) number: u32,
-    pub(crate) file: F,
+    pub(crate) file: Arc<F>,
     pub(crate) bytes: u32,
     /// `None` if neither copy of it is whole.
     pub(crate) header: Option<SegmentHeader>,
@@ -40,26 +37,15 @@ pub(crate) struct Survey<F> {
     last_number: u32,
 }
 
-/// A segment file and what its first page says.
-struct Found<F> {
-    number: u32,
-    file: F,
-    len: u64,
-    page: HeaderPage,
-}
-
 impl<F: DiskFile> Survey<F> {
     pub(crate) fn of<D: Disk<File = F>>(disk: &D, options: &LogOptions) -> Result<Self, OpenError> {
-        let names = disk.list();
-        let names = names.map_err(OpenError::io("list", disk.path("")))?;
-        let mut numbers: Vec<u32> = names.iter().filter_map(|n| segment_number(n)).collect();
-        numbers.sort_unstable();
-        let found = numbers.iter().map(|&number| Found::read(disk, number));
-        let found = found.collect::<Result<Vec<_>, _>>()?;
-        for one in &found {
-            one.check_belongs(disk, options.log)?;
+        let numbers = segment_numbers(disk)?;
+        let files = numbers.iter().map(|&one| SegmentFile::open(disk, one));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        for file in &files {
+            check_belongs(file, disk, options.log)?;
         }
-        let floor = newest_floor(disk, &found)?;
+        let floor = newest_floor(disk, options.log, &files)?;
         let mut survey = Self {
             floor,
             begun: Vec::new(),
@@ -69,13 +55,13 @@ impl<F: DiskFile> Survey<F> {
             last_number: numbers.last().copied().unwrap_or(0),
         };
         let mut unused = Vec::new();
-        for one in found {
-            if one.number < floor.segment {
-                survey.leftovers.push(one.number);
-            } else if one.page == HeaderPage::Unused {
-                unused.push((one.number, one.len));
+        for file in files {
+            if file.number < floor.segment {
+                survey.leftovers.push(file.number);
+            } else if file.page == HeaderPage::Unused {
+                unused.push((file.number, file.len));
             } else {
-                survey.begun.push(one.begun(disk)?);
+                survey.begun.push(begun(file, disk, options.log)?);
             }
         }
         let last_begun = survey.begun.last().map_or(0, |begun| begun.number);
@@ -121,104 +107,45 @@ impl<F: DiskFile> Survey<F> {
     }
 }
 
-impl<F: DiskFile> Found<F> {
-    fn read<D: Disk<File = F>>(disk: &D, number: u32) -> Result<Self, OpenError> {
-        let read = || -> io::Result<_> {
-            let file = disk.open(&segment_name(number))?;
-            let len = file.len()?;
-            let page = usize::try_from(len.min(SEGMENT_HEADER_BYTES.into()));
-            let mut page = vec![0; page.expect("a page")];
-            file.read_at(&mut page, 0)?;
-            let page = HeaderPage::decode(&page);
-            Ok(Self {
-                number,
-                file,
-                len,
-                page,
-            })
-        };
-        read().map_err(OpenError::io("read", disk.path(&segment_name(number))))
-    }
-
-    fn check_belongs(&self, disk: &impl Disk, log: u16) -> Result<(), OpenError> {
-        let HeaderPage::Valid(header) = self.page else {
-            return Ok(());
-        };
-        let reason = if header.log != log {
-            format!("it is of log {}, this is log {log}", header.log)
-        } else if header.segment != self.number {
-            format!("it is segment {}", header.segment)
-        } else {
-            return Ok(());
-        };
-        Err(OpenError::Foreign {
-            file: disk.path(&segment_name(self.number)),
-            reason,
-        })
-    }
-
-    /// The header, if its first batch is there, so that it counts.
-    fn counting(&self, path: &Path) -> Result<Option<SegmentHeader>, OpenError> {
-        let HeaderPage::Valid(header) = self.page else {
-            return Ok(None);
-        };
-        let mut window = Window::new(&self.file, self.len);
-        let at = u64::from(SEGMENT_HEADER_BYTES);
-        let batch = window.batch(header.crc_seed(), at, header.first_batch);
-        let batch = batch.map_err(OpenError::io("read", path.to_owned()))?;
-        Ok(batch.is_some().then_some(header))
-    }
-
-    fn begun(self, disk: &impl Disk) -> Result<Begun<F>, OpenError> {
-        let path = disk.path(&segment_name(self.number));
-        let first_valid = self.counting(&path)?.is_some();
-        let header = match self.page {
-            HeaderPage::Valid(header) => Some(header),
-            HeaderPage::Other(version) => return Err(OpenError::other_format(path, version)),
-            HeaderPage::Broken | HeaderPage::Unused => None,
-        };
-        let bytes = u32::try_from(self.len).map_err(|_| OpenError::Foreign {
-            file: path,
-            reason: format!("it has {} bytes, more than any segment", self.len),
-        })?;
-        Ok(Begun {
-            number: self.number,
-            file: self.file,
-            bytes,
-            header,
-            first_valid,
-        })
-    }
+fn check_belongs<D: Disk>(
+    file: &SegmentFile<D::File>,
+    disk: &D,
+    log: u16,
+) -> Result<(), OpenError> {
+    let HeaderPage::Valid(header) = file.page else {
+        return Ok(());
+    };
+    let reason = if header.log != log {
+        format!("it is of log {}, this is log {log}", header.log)
+    } else if header.segment != file.number {
+        format!("it is segment {}", header.segment)
+    } else {
+        return Ok(());
+    };
+    Err(OpenError::Foreign {
+        file: disk.path(&segment_name(file.number)),
+        reason,
+    })
 }
 
-/// The newest floor there is a record of. Each segment's header has the one
-/// that was newest when it was begun, so only the newest segment is read; what
-/// is before the floor need not be readable.
-fn newest_floor<D: Disk>(disk: &D, found: &[Found<D::File>]) -> Result<Floor, OpenError> {
-    for one in found.iter().rev() {
-        let path = disk.path(&segment_name(one.number));
-        let Some(header) = one.counting(&path)? else {
-            continue;
-        };
-        let (seed, mut floor) = (header.crc_seed(), header.floor);
-        let (mut offset, mut number) = (u64::from(SEGMENT_HEADER_BYTES), header.first_batch);
-        let mut window = Window::new(&one.file, one.len);
-        loop {
-            let batch = window.batch(seed, offset, number);
-            let batch = batch.map_err(OpenError::io("read", path.clone()))?;
-            let Some((batch, mut payload)) = batch.filter(|(batch, _)| !batch.is_marker()) else {
-                return Ok(floor);
-            };
-            while let Some((header, body)) = RecordHeader::split(&mut payload) {
-                if header.shard == LOG_SHARD
-                    && let Some(newer) = Floor::decode(&header, body)
-                {
-                    floor = newer;
-                }
-            }
-            offset += batch.batch_bytes();
-            number += 1;
-        }
+fn begun<D: Disk>(
+    file: SegmentFile<D::File>,
+    disk: &D,
+    log: u16,
+) -> Result<Begun<D::File>, OpenError> {
+    let path = disk.path(&segment_name(file.number));
+    if let HeaderPage::Other(version) = file.page {
+        return Err(OpenError::other_format(path, version));
     }
-    Ok(Floor::NONE)
+    let bytes = u32::try_from(file.len).map_err(|_| OpenError::Foreign {
+        file: path,
+        reason: format!("it has {} bytes, more than any segment", file.len),
+    })?;
+    Ok(Begun {
+        number: file.number,
+        bytes,
+        header: file.header(log),
+        first_valid: file.counting(disk, log)?.is_some(),
+        file: file.file,
+    })
 }

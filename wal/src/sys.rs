@@ -44,3 +44,32 @@ pub(crate) fn pread_nowait(file: &File, buffer: &mut [u8], offset: u64) -> io::R
     let read = unsafe { libc::preadv2(file.as_raw_fd(), &slice, 1, offset, libc::RWF_NOWAIT) };
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
+
+/// Has the page cache read bytes in the background. It is a hint: what the
+/// kernel makes of it changes no result.
+pub(crate) fn will_read(file: &File, offset: u64, len: u64) {
+    let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else {
+        return;
+    };
+    // SAFETY: no memory is involved; the descriptor is open for as long as
+    // `file` is borrowed.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
+}
+
+/// Where the first bytes are, from an offset on, that are not a hole of the
+/// file; the file's end if there are none.
+pub(crate) fn data_from(file: &File, offset: u64) -> io::Result<u64> {
+    let from = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: no memory is involved; the descriptor is open for as long as
+    // `file` is borrowed. Its cursor moves, which nothing here relies on.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
+    match u64::try_from(at) {
+        Ok(at) => Ok(at),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(file.metadata()?.len()),
+            // A file system without holes.
+            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(offset),
+            error => Err(error),
+        },
+    }
+}

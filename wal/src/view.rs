@@ -1,26 +1,28 @@
-//! Reads a log without opening it, also while a node writes to it.
+//! Looks at a log without opening it, also while a node writes to it.
 
+use std::io;
 use std::path::PathBuf;
 
-use bytes::Bytes;
-
+use crate::batches::{Batches, ReadFrom};
 use crate::disk::Disk;
-use crate::format::{Position, RecordHeader};
+use crate::error::Damaged;
+use crate::format::{HeaderPage, Position, segment_name};
+use crate::segment_file::{SegmentFile, Unreadable, segment_numbers};
 
 /// A log's directory, to be looked at. Nothing is changed and nothing locked,
 /// so segments may come and go.
 #[derive(Clone, Debug)]
 pub struct LogView<D> {
-    disk: D,
-    log: u16,
+    pub(crate) disk: D,
+    pub(crate) log: u16,
 }
 
-/// What a segment file is.
+/// A segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentInfo {
     /// Its number.
     pub number: u32,
-    /// The size of its file.
+    /// The size of the file.
     pub bytes: u64,
     /// What its header says.
     pub state: SegmentState,
@@ -29,38 +31,26 @@ pub struct SegmentInfo {
 /// What a segment's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentState {
-    /// Nothing: a spare, or one that is being given up.
+    /// Nothing: it is a spare, or is being given up.
     Unused,
     /// It has batches, or its first is being written.
     Begun {
         /// The number of its first batch.
         first_batch: u64,
-        /// Seeds its checksums.
+        /// Random; seeds its checksums.
         generation: u64,
         /// It may hold bytes of an earlier use behind its last batch.
         recycled: bool,
     },
-    /// Neither copy of its header is whole.
+    /// Neither copy of it is whole.
     Broken,
     /// It is of a format that this build does not read.
     OtherFormat(u32),
-    /// It is of another log, or not the segment its name says.
+    /// It is of another log, or of another segment than the file's name says.
     Foreign,
 }
 
-/// Where reading starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// With the oldest batch that is needed.
-    Oldest,
-    /// With a segment's first batch.
-    Segment(u32),
-    /// With the batch that a record at this position is in, or that starts
-    /// there.
-    Position(Position),
-}
-
-/// Why a log could not be looked at.
+/// Why a log cannot be read there.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
     /// The disk refused.
@@ -69,43 +59,23 @@ pub enum ViewError {
         /// Which file or directory.
         path: PathBuf,
         /// What the disk said.
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// The segment has been given up by the log: what was there is not needed
-    /// any more.
-    #[error("segment {segment} of the log has been given up")]
+    /// The segment is no part of the log any more: it has been given up.
+    #[error("segment {segment} is no part of the log any more; start with the oldest there is")]
     Trimmed {
         /// Which.
         segment: u32,
     },
     /// Bytes that are part of the log are damaged.
-    #[error("{} is damaged at byte {offset}: {reason}", file.display())]
-    Damaged {
-        /// The segment.
-        file: PathBuf,
-        /// Bytes from its start.
-        offset: u64,
-        /// What is wrong there.
-        reason: String,
-    },
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
 }
 
-/// A batch, verified.
-#[derive(Debug)]
-pub struct ViewedBatch {
-    /// Its number.
-    pub number: u64,
-    /// Where it starts.
-    pub at: Position,
-    /// Its records, in order, with where their bodies are, and those. The log's
-    /// own records are not among them.
-    pub records: Vec<(RecordHeader, Position, Bytes)>,
-}
-
-/// Reads batch after batch.
-#[derive(Debug)]
-pub struct Batches<D: Disk> {
-    view: LogView<D>,
+impl From<Unreadable> for ViewError {
+    fn from(Unreadable { path, source }: Unreadable) -> Self {
+        Self::Io { path, source }
+    }
 }
 
 impl<D: Disk> LogView<D> {
@@ -119,8 +89,8 @@ impl<D: Disk> LogView<D> {
     /// # Errors
     /// If the directory or a file cannot be read.
     pub fn segments(&self) -> Result<Vec<SegmentInfo>, ViewError> {
-        let _ = (&self.disk, self.log);
-        Ok(Vec::new())
+        let files = self.files()?;
+        Ok(files.iter().map(|file| self.info(file)).collect())
     }
 
     /// Reads batches, up to `end` or else to the last one that is whole. A
@@ -128,37 +98,66 @@ impl<D: Disk> LogView<D> {
     /// so that it sees nothing that may yet be lost.
     ///
     /// # Errors
-    /// If there is nothing to start with there.
-    pub fn read_from(&self, from: From, end: Option<Position>) -> Result<Batches<D>, ViewError>
-    where
-        D: Clone,
-    {
-        let _ = (from, end);
-        Ok(Batches { view: self.clone() })
-    }
-}
-
-impl<D: Disk> Batches<D> {
-    /// Reads on up to here, from the next call on.
-    pub fn set_end(&mut self, end: Position) {
-        let _ = end;
+    /// If what it would start with is not there or cannot be read.
+    pub fn read_from(
+        &self,
+        from: ReadFrom,
+        end: Option<Position>,
+    ) -> Result<Batches<D>, ViewError> {
+        Batches::start(self.clone(), from, end)
     }
 
-    /// Where the next batch will be: to start from another time.
-    pub fn position(&self) -> Position {
-        let _ = &self.view;
-        Position {
-            segment: 0,
-            offset: 0,
+    pub(crate) fn info(&self, file: &SegmentFile<D::File>) -> SegmentInfo {
+        let state = match file.page {
+            HeaderPage::Unused => SegmentState::Unused,
+            HeaderPage::Broken => SegmentState::Broken,
+            HeaderPage::Other(version) => SegmentState::OtherFormat(version),
+            HeaderPage::Valid(_) => match file.header(self.log) {
+                None => SegmentState::Foreign,
+                Some(header) => SegmentState::Begun {
+                    first_batch: header.first_batch,
+                    generation: header.generation,
+                    recycled: header.recycled,
+                },
+            },
+        };
+        SegmentInfo {
+            number: file.number,
+            bytes: file.len,
+            state,
         }
     }
 
-    /// The next batch; `None` at the end for now. Then, and after an error that
-    /// passes, it can be asked again.
-    ///
-    /// # Errors
-    /// See [`ViewError`].
-    pub fn next_batch(&mut self) -> Result<Option<ViewedBatch>, ViewError> {
-        Ok(None)
+    /// The segment files, but for those that vanish meanwhile.
+    pub(crate) fn files(&self) -> Result<Vec<SegmentFile<D::File>>, ViewError> {
+        let mut files = Vec::new();
+        for number in segment_numbers(&self.disk)? {
+            files.extend(self.file(number)?);
+        }
+        Ok(files)
+    }
+
+    /// A segment file, if it is there.
+    pub(crate) fn file(&self, number: u32) -> Result<Option<SegmentFile<D::File>>, ViewError> {
+        match SegmentFile::open(&self.disk, number) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+            // It may be cut between the asking for its length and the reading.
+            Err(error) if error.source.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn damaged(&self, segment: u32, offset: u64, reason: impl Into<String>) -> Damaged {
+        Damaged {
+            file: self.disk.path(&segment_name(segment)),
+            offset,
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn unreadable(&self, segment: u32) -> impl FnOnce(io::Error) -> ViewError {
+        let path = self.disk.path(&segment_name(segment));
+        move |source| ViewError::Io { path, source }
     }
 }

@@ -225,6 +225,35 @@ fn damage_before_the_last_batch_is_refused_and_nothing_is_changed() {
 }
 
 #[test]
+fn after_a_clean_end_damage_in_the_last_batch_is_refused_too() {
+    let pristine = FaultDisk::new();
+    let mut log = open(&pristine).unwrap();
+    log.one_each(1..6, 700);
+    log.opened.writer.close().unwrap();
+    let bytes = pristine.contents(FIRST).unwrap();
+    let last = log.positions[4].offset as usize;
+    let end = (last + 700).next_multiple_of(512);
+    for at in (last - 29 - 32..end + 28).step_by(7) {
+        let disk = FaultDisk::new();
+        disk.put(FIRST, &bytes);
+        disk.flip_bit(FIRST, at, (at % 8) as u8);
+        match open(&disk) {
+            // The zeros behind the batch's payload and header mean nothing.
+            Ok(found) => {
+                assert_eq!(found.records, log.records);
+                let unused = last - 61 + 28..last - 61 + 32;
+                assert!(at >= last + 700 || unused.contains(&at), "byte {at}");
+            }
+            Err(OpenError::Corrupt { expected, .. }) => {
+                assert_eq!(expected, 5);
+                assert!(at < last + 700, "byte {at}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
 fn every_flipped_bit_is_refused_or_costs_the_last_batch_at_most() {
     let pristine = FaultDisk::new();
     let mut log = open(&pristine).unwrap();
@@ -254,8 +283,8 @@ fn a_newer_format_and_a_stray_segment_are_refused_by_name() {
     disk.restart();
     let stray = open_with(&disk, LogOptions { log: 3, ..OPTIONS }, 1);
     assert!(matches!(stray, Err(OpenError::Foreign { .. })));
-    disk.flip_bit(FIRST, 8, 1);
-    disk.flip_bit(FIRST, 2048 + 8, 1);
+    disk.flip_bit(FIRST, 8, 0);
+    disk.flip_bit(FIRST, 2048 + 8, 0);
     let operations = disk.operations();
     let newer = open(&disk).err().unwrap();
     let OpenError::NewerFormat {
@@ -264,7 +293,7 @@ fn a_newer_format_and_a_stray_segment_are_refused_by_name() {
     else {
         panic!("{newer}");
     };
-    assert_eq!((found, supported), (3, 1));
+    assert_eq!((found, supported), (3, 2));
     assert!(newer.to_string().contains(FIRST));
     assert_eq!(disk.operations(), operations);
 }
