@@ -18,7 +18,7 @@ fn the_command_describes_itself() {
       serve        Run a node until it is told to stop
       demo         Run a node with example traffic, to look around
       request      Send one RPC and print its reply
-      lease        Enqueue work, take it, and settle it
+      lease        Enqueue work, take it, settle it, look at it, move it
       config       Check or show the configuration
       introspect   Show what a running node knows about itself
       completions  Print a completion script for a shell
@@ -193,18 +193,25 @@ fn request_describes_its_options() {
 #[test]
 fn the_lease_commands_describe_their_options() {
     insta::assert_snapshot!(run(&["lease", "--help"]), @r#"
-    Enqueue work, take it, and settle it
+    Enqueue work, take it, settle it, look at it, move it
 
     Usage: omnirelay lease <COMMAND>
 
     Commands:
-      enqueue    Add one item of work
-      take       Take items and print the tokens that own them
-      complete   Say that the work is done
-      heartbeat  Keep a lease from ending
-      fail       Say that the work was not done; it waits again
-      stats      Count the namespace's items
-      help       Print this message or the help of the given subcommand(s)
+      enqueue       Add one item of work
+      take          Take items and print the tokens that own them
+      complete      Say that the work is done
+      heartbeat     Keep a lease from ending
+      fail          Say that the work was not done; it waits again
+      drain         Take items out and print them, to be restored elsewhere
+      restore       Put drained items in
+      peek          Show items that wait, the next to be leased first
+      dead-letters  Show items that were given up on
+      redrive       Let dead letters wait again, with further attempts
+      cancel        Take items out for good, leased ones too
+      explain       Say where an item stands, and why nobody works on it
+      stats         Count the namespace's items
+      help          Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help  Print help
@@ -320,6 +327,9 @@ fn the_lease_commands_describe_their_options() {
               Most items to take
 
               [default: 1]
+
+          --partition-key <KEY>
+              Take only items of this partition key
 
           --address <ADDRESS>
               The server, as host:port

@@ -267,7 +267,7 @@ fn a_request_prints_the_replys_body_and_with_v_its_head() {
     exit 1
     "#);
     insta::assert_snapshot!(request(&["resourcelease::steal"]), @r"
-    error[rpc.procedure.unknown]: no procedure `resourcelease::steal`; there are <namespace>::<operation>, as in `resourcelease::enqueue`, with the operations enqueue, enqueueBatch, lease, leaseBatch, heartbeat, complete, fail, settle, stats
+    error[rpc.procedure.unknown]: no procedure `resourcelease::steal`; there are <namespace>::<operation>, as in `resourcelease::enqueue`, with the operations enqueue, enqueueBatch, lease, leaseBatch, heartbeat, complete, fail, settle, stats, peek, deadLetters, redrive, cancel, explain, drain, restore
     help: procedures are named <namespace>::<operation>, as in resourcelease::stats
     exit 1
     ");

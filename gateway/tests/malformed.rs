@@ -115,7 +115,8 @@ fn a_wrong_request_gets_the_contracts_error_and_leaves_no_trace() {
         .into_iter()
         .chain(wrong_bodies())
         .chain(wrong_payloads())
-        .chain(wrong_tokens());
+        .chain(wrong_tokens())
+        .chain(wrong_items());
     for wrong in cases {
         let reply = good.refuse(&wrong.name, &wrong.request);
         assert_error(&wrong.name, &reply, wrong.code, &wrong.mentions);
@@ -445,6 +446,123 @@ fn wrong_tokens() -> Vec<Case> {
             ));
         }
     }
+    cases
+}
+
+/// Calls about items outside a lease.
+fn wrong_items() -> Vec<Case> {
+    let malformed = "rpc.body.malformed";
+    let too_large = "resourcelease.payload.too_large";
+    let good = json!({
+        "payload": payload("restored"),
+        "attempt": 1,
+        "enqueuedAt": "2026-01-31T12:00:00Z",
+        "sequenceId": 7,
+        "deadLetter": false,
+        "origin": "000102030405060708090a0b0c0d0e0f",
+    });
+    let restore = |field: &str, value: Value| {
+        let mut bad = good.clone();
+        bad[field] = value;
+        Request::call("restore", &json!({"items": [good, bad]}))
+    };
+    let long = "x".repeat(513);
+    let ids: Vec<u32> = (1..=1_001).collect();
+    let calls = [
+        ("drain", json!({"maxItems": 0}), malformed, "maxItems is 0"),
+        ("drain", json!({"maxItems": 1_001}), malformed, "1 to 1000"),
+        ("drain", json!({"maxItems": "all"}), malformed, "maxItems"),
+        (
+            "drain",
+            json!({"requestId": ""}),
+            malformed,
+            "requestId is empty",
+        ),
+        (
+            "drain",
+            json!({"requestId": long}),
+            too_large,
+            "requestId has 513",
+        ),
+        ("peek", json!({"maxItems": 1_001}), malformed, "1 to 1000"),
+        ("peek", json!({"cursor": long}), too_large, "cursor has 513"),
+        (
+            "deadLetters",
+            json!({"maxItems": 0}),
+            malformed,
+            "maxItems is 0",
+        ),
+        ("deadLetters", json!({"cursor": 7}), malformed, "cursor"),
+        ("redrive", json!({}), malformed, "sequenceIds is empty"),
+        (
+            "redrive",
+            json!({"sequenceIds": [-1]}),
+            malformed,
+            "sequenceIds[0]",
+        ),
+        (
+            "cancel",
+            json!({"sequenceIds": []}),
+            malformed,
+            "sequenceIds is empty",
+        ),
+        (
+            "cancel",
+            json!({"sequenceIds": ids}),
+            too_large,
+            "more than 1000",
+        ),
+        (
+            "cancel",
+            json!({"sequenceIds": 7}),
+            malformed,
+            "expected an array",
+        ),
+        (
+            "explain",
+            json!({"sequenceId": "7"}),
+            malformed,
+            "sequenceId",
+        ),
+        (
+            "restore",
+            json!({"items": []}),
+            "resourcelease.restore.pending_item_required",
+            "items is empty",
+        ),
+    ];
+    let mut cases: Vec<Case> = calls
+        .into_iter()
+        .map(|(operation, body, code, mentions)| {
+            let name = format!("{operation}: {mentions}");
+            case(&name, Request::call(operation, &body), code, mentions)
+        })
+        .collect();
+    for (field, value, mentions) in [
+        ("attempt", json!(65_536), "items[1].attempt is 65536"),
+        ("sequenceId", json!(0), "items[1].sequenceId is 0"),
+        ("origin", json!("00"), "items[1].origin: `00`"),
+        (
+            "enqueuedAt",
+            json!("1969-12-31T23:59:59Z"),
+            "items[1].enqueuedAt is not a time",
+        ),
+        (
+            "enqueuedAt",
+            json!("yesterday"),
+            "items[1].enqueuedAt: `yesterday`",
+        ),
+        ("enqueuedAt", Value::Null, "items[1].enqueuedAt is missing"),
+        ("priority", json!(256), "items[1].priority is 256"),
+    ] {
+        cases.push(case(mentions, restore(field, value), malformed, mentions));
+    }
+    cases.push(case(
+        "no payload",
+        restore("payload", Value::Null),
+        "resourcelease.payload.required",
+        "items[1].payload is missing",
+    ));
     cases
 }
 

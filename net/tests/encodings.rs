@@ -150,7 +150,140 @@ prop_compose! {
     }
 }
 
-fn call() -> impl Strategy<Value = Call> {
+prop_compose! {
+    fn error_info()(message in text(), code in option::of(text()), metadata in pairs())
+        -> ErrorInfo {
+        ErrorInfo { message, code, metadata }
+    }
+}
+
+prop_compose! {
+    fn pending_item()(
+        payload in option::of(payload()),
+        (attempt, sequence_id) in (any::<u32>(), integer()),
+        (enqueued_at, ready_at, expires_at, since) in (time(), time(), time(), time()),
+        (last_error, last_ownership_token) in (option::of(error_info()), option::of(token())),
+        (dead_letter, origin) in (any::<bool>(), text()),
+        (priority, max_attempts) in (option::of(any::<u32>()), option::of(any::<u32>())),
+        state in option::of(text()),
+    ) -> PendingItem {
+        PendingItem {
+            payload, attempt, enqueued_at, last_error, sequence_id, last_ownership_token,
+            dead_letter, origin, priority, max_attempts, ready_at, expires_at, state, since,
+        }
+    }
+}
+
+prop_compose! {
+    fn change_result()(
+        success in any::<bool>(),
+        receipt in option::of(receipt()),
+        error in option::of(error()),
+    ) -> ChangeResult {
+        ChangeResult { success, receipt, error }
+    }
+}
+
+prop_compose! {
+    fn explained()(
+        (sequence_id, state) in (integer(), text()),
+        (since, enqueued_at, lease_expires_at, expires_at) in (time(), time(), time(), time()),
+        reasons in vec((text(), text(), pairs()), 0..3),
+        (attempt, max_attempts) in (any::<u32>(), any::<u32>()),
+        last_error in option::of(error_info()),
+        (shard, priority) in (option::of(any::<u32>()), option::of(any::<u32>())),
+        texts in [option::of(text()), option::of(text()), option::of(text()), option::of(text())],
+    ) -> ExplainResponse {
+        let reasons = reasons
+            .into_iter()
+            .map(|(code, message, metadata)| Reason { code, message, metadata })
+            .collect();
+        let [owner_peer_id, resource_type, resource_id, partition_key] = texts;
+        ExplainResponse {
+            sequence_id, state, since, reasons, attempt, max_attempts, enqueued_at, last_error,
+            owner_peer_id, lease_expires_at, shard, priority, resource_type, resource_id,
+            partition_key, expires_at,
+        }
+    }
+}
+
+/// The calls about items outside a lease.
+fn item_call() -> BoxedStrategy<Call> {
+    let page = || {
+        (
+            option::of(any::<u32>()),
+            option::of(text()),
+            option::of(text()),
+        )
+    };
+    let ids = || (vec(integer(), 0..4), option::of(text()));
+    prop_oneof![
+        page().prop_map(|(max_items, cursor, namespace)| Call::Peek(PeekRequest {
+            max_items,
+            cursor,
+            namespace
+        })),
+        page().prop_map(
+            |(max_items, cursor, namespace)| Call::DeadLetters(DeadLettersRequest {
+                max_items,
+                cursor,
+                namespace
+            })
+        ),
+        ids().prop_map(|(sequence_ids, namespace)| Call::Redrive(RedriveRequest {
+            sequence_ids,
+            namespace
+        })),
+        ids().prop_map(|(sequence_ids, namespace)| Call::Cancel(CancelRequest {
+            sequence_ids,
+            namespace
+        })),
+        (integer(), option::of(text())).prop_map(|(sequence_id, namespace)| {
+            Call::Explain(ExplainRequest {
+                sequence_id,
+                namespace,
+            })
+        }),
+        (page(), option::of(any::<u32>())).prop_map(
+            |((max_items, request_id, namespace), shard)| {
+                Call::Drain(DrainRequest {
+                    max_items,
+                    shard,
+                    request_id,
+                    namespace,
+                })
+            }
+        ),
+        (vec(pending_item().boxed(), 0..3), option::of(text()))
+            .prop_map(|(items, namespace)| Call::Restore(RestoreRequest { items, namespace })),
+    ]
+    .boxed()
+}
+
+/// The replies about items outside a lease.
+fn item_reply() -> BoxedStrategy<Reply> {
+    let page = || (vec(pending_item().boxed(), 0..3), option::of(text()));
+    let results = || vec(change_result(), 0..4);
+    prop_oneof![
+        page().prop_map(|(items, cursor)| Reply::Peek(PeekResponse { items, cursor })),
+        page()
+            .prop_map(|(items, cursor)| Reply::DeadLetters(DeadLettersResponse { items, cursor })),
+        results().prop_map(|results| Reply::Redrive(RedriveResponse { results })),
+        results().prop_map(|results| Reply::Cancel(CancelResponse { results })),
+        explained().boxed().prop_map(Reply::Explain),
+        (vec(pending_item().boxed(), 0..3), any::<bool>())
+            .prop_map(|(items, more)| Reply::Drain(DrainResponse { items, more })),
+        (any::<u32>(), any::<u32>()).prop_map(|(restored_count, duplicate_count)| {
+            Reply::Restore(RestoreResponse {
+                restored_count,
+                duplicate_count,
+            })
+        }),
+    ]
+    .boxed()
+}
+
+fn call() -> BoxedStrategy<Call> {
     let asked = || {
         (
             option::of(text()),
@@ -223,10 +356,12 @@ fn call() -> impl Strategy<Value = Call> {
             })
         }),
         option::of(text()).prop_map(|namespace| Call::Stats(StatsRequest { namespace })),
+        item_call(),
     ]
+    .boxed()
 }
 
-fn reply() -> impl Strategy<Value = Reply> {
+fn reply() -> BoxedStrategy<Reply> {
     let done = || (any::<bool>(), option::of(receipt()));
     prop_oneof![
         enqueued().prop_map(Reply::Enqueue),
@@ -247,7 +382,9 @@ fn reply() -> impl Strategy<Value = Reply> {
         done().prop_map(|(success, receipt)| Reply::Fail(FailResponse { success, receipt })),
         vec(settle_result(), 0..4).prop_map(|results| Reply::Settle(SettleResponse { results })),
         option::of(stats()).prop_map(|stats| Reply::Stats(StatsResponse { stats })),
+        item_reply(),
     ]
+    .boxed()
 }
 
 fn procedure() -> impl Strategy<Value = Procedure> {
@@ -362,6 +499,167 @@ fn a_lease_in_json_reads_as_documented() {
         r#""ownerPeerId":"worker-1","leaseExpiresAt":"2027-01-15T08:00:30Z","leaseForMs":30000}"#,
     );
     assert_eq!(json(&reply), expected);
+}
+
+fn restorable() -> PendingItem {
+    PendingItem {
+        payload: Some(Payload {
+            resource_type: "table".into(),
+            resource_id: "users/7".into(),
+            payload_encoding: "text/plain".into(),
+            body: Bytes::from_static(b"hi"),
+            ..Payload::default()
+        }),
+        attempt: 2,
+        enqueued_at: Some(Timestamp {
+            seconds: 1_800_000_000,
+            nanos: 0,
+        }),
+        last_error: Some(ErrorInfo {
+            message: "disk full".into(),
+            ..ErrorInfo::default()
+        }),
+        sequence_id: 17,
+        origin: "000102030405060708090a0b0c0d0e0f".into(),
+        priority: Some(9),
+        ..PendingItem::default()
+    }
+}
+
+#[test]
+fn a_drained_item_in_json_reads_as_documented() {
+    let reply = Reply::Drain(DrainResponse {
+        items: vec![restorable()],
+        more: true,
+    });
+    let expected = concat!(
+        r#"{"items":[{"payload":{"resourceType":"table","resourceId":"users/7","#,
+        r#""payloadEncoding":"text/plain","body":"aGk="},"attempt":2,"#,
+        r#""enqueuedAt":"2027-01-15T08:00:00Z","lastError":{"message":"disk full"},"#,
+        r#""sequenceId":17,"deadLetter":false,"origin":"000102030405060708090a0b0c0d0e0f","#,
+        r#""priority":9}],"more":true}"#,
+    );
+    assert_eq!(json(&reply), expected);
+}
+
+/// Breaks one item of a restore.
+type Breakage = fn(&mut PendingItem);
+
+#[test]
+fn a_restore_that_is_wrong_is_refused_by_item_and_field_alike_in_both_encodings() {
+    let broken: [(Breakage, &str); 17] = [
+        (|item| item.payload = None, "items[1].payload is missing"),
+        (
+            |item| item.payload.as_mut().unwrap().resource_id.clear(),
+            "items[1].payload.resourceId is blank",
+        ),
+        (
+            |item| item.payload.as_mut().unwrap().partition_key = Some("k".repeat(513)),
+            "items[1].payload.partitionKey has 513 bytes; at most 512 are allowed",
+        ),
+        (
+            |item| item.sequence_id = 0,
+            "items[1].sequenceId is 0; it takes 1 to 9007199254740991",
+        ),
+        (
+            |item| item.origin.clear(),
+            "items[1].origin: `` is not 32 hex digits",
+        ),
+        (
+            |item| item.origin.push('0'),
+            "items[1].origin: `000102030405060708090a0b0c0d0e0f0` is not 32 hex digits",
+        ),
+        (
+            |item| item.origin = "+00102030405060708090a0b0c0d0e0f".into(),
+            "items[1].origin: `+00102030405060708090a0b0c0d0e0f` is not 32 hex digits",
+        ),
+        (
+            |item| item.attempt = 65_536,
+            "items[1].attempt is 65536; it takes 0 to 65535",
+        ),
+        (
+            |item| item.max_attempts = Some(0),
+            "items[1].maxAttempts is 0; it takes 1 to 65535",
+        ),
+        (
+            |item| item.priority = Some(256),
+            "items[1].priority is 256; it takes 0 to 255",
+        ),
+        (
+            |item| item.enqueued_at = None,
+            "items[1].enqueuedAt is missing",
+        ),
+        (
+            |item| item.enqueued_at.as_mut().unwrap().seconds = -1,
+            "items[1].enqueuedAt is not a time from 1970 to 2262",
+        ),
+        (
+            |item| {
+                item.expires_at = Some(Timestamp {
+                    seconds: 253_402_300_799,
+                    nanos: 0,
+                });
+            },
+            "items[1].expiresAt is not a time from 1970 to 2262",
+        ),
+        (
+            |item| item.expires_at = item.enqueued_at,
+            "items[1].expiresAt is 0 ms after enqueuedAt; it takes 1 to 4294967295 (49 days)",
+        ),
+        (
+            |item| item.last_error.as_mut().unwrap().message = "m".repeat(4_097),
+            "items[1].lastError.message has 4097 bytes; at most 4096 are allowed",
+        ),
+        (
+            |item| item.last_error.as_mut().unwrap().code = Some("c".repeat(513)),
+            "items[1].lastError.code has 513 bytes; at most 512 are allowed",
+        ),
+        (
+            |item| {
+                item.last_ownership_token = Some(OwnershipToken {
+                    lease_id: "l".repeat(513),
+                    ..OwnershipToken::default()
+                });
+            },
+            "items[1].lastOwnershipToken.leaseId has 513 bytes; at most 512 are allowed",
+        ),
+    ];
+    let sent = |items: Vec<PendingItem>, encoding| {
+        let call = Call::Restore(RestoreRequest {
+            items,
+            namespace: None,
+        });
+        let body = encode_call(encoding, &call).unwrap();
+        validate_call(&decode_call(Procedure::Restore, encoding, &body).unwrap())
+    };
+    for encoding in [Encoding::Json, Encoding::Proto] {
+        assert_eq!(sent(vec![restorable(), restorable()], encoding), Ok(()));
+        for (breakage, message) in &broken {
+            let mut item = restorable();
+            breakage(&mut item);
+            let error = sent(vec![restorable(), item], encoding).unwrap_err();
+            assert_eq!(error.message, *message);
+        }
+        let error = sent(Vec::new(), encoding).unwrap_err();
+        assert!(error.is(rpc::codes::PENDING_ITEM_REQUIRED), "{error}");
+    }
+}
+
+#[test]
+fn a_list_of_ids_is_bounded_alike_in_both_encodings() {
+    for (ids, allowed) in [(0, false), (1, true), (1_000, true), (1_001, false)] {
+        let call = Call::Cancel(CancelRequest {
+            sequence_ids: (0..ids).collect(),
+            namespace: None,
+        });
+        let heard = [Encoding::Json, Encoding::Proto].map(|encoding| {
+            let body = encode_call(encoding, &call).unwrap();
+            let read = decode_call(Procedure::Cancel, encoding, &body);
+            read.and_then(|read| validate_call(&read))
+        });
+        assert_eq!(heard[0], heard[1]);
+        assert_eq!(heard[0].is_ok(), allowed, "{ids}");
+    }
 }
 
 #[test]

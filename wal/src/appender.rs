@@ -293,6 +293,11 @@ impl Appender {
         self.unsynced.len()
     }
 
+    /// The segment of the first sealed batch that is not yet known to be synced.
+    pub fn first_unsynced_segment(&self) -> Option<u32> {
+        self.unsynced.front().map(|batch| batch.segment)
+    }
+
     /// The `len` bytes at a position, if they are in a batch that is not yet
     /// known to be synced. Copied out of the open batch, shared with a sealed
     /// one.

@@ -140,6 +140,18 @@ fn help_for(error: &rpc::Error) -> String {
             "the lease has ended and its token never works again; take the item again if it still waits",
         ),
         (
+            codes::ITEM_NOT_FOUND,
+            "`omnirelay lease peek` and `lease dead-letters` show the items there are; look at --namespace, too",
+        ),
+        (
+            codes::ITEM_NOT_DEAD,
+            "`omnirelay lease explain` says where it stands; only dead letters are redriven",
+        ),
+        (
+            codes::ITEM_ATTEMPTS_USED_UP,
+            "enqueue the work anew, and cancel this item",
+        ),
+        (
             codes::NAMESPACE_UNKNOWN,
             "name an existing one with --namespace, or configure it as [namespaces.\"<name>\"]",
         ),

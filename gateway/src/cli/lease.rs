@@ -1,4 +1,10 @@
-//! `omnirelay lease`: enqueue work, take it, and settle it.
+//! `omnirelay lease`: enqueue work, take it, settle it, look at it and move it.
+
+mod change;
+mod drain;
+mod explain;
+mod listing;
+mod restore;
 
 use std::time::Duration;
 
@@ -20,7 +26,7 @@ pub(super) const ADDRESS_DEFAULT: &str = "127.0.0.1:7420";
 /// The name this program calls itself.
 pub(super) const CALLER_DEFAULT: &str = "omnirelay-cli";
 
-/// Enqueue work, take it, and settle it
+/// Enqueue work, take it, settle it, look at it, move it
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "EXAMPLE:\n  omnirelay lease enqueue --type table --id users --body '{\"op\":\"vacuum\"}'\n  omnirelay lease take --wait 10s\n  omnirelay lease complete --token 4097/1/01020304-0506-8708-890a-0b0c0d0e0f10"
@@ -55,6 +61,35 @@ enum LeaseCommand {
         after_help = "EXAMPLE:\n  omnirelay lease fail --token 4097/1/01020304-0506-8708-890a-0b0c0d0e0f10 --reason 'disk full' --delay 1m"
     )]
     Fail(FailArgs),
+    /// Take items out and print them, to be restored elsewhere
+    #[command(
+        after_help = "EXAMPLE:\n  omnirelay lease drain --all --out items.jsonl\n  omnirelay lease drain --all | omnirelay lease restore --address other:7420"
+    )]
+    Drain(drain::DrainArgs),
+    /// Put drained items in
+    #[command(
+        after_help = "EXAMPLE:\n  omnirelay lease restore items.jsonl --address other:7420\n  omnirelay lease drain --all | omnirelay lease restore --address other:7420"
+    )]
+    Restore(restore::RestoreArgs),
+    /// Show items that wait, the next to be leased first
+    #[command(
+        after_help = "EXAMPLE:\n  omnirelay lease peek\n  omnirelay lease peek --max 1000 --output json | jq .payload.resourceId"
+    )]
+    Peek(listing::ListArgs),
+    /// Show items that were given up on
+    #[command(
+        after_help = "EXAMPLE:\n  omnirelay lease dead-letters\n  omnirelay lease dead-letters --max 1000 --output json | jq .sequenceId | xargs omnirelay lease redrive"
+    )]
+    DeadLetters(listing::ListArgs),
+    /// Let dead letters wait again, with further attempts
+    #[command(after_help = "EXAMPLE:\n  omnirelay lease redrive 4097 4113")]
+    Redrive(change::ChangeArgs),
+    /// Take items out for good, leased ones too
+    #[command(after_help = "EXAMPLE:\n  omnirelay lease cancel 4097 4113")]
+    Cancel(change::ChangeArgs),
+    /// Say where an item stands, and why nobody works on it
+    #[command(after_help = "EXAMPLE:\n  omnirelay lease explain 4097")]
+    Explain(explain::ExplainArgs),
     /// Count the namespace's items
     #[command(after_help = "EXAMPLE:\n  omnirelay lease stats --namespace resourcelease.users")]
     Stats(StatsArgs),
@@ -137,6 +172,9 @@ struct TakeArgs {
     /// Most items to take
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=BATCH_ITEMS_MAX as i64))]
     max: u32,
+    /// Take only items of this partition key
+    #[arg(long, value_name = "KEY")]
+    partition_key: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -237,6 +275,13 @@ pub(super) fn run(args: LeaseArgs) -> Result<(), Failure> {
                 &Call::Fail(request),
             )
         }
+        LeaseCommand::Drain(args) => drain::run(args),
+        LeaseCommand::Restore(args) => restore::run(&args),
+        LeaseCommand::Peek(args) => listing::run(args, listing::Which::Waiting),
+        LeaseCommand::DeadLetters(args) => listing::run(args, listing::Which::Dead),
+        LeaseCommand::Redrive(args) => change::run(&args, change::Change::Redrive),
+        LeaseCommand::Cancel(args) => change::run(&args, change::Change::Cancel),
+        LeaseCommand::Explain(args) => explain::run(&args),
         LeaseCommand::Stats(args) => stats(&args),
     }
 }
@@ -292,7 +337,8 @@ fn take(args: TakeArgs) -> Result<(), Failure> {
             peer_id,
             wait_ms,
             lease_ms,
-            ..LeaseRequest::default()
+            partition_key: args.partition_key,
+            namespace: None,
         })
     } else {
         let max_items = args.max;
@@ -300,8 +346,9 @@ fn take(args: TakeArgs) -> Result<(), Failure> {
             peer_id,
             wait_ms,
             lease_ms,
+            partition_key: args.partition_key,
             max_items,
-            ..LeaseBatchRequest::default()
+            namespace: None,
         })
     };
     let leases = match call(&args.server, args.wait, &request)? {

@@ -12,6 +12,7 @@ mod failure;
 mod introspect;
 mod lease;
 mod output;
+mod progress;
 mod request;
 mod serve;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use omnirelay_queue::{WEIGHT_MAX, WEIGHTS_MAX};
+
 use super::value::Kind;
 
 /// One configuration key.
@@ -29,10 +31,9 @@ pub const SHARDS_TOTAL_MAX: u64 = 16_384;
 
 /// Most items of one namespace.
 pub const CAPACITY_MAX: u64 = 1_000_000_000;
-/// Most weights of one namespace.
-pub const WEIGHTS_MAX: usize = 10_000;
 
 const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * omnirelay_net::rpc::BODY_BYTES_MAX as u64);
+const _: () = assert!(WEIGHTS_MAX == 10_000, "the doc of `weights` says so");
 const _: () = assert!(SHARDS_MAX <= SHARDS_TOTAL_MAX);
 
 const fn ms(n: u64) -> Duration {
@@ -227,6 +228,16 @@ pub static NAMESPACE: &[Knob] = &[
               none is forgotten early.",
     },
     Knob {
+        key: "restore_window",
+        kind: Kind::Duration {
+            min: secs(1),
+            max: secs(30 * DAY),
+        },
+        default: Some("\"30d\""),
+        doc: "How long a restored item is remembered, so that restoring it again adds nothing. \
+              At most `dedupe_entries_max` are; at that many a restore is refused.",
+    },
+    Knob {
         key: "capacity",
         kind: Kind::Integer {
             min: 1,
@@ -291,8 +302,8 @@ pub static NAMESPACE: &[Knob] = &[
         kind: Kind::Choice(&["none", "per-resource"]),
         default: Some("\"none\""),
         doc: "per-resource: at most one lease at a time for each resource, its items in the order \
-              they were enqueued; a delayed one holds back those behind it. Costs memory for each \
-              item and `Rpc-Shard-Key` its effect.",
+              they were enqueued; a delayed one holds back those behind it. Costs up to 60 bytes of \
+              memory an item; `Rpc-Shard-Key` has no effect then.",
     },
     Knob {
         key: "fairness",
@@ -304,7 +315,10 @@ pub static NAMESPACE: &[Knob] = &[
     },
     Knob {
         key: "weights.*",
-        kind: Kind::Integer { min: 1, max: 1_000 },
+        kind: Kind::Integer {
+            min: 1,
+            max: WEIGHT_MAX as u64,
+        },
         default: None,
         doc: "How many items of a partition key are handed out in one round, 1 unless it is named \
               here; \"\" are the items without a key. At most 10,000 keys, only with `fairness = \

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigError;
-pub use namespace::{Fairness, Namespace, Ordering};
+pub use namespace::Namespace;
 use namespace::{contradiction, duration, flag, integer, text};
 pub use source::{Flag, Sources};
 use tree::{Entry, Settings, entry};

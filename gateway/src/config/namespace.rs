@@ -4,30 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use omnirelay_net::rpc::NAME_BYTES_MAX;
+use omnirelay_queue::{Fairness, Ordering, WEIGHTS_MAX};
 
 use super::error::ConfigError;
-use super::knob::WEIGHTS_MAX;
 use super::tree::{Entry, entry, optional_entry};
 use super::value::{DurationText, Fill, Setting, quoted};
 use crate::node::{Durability, Watermarks};
-
-/// In which order a namespace's items are leased.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ordering {
-    /// Whatever their resources.
-    None,
-    /// One at a time for each resource, in the order they were enqueued.
-    PerResource,
-}
-
-/// Whose items a namespace leases next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fairness {
-    /// The longest waiting.
-    Fifo,
-    /// The next partition key's.
-    PartitionKey,
-}
 
 /// One namespace's options; the table of knobs gives their defaults and bounds.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +30,8 @@ pub struct Namespace {
     pub dedupe_window: Duration,
     /// Request ids remembered at once, over all shards.
     pub dedupe_entries_max: u64,
+    /// How long restored items are remembered.
+    pub restore_window: Duration,
     /// Waiting, delayed and leased items, over all shards.
     pub capacity: u64,
     /// When enqueues are held back.
@@ -81,6 +65,7 @@ impl Namespace {
                 .expect("its knob's bound is u16::MAX"),
             dedupe_window: duration(section, "dedupe_window"),
             dedupe_entries_max: integer(section, "dedupe_entries_max"),
+            restore_window: duration(section, "restore_window"),
             capacity: integer(section, "capacity"),
             watermarks: watermarks(section),
             shards: u32::try_from(integer(section, "shards"))
@@ -147,9 +132,12 @@ impl Namespace {
             max_attempts: self.max_attempts,
             dedupe_window: self.dedupe_window,
             dedupe_entries_max: share(self.dedupe_entries_max),
+            restore_window: self.restore_window,
             capacity: share(self.capacity),
             priority_aging: self.priority_aging,
-            ..omnirelay_queue::Options::default()
+            ordering: self.ordering,
+            fairness: self.fairness,
+            weights: self.weights.clone(),
         }
     }
 }
@@ -215,7 +203,7 @@ fn weights(path: &str, section: &[Entry]) -> Result<BTreeMap<String, u32>, Confi
         let Setting::Integer(weight) = entry.setting else {
             panic!("a weight is a whole number, found {:?}", entry.setting);
         };
-        let weight = u32::try_from(weight).expect("its knob's bound is 1,000");
+        let weight = u32::try_from(weight).expect("its knob's bound is below u32::MAX");
         weights.insert(entry.name.clone(), weight);
     }
     if weights.len() > WEIGHTS_MAX {

@@ -1,6 +1,7 @@
 use super::value::Kind;
 use super::*;
 use crate::node::{Durability, Watermarks};
+use omnirelay_queue::{Fairness, Ordering};
 
 fn sources() -> Sources {
     Sources {
@@ -136,6 +137,10 @@ fn a_weight_can_be_set_for_any_partition_key_from_every_source() {
         ("tenant a.b", 7),
     ];
     assert_eq!(weights, expected);
+    let options = config.namespaces["jobs"].shard_options();
+    assert_eq!(options.weights, config.namespaces["jobs"].weights);
+    assert_eq!(options.fairness, Fairness::PartitionKey);
+    assert_eq!(options.validate(), Ok(()));
     let shown = config
         .to_toml(false)
         .replace(&format!("{}/", dir.path().display()), "");
@@ -275,7 +280,7 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
     ");
     insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.replicas=3"])), @r"
     error[config.unknown_key]: unknown key `namespaces.resourcelease.replicas` in --set
-    help: the keys here are capacity, cooldown, dedupe_entries_max, dedupe_window, durability, fairness, heartbeat_interval, high_watermark, lease_duration, low_watermark, max_attempts, ordering, priority_aging, requeue_backoff, requeue_delay, requeue_delay_max, shards, weights
+    help: the keys here are capacity, cooldown, dedupe_entries_max, dedupe_window, durability, fairness, heartbeat_interval, high_watermark, lease_duration, low_watermark, max_attempts, ordering, priority_aging, requeue_backoff, requeue_delay, requeue_delay_max, restore_window, shards, weights
     ");
 }
 
@@ -514,6 +519,7 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     max_attempts = 16              # default
     dedupe_window = "10m"          # default
     dedupe_entries_max = 10000000  # default
+    restore_window = "30d"         # default
     capacity = 10000000            # default
     high_watermark = "80%"         # default
     low_watermark = "60%"          # default
@@ -533,6 +539,7 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     max_attempts = 16              # default
     dedupe_window = "10m"          # default
     dedupe_entries_max = 10000000  # default
+    restore_window = "30d"         # default
     capacity = 10000000            # default
     high_watermark = "80%"         # default
     low_watermark = "60%"          # default

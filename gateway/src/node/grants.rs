@@ -76,7 +76,8 @@ impl<D: Disk> Core<D> {
             .or_else(|| self.readers[log].recent(at, len));
         if found.is_none() {
             let id = self.reads.next_id();
-            self.reads.expect(id, gathering, entry, field);
+            let segment = (self.logs[log].id, at.segment);
+            self.reads.expect(id, segment, gathering, entry, field);
             self.tasks.push_back(LogTask::Read(
                 self.logs[log].id,
                 ReadRequest { id, at, len },

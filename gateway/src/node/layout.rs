@@ -67,6 +67,7 @@ impl Namespace {
             index,
             count: self.shards,
             secret: self.secret,
+            origin: self.origin,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod scripted;
+
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

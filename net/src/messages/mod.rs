@@ -5,6 +5,7 @@
 //! left out, `null` counts as absent, and fields nobody knows are ignored.
 
 pub(crate) mod json;
+pub mod reasons;
 mod results;
 
 /// What prost makes of `proto/`; the fields are described there.

@@ -355,6 +355,24 @@ mod tests {
                  at line 1 column 34",
             ),
             (
+                Procedure::Cancel,
+                r#"{"sequenceIds": [1, "2"]}"#,
+                "malformed JSON: sequenceIds[1]: invalid type: string \"2\", expected u64 \
+                 at line 1 column 23",
+            ),
+            (
+                Procedure::Redrive,
+                r#"{"sequenceIds": [9007199254740992]}"#,
+                "malformed JSON: sequenceIds[0]: integer `9007199254740992` is above \
+                 9007199254740991, the largest that JSON carries exactly at line 1 column 34",
+            ),
+            (
+                Procedure::Restore,
+                r#"{"items": [{"origin": 7}]}"#,
+                "malformed JSON: items[0].origin: invalid type: integer `7`, expected a string \
+                 at line 1 column 23",
+            ),
+            (
                 Procedure::Stats,
                 "{} {}",
                 "malformed JSON: trailing characters at line 1 column 4",
@@ -410,6 +428,21 @@ mod tests {
         let body = Bytes::from(hostile);
         let error = decode_call(Procedure::EnqueueBatch, Encoding::Proto, &body).unwrap_err();
         assert!(error.is(codes::PAYLOAD_TOO_LARGE));
+
+        // Ids, packed and one by one: a byte on the wire is eight in memory.
+        let packed = [&[0x0a, 0x80, 0x80, 0x40][..], &[0x01; 1 << 20]].concat();
+        let single = [0x08, 0x01].repeat(1_001);
+        let split = [
+            &[0x0a, 0x83, 0x04][..],
+            &[0x01; 515],
+            &[0x0a, 0x83, 0x04],
+            &[0x01; 515],
+        ]
+        .concat();
+        for body in [packed, single, split] {
+            let error = decode_call(Procedure::Cancel, Encoding::Proto, &body.into()).unwrap_err();
+            assert_eq!(error.message, "sequenceIds has more than 1000 entries");
+        }
 
         let json = format!("{{\"items\":[{}{{}}]}}", "{},".repeat(100_000));
         let body = Bytes::from(json);

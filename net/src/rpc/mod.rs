@@ -23,7 +23,7 @@ pub use error::{Error, ErrorCode, codes};
 pub use head::{Encoding, RequestHead, TTL_DEFAULT, TTL_MAX, headers};
 pub use pending::{
     DRAIN_ITEMS_DEFAULT, ORIGIN_DIGITS, PAGE_ITEMS_DEFAULT, origin_text, parse_origin,
-    pending_item_bytes,
+    parse_pending_item, pending_item_bytes, validate_pending_item,
 };
 pub use procedure::{DEFAULT_NAMESPACE, Procedure};
 pub use reply::{encode_error, error_response, reply_response};
