@@ -17,6 +17,7 @@ mod line;
 mod listing;
 pub(crate) mod restore;
 mod settle;
+mod survey;
 mod time;
 mod trimmed;
 
@@ -254,20 +255,7 @@ impl Shard {
 
     #[inline]
     fn issue(&self, lease: &LeaseRef) -> Token {
-        let sequence_id = self.spec.sequence_id(lease.item);
-        let attempt = u32::from(lease.attempt);
-        Token {
-            sequence_id,
-            attempt,
-            lease_id: LeaseId::issue(
-                &self.spec.secret,
-                self.spec.shard,
-                lease.epoch,
-                sequence_id,
-                attempt,
-                lease.grant,
-            ),
-        }
+        self.spec.token(lease)
     }
 
     /// The active lease that a token is for.
