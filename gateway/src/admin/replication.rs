@@ -310,7 +310,7 @@ pub(super) async fn advance(
 async fn overview(status: &NodeStatus) -> Result<Response, Refusal> {
     let replication = status.replication().ok_or(Refusal::NotServing)?;
     let readers = replication.places().positions();
-    let moment = status.moment().await;
+    let moment = status.moment_now().await;
     let facts = moment.node.as_ref().ok_or(Refusal::NotServing)?;
     let known = Arc::clone(&replication);
     let oldest = blocking(move || Replication::oldest(&known)).await;

@@ -180,6 +180,15 @@ impl NodeStatus {
         moment
     }
 
+    /// Asks the cores how they are now: for what must not be behind what a caller has been told.
+    pub(super) async fn moment_now(&self) -> Moment {
+        let reporter = self.state().reporter.clone();
+        match reporter {
+            Some(reporter) => self.moment_with(reporter.reports().await.into()),
+            None => self.moment_with(CoreReports::default()),
+        }
+    }
+
     /// The node's moment with the given reports.
     pub(super) fn moment_with(&self, reports: CoreReports) -> Moment {
         let state = self.state();

@@ -106,11 +106,14 @@ impl<D: Disk> Feed<D> {
             let mut bytes = 0;
             while chunk.events.len() < max && bytes < max_bytes {
                 let Some(event) = snapshot.next()? else {
-                    self.snapshot = None;
                     break;
                 };
                 bytes += event.payload_bytes();
                 chunk.events.push(event);
+            }
+            snapshot.confirm()?;
+            if snapshot.is_done() {
+                self.snapshot = None;
             }
         } else {
             let page = self.reader.read(max, max_bytes)?;
@@ -177,10 +180,9 @@ impl<D: Disk> Replication<D> {
         loop {
             let (known, options) = self.shard(shard);
             let log = self.log_of(shard);
-            let taken =
-                Snapshot::take(Arc::clone(&known), options, &log).and_then(|(snapshot, anchor)| {
-                    Ok((snapshot, ShardReader::resume(known, log, anchor, 0)?))
-                });
+            let taken = Snapshot::take(Arc::clone(&known), options, Arc::clone(&log)).and_then(
+                |(snapshot, anchor)| Ok((snapshot, ShardReader::resume(known, log, anchor, 0)?)),
+            );
             match taken {
                 Err(ReadError::Trimmed) if tries < TRIES_MAX => tries += 1,
                 taken => return taken,

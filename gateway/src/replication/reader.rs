@@ -317,3 +317,102 @@ impl Search {
         Ok(anchor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use omnirelay_queue::{LeaseRef, Rows, kind};
+
+    /// A record as it lies in the log.
+    fn bytes(lsn: u64, event: &QueueEvent<'_>) -> (RecordHeader, Bytes) {
+        let mut body = Vec::new();
+        event.encode(&mut body);
+        let header = RecordHeader {
+            shard: 0,
+            epoch: 2,
+            lsn,
+            at: 7,
+            kind: event.kind(),
+        };
+        (header, body.into())
+    }
+
+    fn completed(item: u64) -> QueueEvent<'static> {
+        let lease = LeaseRef {
+            item: Lsn(item),
+            attempt: 1,
+            grant: 1,
+            epoch: Epoch(2),
+        };
+        QueueEvent::Completed { lease }
+    }
+
+    /// A log that has lost its first 9 records. Two items are done before there is a checkpoint,
+    /// one after it.
+    fn trimmed() -> Vec<(RecordHeader, Bytes)> {
+        let epochs = Rows::Values(&[]);
+        let header = QueueEvent::Carry(Carry::Header {
+            pending: 5,
+            active: 3,
+            epochs,
+        });
+        let [first, second, third] = [completed(3), completed(4), completed(5)];
+        let records = [(10, first), (11, second), (11, header), (12, third)];
+        records
+            .iter()
+            .map(|(lsn, event)| bytes(*lsn, event))
+            .collect()
+    }
+
+    fn search(from: Option<u64>, log: &[(RecordHeader, Bytes)]) -> Result<Anchor, ReadError> {
+        let mut search = Search::new(from);
+        for (offset, (header, body)) in (0..).zip(log) {
+            let batch = Position { segment: 4, offset };
+            if !search.is_done() {
+                search.take(batch, header, body).unwrap();
+            }
+        }
+        search.anchor(Position {
+            segment: 4,
+            offset: 99,
+        })
+    }
+
+    fn found(from: Option<u64>) -> (u64, u32, i64, i64) {
+        let anchor = search(from, &trimmed()).unwrap();
+        let tally = &anchor.tally;
+        (
+            anchor.next,
+            anchor.batch.offset,
+            tally.pending,
+            tally.active,
+        )
+    }
+
+    #[test]
+    fn counts_before_a_checkpoint_follow_from_it() {
+        assert_eq!(found(None), (10, 0, 5, 5));
+        assert_eq!(found(Some(10)), (10, 0, 5, 5));
+        assert_eq!(found(Some(11)), (11, 1, 5, 4));
+        assert_eq!(found(Some(12)), (12, 3, 5, 3));
+        assert_eq!(found(Some(13)), (13, 99, 5, 2));
+    }
+
+    #[test]
+    fn what_was_given_up_is_out_of_range() {
+        let error = search(Some(9), &trimmed()).unwrap_err();
+        assert!(matches!(error, ReadError::OutOfRange { oldest: 10 }));
+        // Of an idle shard only the checkpoint is left.
+        let idle = &trimmed()[2..3];
+        assert_eq!(search(Some(12), idle).unwrap().next, 12);
+        let error = search(Some(11), idle).unwrap_err();
+        assert!(matches!(error, ReadError::OutOfRange { oldest: 12 }));
+    }
+
+    #[test]
+    fn nothing_is_lost_before_a_shards_first_record() {
+        let first = bytes(1_000, &QueueEvent::EpochStarted { previous: Epoch(0) });
+        assert_eq!(first.0.kind, kind::EPOCH_STARTED);
+        assert_eq!(search(Some(1), &[first]).unwrap().next, 1_000);
+    }
+}

@@ -1,10 +1,12 @@
 //! A shard as it stands, one event for each of its items.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use omnirelay_queue::{self as queue, DecodeError, EnqueuedBody, ItemView, Lsn, Nanos, Options};
-use omnirelay_wal::{Disk, Position, ReadFrom, Reader};
+use omnirelay_wal::{Disk, Position, ReadFrom, Reader, SegmentState, ViewError};
 
 use super::anchors::Anchor;
 use super::event::Event;
@@ -23,7 +25,12 @@ pub(super) struct Snapshot<D: Disk> {
     of: usize,
     at: Nanos,
     tally: Tally,
+    log: Arc<CommittedLog<D>>,
     places: Reader<D>,
+    /// The segments that items lie in, and what makes each unlike a later use of its file.
+    generations: BTreeMap<u32, u64>,
+    /// Of those, the ones read since they were last confirmed.
+    touched: BTreeSet<u32>,
 }
 
 impl<D: Disk> Snapshot<D> {
@@ -32,7 +39,7 @@ impl<D: Disk> Snapshot<D> {
     pub(super) fn take(
         shard: Arc<Shard>,
         options: Options,
-        log: &CommittedLog<D>,
+        log: Arc<CommittedLog<D>>,
     ) -> Result<(Self, Anchor), ReadError> {
         let mut state = queue::Shard::new(shard.spec, options);
         let mut tally = Tally::default();
@@ -72,6 +79,9 @@ impl<D: Disk> Snapshot<D> {
             state,
             tally,
             places: log.places(),
+            generations: generations(&log)?,
+            touched: BTreeSet::new(),
+            log,
         };
         Ok((snapshot, anchor))
     }
@@ -111,26 +121,61 @@ impl<D: Disk> Snapshot<D> {
     }
 
     /// What the item was enqueued with and last failed with, as the log has it.
-    fn bytes(&self, view: &ItemView) -> Result<(Bytes, Bytes), ReadError> {
-        let read = |at: queue::Place, len: u32| {
-            let at = Position {
-                segment: at.segment,
-                offset: at.offset,
-            };
-            // The segment may have been given up since, because the item was carried elsewhere.
-            let read = self.places.read(at, len as usize);
-            read.map_err(|_| ReadError::Trimmed)
-        };
-        let body = read(view.body, view.body_len)?;
-        if EnqueuedBody::decode_verified(&body).is_err() {
-            return Err(ReadError::Trimmed);
-        }
+    fn bytes(&mut self, view: &ItemView) -> Result<(Bytes, Bytes), ReadError> {
+        let body = self.read(view.body, view.body_len)?;
         let error = match view.last_error {
-            Some((at, len)) => read(at, len)?,
+            Some((at, len)) => self.read(at, len)?,
             None => Bytes::new(),
         };
+        if let Err(source) = EnqueuedBody::decode_verified(&body) {
+            // Either the log has given it up, or it is damaged.
+            self.confirm()?;
+            return Err(unreadable(view.lsn, source));
+        }
         Ok((body, error))
     }
+
+    fn read(&mut self, at: queue::Place, len: u32) -> Result<Bytes, ReadError> {
+        self.touched.insert(at.segment);
+        let at = Position {
+            segment: at.segment,
+            offset: at.offset,
+        };
+        self.places.read(at, len as usize).map_err(|source| {
+            // The segment may have been given up since, because its items were carried elsewhere.
+            match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => ReadError::Trimmed,
+                _ => ReadError::Log(ViewError::Io {
+                    path: format!("segment {}", at.segment).into(),
+                    source,
+                }),
+            }
+        })
+    }
+
+    /// Makes sure that what was read since the last time was not given up before it was read: the
+    /// file may then hold something else.
+    pub(super) fn confirm(&mut self) -> Result<(), ReadError> {
+        if self.touched.is_empty() {
+            return Ok(());
+        }
+        let now = generations(&self.log)?;
+        let is_same = |segment: &u32| now.get(segment) == self.generations.get(segment);
+        match self.touched.iter().all(is_same) {
+            true => self.touched.clear(),
+            false => return Err(ReadError::Trimmed),
+        }
+        Ok(())
+    }
+}
+
+fn generations<D: Disk>(log: &CommittedLog<D>) -> Result<BTreeMap<u32, u64>, ReadError> {
+    let segments = log.view().segments()?.into_iter();
+    let generation = |segment: omnirelay_wal::SegmentInfo| match segment.state {
+        SegmentState::Begun { generation, .. } => Some((segment.number, generation)),
+        _ => None,
+    };
+    Ok(segments.filter_map(generation).collect())
 }
 
 fn place(at: Position) -> queue::Place {
