@@ -321,3 +321,100 @@ fn what_cannot_be_read_is_refused_with_the_reason() {
     );
     assert_eq!(overview["shards"][0]["oldest"], 1);
 }
+
+/// Takes in all events of a shard that are there, and keeps them.
+fn record(node: &Node, shard: u32, replica: &mut Replica, events: &mut Vec<Value>) {
+    loop {
+        let next = replica.last + 1;
+        let (code, page) = page(node, &format!("shard={shard}&from={next}&limit=100"));
+        assert_eq!(code, 200, "{page}");
+        let found = page["events"].as_array().expect("events");
+        found.iter().for_each(|event| replica.apply(event));
+        events.extend(found.iter().cloned());
+        if found.is_empty() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_a_trimmed_log_still_tells_is_the_same_and_the_rest_is_in_a_snapshot() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let launch = || launch(dir.path()).set("history_bytes=0");
+    let mut node = launch().start();
+    let mut client = node.connect();
+    let mut random = StdRng::seed_from_u64(5);
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        act(&mut client, &mut random, &mut held);
+    }
+    let mut replicas = vec![Replica::default(); SHARDS as usize];
+    let mut events = vec![Vec::new(); SHARDS as usize];
+    let mut large = item("");
+    large["payload"]["body"] = "QUJD".repeat(200_000).into();
+    large["priority"] = 200.into();
+    wait_for("the log has given up its beginning", || {
+        for n in 0..30 {
+            large["payload"]["resourceId"] = format!("large-{n}").into();
+            client.call("enqueue", large.clone()).ok();
+            let lease = client.call("lease", json!({"waitMs": 0})).ok();
+            let token = json!({"ownershipToken": lease["ownershipToken"]});
+            client.call("complete", token).ok();
+        }
+        for shard in 0..SHARDS {
+            let at = shard as usize;
+            record(&node, shard, &mut replicas[at], &mut events[at]);
+        }
+        let (_, told) = page(&node, "");
+        let shards = told["shards"].as_array().expect("shards");
+        let is_trimmed = |shard: &Value| shard["oldest"].as_u64().is_some_and(|lsn| lsn > 1);
+        shards.iter().all(is_trimmed).then_some(())
+    });
+    for restart in [false, true] {
+        if restart {
+            node.kill();
+            node = launch().start();
+        }
+        for shard in 0..SHARDS {
+            let at = shard as usize;
+            record(&node, shard, &mut replicas[at], &mut events[at]);
+            let (code, refused) = page(&node, &format!("shard={shard}&from=1"));
+            assert_eq!(
+                (code, &refused["code"]),
+                (400, &json!("replication.out_of_range"))
+            );
+            let oldest = refused["oldestLsn"].as_u64().expect("a number");
+            let (_, kept) = page(&node, &format!("shard={shard}&limit=10000"));
+            let kept = kept["events"].as_array().expect("events");
+            for event in kept {
+                let number = event["sequenceNumber"].as_u64().expect("a number");
+                let known = events[at]
+                    .iter()
+                    .find(|known| known["sequenceNumber"] == number);
+                let Some(known) = known else { continue };
+                let mut known = known.clone();
+                if event["peerId"].is_null() {
+                    known["peerId"] = Value::Null;
+                }
+                assert_eq!(event, &known);
+            }
+            assert!(
+                kept.first()
+                    .is_none_or(|first| first["sequenceNumber"] == oldest)
+            );
+
+            let mut brief = Replica::default();
+            let (_, told) = page(&node, &format!("shard={shard}&from=1&snapshot=true"));
+            let told = told["events"].as_array().expect("events");
+            told.iter().for_each(|event| brief.apply(event));
+            record(&node, shard, &mut replicas[at], &mut events[at]);
+            follow(&node, shard, &mut brief, 100);
+            record(&node, shard, &mut replicas[at], &mut events[at]);
+            assert_eq!(brief.last, replicas[at].last);
+            assert_eq!(brief.items.len(), replicas[at].items.len());
+            for (id, item) in &replicas[at].items {
+                assert_eq!(item, &brief.items[id]);
+            }
+        }
+    }
+}

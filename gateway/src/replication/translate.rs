@@ -288,6 +288,7 @@ impl Shard {
                 .ttl
                 .map(|ttl| timestamp(snapshot.enqueued_at.saturating_add_millis(ttl))),
             state: Some(state.to_owned()),
+            since: matches!(state, "waiting" | "dead").then(|| timestamp(snapshot.since)),
         })
     }
 }
