@@ -187,7 +187,7 @@ impl Shard {
                 let item = (place, snapshot.encoded_len() as u32);
                 self.drains.insert(*request, *lsn, *at, item);
             }
-            Carry::Header(epochs) => {
+            Carry::Header { epochs, .. } => {
                 let agrees = self.settled.carried_epochs(epochs);
                 ensure(agrees, "its epochs are not the shard's")?;
             }
