@@ -216,7 +216,7 @@ impl Shard {
         event: &mut Event,
     ) {
         self.item(record.lsn, &mut event.metadata);
-        event.principal = Some(enqueued.enqueued_by.to_owned());
+        event.principal = Some(enqueued.enqueued_by.to_owned()).filter(|by| !by.is_empty());
         event.payload = Some(payload(&enqueued.payload, body));
         let metadata = &mut event.metadata;
         metadata.put("item.priority", enqueued.priority);
