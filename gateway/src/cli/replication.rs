@@ -105,7 +105,7 @@ pub(super) fn run(args: &ReplicationArgs) -> Result<(), Failure> {
 async fn status(node: &NodeArgs, output: Output) -> Result<(), Failure> {
     let shards = shards(node).await?;
     match output {
-        Output::Json => shards.iter().try_for_each(|shard| output::json(shard)),
+        Output::Json => shards.iter().try_for_each(output::json),
         Output::Table => {
             let headings = [
                 "SHARD",

@@ -260,7 +260,7 @@ impl Shard {
     ) -> Result<PendingItem, DecodeError> {
         let enqueued = snapshot.enqueued()?;
         let failed = snapshot.failed()?;
-        let last_lease = (snapshot.lease_epoch.0 > 0).then(|| LeaseRef {
+        let last_lease = (snapshot.lease_epoch.0 > 0).then_some(LeaseRef {
             item: snapshot.lsn,
             attempt: snapshot.attempt,
             grant: snapshot.grant,
