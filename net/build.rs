@@ -63,6 +63,9 @@ fn json_attribute(message: &DescriptorProto, field: &FieldDescriptorProto) -> St
             ABSENT_OPTION.to_owned(),
             format!("deserialize_with = {}", json("object")),
         ],
+        Type::Uint64 if field.label() == Label::Repeated => {
+            vec![format!("deserialize_with = {}", json("integers"))]
+        }
         Type::Uint64 if field.proto3_optional() => vec![
             ABSENT_OPTION.to_owned(),
             format!("deserialize_with = {}", json("integer_option")),

@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 use crate::admin::{self, NodeStatus, RunningNode};
 use crate::config::{Config, Driver};
 use crate::cores::{Clock, Cores, StartError, Startup};
-use crate::data_dir::{Catalog, DataDir, DataDirError, LogRecovery, NodeFile, open_logs};
+use crate::data_dir::{
+    Catalog, DataDir, DataDirError, LogRecovery, LogSettings, NodeFile, open_logs,
+};
 use crate::node::Layout;
 
 /// Why a node did not start, or did not end well.
@@ -106,7 +108,10 @@ impl Node {
         let opened = open_logs(
             data_dir.path(),
             &layout,
-            config.segment_bytes,
+            LogSettings {
+                segment_bytes: config.segment_bytes,
+                history_bytes: config.history_bytes,
+            },
             &mut entropy,
             &mut |log| {
                 status.recovering(format!("log {} of {logs}", log.0 + 1));

@@ -274,6 +274,7 @@ fn namespace(
         shards,
         durability,
         options,
+        origin: u128::from(first + 1).to_be_bytes(),
         secret: Secret(rng.random()),
         skips: durability == Durability::Memory,
     }

@@ -3,19 +3,22 @@
 use std::io::{self, IoSlice};
 
 use crate::disk::{Disk, DiskFile};
-use crate::format::segment_name;
+use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
 
 /// How much is zero-filled by one write.
 const FILL_BYTES: usize = 1 << 20;
 
 static ZEROS: [u8; FILL_BYTES] = [0; FILL_BYTES];
 
-/// A segment file that is ready to be written to: on disk, zero-filled, synced.
+/// A segment file that is ready to be written to: on disk, synced, its header
+/// zeroed, and behind that zeros or bytes of an earlier use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spare {
     pub(crate) segment: u32,
     pub(crate) bytes: u32,
     pub(crate) generation: u64,
+    /// Whether it may hold bytes of an earlier use.
+    pub(crate) recycled: bool,
 }
 
 impl Spare {
@@ -44,7 +47,18 @@ pub enum Fill {
     Reserved,
 }
 
-/// Makes spare segments. Every call blocks on the disk, so it has a thread of
+/// What becomes of a segment that is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// It becomes a spare, if it has the usual size: its blocks are written to
+    /// already, so it is as good as zero-filled and costs two syncs. Its bytes
+    /// change, so none of them may be in use any more.
+    Yes,
+    /// It is removed. Who has it open or mapped keeps its bytes.
+    No,
+}
+
+/// Makes spare segments, out of nothing or out of old ones. Every call blocks on the disk, so it has a thread of
 /// its own.
 #[derive(Debug)]
 pub struct Allocator<D> {
@@ -79,9 +93,7 @@ impl<D: Disk> Allocator<D> {
         let segment = self.next_segment;
         let name = segment_name(segment);
         let file = self.disk.create(&name)?;
-        // The number is spent even if what follows fails: should the removal
-        // fail too, the next try must not run into the leftover file.
-        self.next_segment = segment.checked_add(1).expect("segment numbers run out");
+        self.spend_number();
         if let Err(error) = make(&file, bytes, fill).and_then(|()| self.disk.sync_dir()) {
             drop(file);
             // The first error is the one to report. A file that stays is an
@@ -93,7 +105,70 @@ impl<D: Disk> Allocator<D> {
             segment,
             bytes,
             generation: generation(self.seed, segment),
+            recycled: false,
         })
+    }
+
+    /// Gives up a segment, which the log's durable
+    /// [floor](crate::Appender::append_floor) must have passed; oldest first,
+    /// and the next only when this one is done. No read of it may be under way,
+    /// and every [`Reader`](crate::Reader) must have
+    /// [forgotten](crate::Reader::forget) it.
+    ///
+    /// # Errors
+    /// What the disk said. It can be tried again, with the same result as if it
+    /// had succeeded at once; what stays behind is removed by the next open.
+    pub fn retire(&mut self, segment: u32, reuse: Reuse) -> io::Result<Option<Spare>> {
+        let name = segment_name(segment);
+        if reuse == Reuse::No {
+            return self.remove(&name);
+        }
+        let file = match self.disk.open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.remove(&name),
+            file => file?,
+        };
+        if file.len()? != u64::from(self.segment_bytes) {
+            drop(file);
+            return self.remove(&name);
+        }
+        // Without its header nothing in the file counts. That must be durable
+        // before the file has its new name, under which it would be refused.
+        let header = &ZEROS[..SEGMENT_HEADER_BYTES as usize];
+        file.write_at(&[IoSlice::new(header)], 0)?;
+        file.sync_data()?;
+        let segment = self.next_segment;
+        self.disk.rename(&name, &segment_name(segment))?;
+        self.spend_number();
+        if let Err(error) = self.disk.sync_dir() {
+            // Its name is uncertain, so it is no spare; and nothing of it is
+            // left under the old name to be tried again.
+            drop(file);
+            let _ = self.disk.remove(&segment_name(segment));
+            return Err(error);
+        }
+        Ok(Some(Spare {
+            segment,
+            bytes: self.segment_bytes,
+            generation: generation(self.seed, segment),
+            recycled: true,
+        }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<Option<Spare>> {
+        match self.disk.remove(name) {
+            // An earlier try got this far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        self.disk.sync_dir()?;
+        Ok(None)
+    }
+
+    /// A number is spent even if what follows fails: should the removal fail
+    /// too, the next try must not run into the leftover file.
+    fn spend_number(&mut self) {
+        let next = self.next_segment.checked_add(1);
+        self.next_segment = next.expect("segment numbers run out");
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::allocator::Spare;
-use crate::batch::{Batch, Buffers};
+use crate::batch::{Batch, Buffers, Starts};
+use crate::floor::{Floor, LOG_SHARD};
 use crate::format::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, SECTOR_BYTES,
     SEGMENT_HEADER_BYTES, batch_bytes,
@@ -23,11 +24,25 @@ pub struct Appender {
     /// The batch that records go to; its place is `current`'s offset.
     open: Option<Open>,
     next_batch: u64,
+    /// Oldest first, up to the current one.
+    in_use: VecDeque<SegmentUse>,
+    floor: Floor,
     /// Sealed, not yet handed out.
     sealed: VecDeque<Batch>,
     /// Sealed, not yet known to be synced; in order of batch and position.
     unsynced: VecDeque<Batch>,
     buffers: Buffers,
+}
+
+/// A segment that the log is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentUse {
+    /// Its number.
+    pub number: u32,
+    /// The size of its file.
+    pub bytes: u64,
+    /// The number of its first batch.
+    pub first_batch: u64,
 }
 
 /// The segment that batches go to.
@@ -39,8 +54,8 @@ pub(crate) struct Segment {
     /// Where the last batch must end: a sector before the end of the file,
     /// which is kept for the marker of a clean end.
     end: u32,
-    /// Until its first batch is sealed, the generation to start it with.
-    starts: Option<u64>,
+    /// Until its first batch is sealed, the spare it was.
+    starts: Option<Spare>,
 }
 
 #[derive(Debug)]
@@ -60,12 +75,20 @@ impl Segment {
         }
     }
 
+    pub(crate) fn in_use(&self, first_batch: u64) -> SegmentUse {
+        SegmentUse {
+            number: self.number,
+            bytes: u64::from(self.end + SECTOR_BYTES),
+            first_batch,
+        }
+    }
+
     fn fresh(spare: Spare) -> Self {
         Self {
             number: spare.segment,
             offset: SEGMENT_HEADER_BYTES,
             end: spare.bytes - SECTOR_BYTES,
-            starts: Some(spare.generation),
+            starts: Some(spare),
         }
     }
 
@@ -77,12 +100,25 @@ impl Segment {
 }
 
 impl Appender {
-    pub(crate) fn new(current: Option<Segment>, spares: Vec<Spare>, next_batch: u64) -> Self {
+    pub(crate) fn new(
+        current: Option<Segment>,
+        spares: Vec<Spare>,
+        next_batch: u64,
+        in_use: Vec<SegmentUse>,
+        floor: Floor,
+    ) -> Self {
+        assert_eq!(
+            in_use.last().map(|last| last.number),
+            current.map(|current| current.number),
+            "the current segment is the newest in use"
+        );
         Self {
             current,
             spares: spares.into(),
             open: None,
             next_batch,
+            in_use: in_use.into(),
+            floor,
             sealed: VecDeque::new(),
             unsynced: VecDeque::new(),
             buffers: Buffers::default(),
@@ -93,9 +129,19 @@ impl Appender {
     /// `write_body` must append exactly `body_len` bytes to the vector.
     ///
     /// # Panics
-    /// If the record does not [fit](Appender::fits), or `write_body` appends
-    /// another number of bytes.
+    /// If the record does not [fit](Appender::fits), `write_body` appends
+    /// another number of bytes, or its shard is [`LOG_SHARD`].
     pub fn append(
+        &mut self,
+        header: &RecordHeader,
+        body_len: usize,
+        write_body: impl FnOnce(&mut Vec<u8>),
+    ) -> Position {
+        assert_ne!(header.shard, LOG_SHARD, "the log's own records are its own");
+        self.append_any(header, body_len, write_body)
+    }
+
+    fn append_any(
         &mut self,
         header: &RecordHeader,
         body_len: usize,
@@ -182,7 +228,11 @@ impl Appender {
             number: self.next_batch,
             segment: segment.number,
             offset: segment.offset,
-            starts: segment.starts.take(),
+            starts: segment.starts.take().map(|spare| Starts {
+                generation: spare.generation,
+                recycled: spare.recycled,
+                floor: self.floor,
+            }),
             records: open.records,
             payload_bytes,
             buffer: open.buffer,
@@ -243,6 +293,11 @@ impl Appender {
         self.unsynced.len()
     }
 
+    /// The segment of the first sealed batch that is not yet known to be synced.
+    pub fn first_unsynced_segment(&self) -> Option<u32> {
+        self.unsynced.front().map(|batch| batch.segment)
+    }
+
     /// The `len` bytes at a position, if they are in a batch that is not yet
     /// known to be synced. Copied out of the open batch, shared with a sealed
     /// one.
@@ -275,6 +330,52 @@ impl Appender {
         Some(Bytes::from_owner(buffer).slice(start..start + len))
     }
 
+    /// The segments in use, oldest first, the one being filled last. Spares are
+    /// not among them.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentUse> + '_ {
+        self.in_use.iter().copied()
+    }
+
+    /// The size of their files.
+    pub fn used_bytes(&self) -> u64 {
+        self.in_use.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Records that nothing before this segment is needed any more: all that
+    /// still counts was appended again before. When the batch whose number this
+    /// returns is synced, the segments before may be
+    /// [retired](crate::Allocator::retire).
+    ///
+    /// # Panics
+    /// If a body of [`FLOOR_BODY_BYTES`](crate::FLOOR_BODY_BYTES) does not
+    /// [fit](Appender::fits), or the segment is not in use or before an earlier
+    /// floor.
+    pub fn append_floor(&mut self, first_needed: u32) -> u64 {
+        let needed = self.segments().find(|used| used.number == first_needed);
+        let needed = needed.expect("the first needed segment is in use");
+        assert!(needed.number >= self.floor.segment, "a floor only rises");
+        let floor = Floor {
+            segment: needed.number,
+            first_batch: needed.first_batch,
+        };
+        let body = floor.encode();
+        self.append_any(&Floor::RECORD, body.len(), |into| {
+            into.extend_from_slice(&body);
+        });
+        self.floor = floor;
+        self.open_batch()
+    }
+
+    /// The oldest segment in use has been retired.
+    ///
+    /// # Panics
+    /// If it is not the oldest, or still needed.
+    pub fn handle_retired(&mut self, segment: u32) {
+        let oldest = self.in_use.pop_front().map(|oldest| oldest.number);
+        assert_eq!(oldest, Some(segment), "segments are retired in order");
+        assert!(segment < self.floor.segment, "the segment is still needed");
+    }
+
     /// Whether a record of this size may join the open batch.
     fn joins(&self, record: usize) -> bool {
         let (Some(open), Some(segment)) = (&self.open, &self.current) else {
@@ -296,6 +397,7 @@ impl Appender {
             let fresh = Segment::fresh(spare.expect("append only what fits"));
             assert!(batch_bytes(record) <= fresh.room(), "append only what fits");
             self.current = Some(fresh);
+            self.in_use.push_back(fresh.in_use(self.next_batch));
         }
         self.open = Some(Open {
             buffer: self.buffers.take(),

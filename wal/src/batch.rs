@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::floor::Floor;
 use crate::format::{BATCH_BYTES_MAX, batch_bytes};
 
 /// The most buffers kept for the next batches. A pipeline has one batch open,
@@ -21,12 +22,20 @@ pub struct Batch {
     pub number: u64,
     pub(crate) segment: u32,
     pub(crate) offset: u32,
-    /// The generation of the segment that this batch is the first of.
-    pub(crate) starts: Option<u64>,
+    /// What the header says of the segment that this batch is the first of.
+    pub(crate) starts: Option<Starts>,
     pub(crate) records: u32,
     pub(crate) payload_bytes: usize,
     /// The payload, then zeros up to the batch's end.
     pub(crate) buffer: Arc<Vec<u8>>,
+}
+
+/// What a segment is started with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Starts {
+    pub(crate) generation: u64,
+    pub(crate) recycled: bool,
+    pub(crate) floor: Floor,
 }
 
 impl Batch {

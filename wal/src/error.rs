@@ -39,6 +39,21 @@ pub enum OpenError {
         supported: u32,
     },
 
+    /// A segment was written in a format that this build does not read any
+    /// more. Nothing was changed.
+    #[error(
+        "{} has log format {found}, this build reads {FORMAT_VERSION} only; nothing was changed: \
+         run the build that wrote it to complete or export its work, then start with an empty \
+         data directory",
+        file.display()
+    )]
+    OlderFormat {
+        /// The segment.
+        file: PathBuf,
+        /// The version it says.
+        found: u32,
+    },
+
     /// A segment is of another log, or not the one its name says. Nothing was
     /// changed.
     #[error("{} does not belong here: {reason}; nothing was changed: move it back to where it came from", file.display())]
@@ -90,7 +105,10 @@ impl OpenError {
         }
     }
 
-    pub(crate) fn newer(file: PathBuf, found: u32) -> Self {
+    pub(crate) fn other_format(file: PathBuf, found: u32) -> Self {
+        if found < FORMAT_VERSION {
+            return Self::OlderFormat { file, found };
+        }
         Self::NewerFormat {
             file,
             found,

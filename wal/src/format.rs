@@ -10,19 +10,27 @@
 //! | magic `ORSEGMNT` | 8 | | magic `ORBT` | 4 | | body length | 4 |
 //! | format version | 4 | | payload length | 4 | | kind | 1 |
 //! | log | 2 | | number | 8 | | shard | 4 |
-//! | zero | 2 | | records | 4 | | epoch | 4 |
+//! | flags | 2 | | records | 4 | | epoch | 4 |
 //! | segment number | 4 | | CRC32C of the payload | 4 | | LSN | 8 |
-//! | zero | 4 | | CRC32C of the 24 bytes above | 4 | | time | 8 |
+//! | floor: segment | 4 | | CRC32C of the 24 bytes above | 4 | | time | 8 |
 //! | generation | 8 | | zero | 4 | | body | |
 //! | first batch | 8 | | | | | | |
+//! | floor: its first batch | 8 | | | | | | |
 //! | CRC32C of the above | 4 | | | | | | |
+//!
+//! Flag 1 says that the file may hold bytes of an earlier use behind its last
+//! batch, where there would be zeros otherwise. The floor is the log's newest
+//! as of the segment's first batch, and counts if that batch is there.
 //!
 //! Both checksums of a batch start from the segment's generation and number.
 //! The header has one of its own so that looking for batches behind a hole
 //! costs a few bytes a sector, whatever lengths the bytes there pretend to.
 
-/// The version of the format this build writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+use crate::floor::Floor;
+
+/// The version of the format this build writes, and the only one it reads:
+/// version 1 was never released.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Batches start at multiples of this: what a disk writes whole or not at all.
 pub const SECTOR_BYTES: u32 = 512;
@@ -44,7 +52,10 @@ const SEGMENT_MAGIC: &[u8; 8] = b"ORSEGMNT";
 const BATCH_MAGIC: &[u8; 4] = b"ORBT";
 /// Where the second copy of the segment header starts.
 const SEGMENT_HEADER_COPY: usize = 2048;
-const SEGMENT_CRC_AT: usize = 40;
+const SEGMENT_CRC_AT: usize = 48;
+/// Where version 1 had its checksum.
+const SEGMENT_CRC_AT_V1: usize = 40;
+const FLAG_RECYCLED: u16 = 1;
 
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(SEGMENT_HEADER_COPY + SECTOR_BYTES as usize <= SEGMENT_HEADER_BYTES as usize);
@@ -98,6 +109,10 @@ pub(crate) fn segment_number(name: &str) -> Option<u32> {
     (segment_name(number) == name).then_some(number)
 }
 
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -113,6 +128,10 @@ pub(crate) struct SegmentHeader {
     pub(crate) segment: u32,
     pub(crate) generation: u64,
     pub(crate) first_batch: u64,
+    /// Whether what lies behind the last batch may be bytes of an earlier use.
+    pub(crate) recycled: bool,
+    /// The log's floor as of the first batch.
+    pub(crate) floor: Floor,
 }
 
 /// What the header page of a segment file says.
@@ -121,8 +140,8 @@ pub(crate) enum HeaderPage {
     /// All zeros: a spare that nothing was ever written to.
     Unused,
     Valid(SegmentHeader),
-    /// Written by a newer build.
-    Newer(u32),
+    /// Written in a version that this build does not read.
+    Other(u32),
     /// Neither copy is whole.
     Broken,
 }
@@ -133,9 +152,13 @@ impl SegmentHeader {
         page[..8].copy_from_slice(SEGMENT_MAGIC);
         page[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         page[12..14].copy_from_slice(&self.log.to_le_bytes());
+        let flags = if self.recycled { FLAG_RECYCLED } else { 0 };
+        page[14..16].copy_from_slice(&flags.to_le_bytes());
         page[16..20].copy_from_slice(&self.segment.to_le_bytes());
+        page[20..24].copy_from_slice(&self.floor.segment.to_le_bytes());
         page[24..32].copy_from_slice(&self.generation.to_le_bytes());
         page[32..40].copy_from_slice(&self.first_batch.to_le_bytes());
+        page[40..48].copy_from_slice(&self.floor.first_batch.to_le_bytes());
         let crc = crc32c::crc32c(&page[..SEGMENT_CRC_AT]);
         page[SEGMENT_CRC_AT..SEGMENT_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         page.copy_within(..SECTOR_BYTES as usize, SEGMENT_HEADER_COPY);
@@ -157,7 +180,7 @@ impl HeaderPage {
         if page.iter().all(|&byte| byte == 0) {
             return Self::Unused;
         }
-        let mut newer = None;
+        let mut other = None;
         for copy in [&page[..], &page[SEGMENT_HEADER_COPY..]] {
             if &copy[..8] != SEGMENT_MAGIC {
                 continue;
@@ -167,19 +190,27 @@ impl HeaderPage {
                 && version == FORMAT_VERSION
             {
                 return Self::Valid(SegmentHeader {
-                    log: u16::from_le_bytes([copy[12], copy[13]]),
+                    log: u16_at(copy, 12),
                     segment: u32_at(copy, 16),
                     generation: u64_at(copy, 24),
                     first_batch: u64_at(copy, 32),
+                    recycled: u16_at(copy, 14) & FLAG_RECYCLED != 0,
+                    floor: Floor {
+                        segment: u32_at(copy, 20),
+                        first_batch: u64_at(copy, 40),
+                    },
                 });
             }
             // A newer format may keep its checksum elsewhere, so the magic is
             // all that can be asked of it.
-            if version > FORMAT_VERSION {
-                newer = Some(version);
+            let v1_crc = || crc32c::crc32c(&copy[..SEGMENT_CRC_AT_V1]);
+            if version > FORMAT_VERSION
+                || (version == 1 && v1_crc() == u32_at(copy, SEGMENT_CRC_AT_V1))
+            {
+                other = Some(version);
             }
         }
-        newer.map_or(Self::Broken, Self::Newer)
+        other.map_or(Self::Broken, Self::Other)
     }
 }
 
@@ -293,6 +324,11 @@ mod tests {
         segment: 7,
         generation: 0x0123_4567_89ab_cdef,
         first_batch: 42,
+        recycled: true,
+        floor: Floor {
+            segment: 6,
+            first_batch: 33,
+        },
     };
 
     fn hex(bytes: &[u8]) -> String {
@@ -313,7 +349,7 @@ mod tests {
         damaged[SEGMENT_HEADER_COPY + 9] ^= 4;
         assert_eq!(
             HeaderPage::decode(&damaged),
-            HeaderPage::Newer(1 + (4 << 8))
+            HeaderPage::Other(2 + (4 << 8))
         );
         damaged[SEGMENT_HEADER_COPY + 9] ^= 4;
         damaged[SEGMENT_HEADER_COPY + 30] ^= 4;
@@ -380,14 +416,14 @@ mod tests {
     /// Changing any of these bytes makes data directories unreadable: raise
     /// [`FORMAT_VERSION`] and keep a reader of this one.
     #[test]
-    fn format_version_1_is_these_bytes() {
-        assert_eq!(FORMAT_VERSION, 1);
+    fn format_version_2_is_these_bytes() {
+        assert_eq!(FORMAT_VERSION, 2);
         let page = HEADER.encode();
         assert_eq!(
-            hex(&page[..44]),
+            hex(&page[..52]),
             "4f525345474d4e5401000000030000000700000000000000efcdab89674523012a000000000000001153bf66"
         );
-        assert!(page[44..SEGMENT_HEADER_COPY].iter().all(|&byte| byte == 0));
+        assert!(page[52..SEGMENT_HEADER_COPY].iter().all(|&byte| byte == 0));
         assert_eq!(page[..512], page[SEGMENT_HEADER_COPY..][..512]);
 
         let mut payload = Vec::new();

@@ -8,8 +8,9 @@
 //! |---|---|---|
 //! | [`Appender`] | the core | places and encodes records, hands out sealed [`Batch`]es |
 //! | [`Writer`] | the log thread | checksums, writes and syncs one batch after the other |
-//! | [`Allocator`] | a thread of its own | makes zero-filled spare segments |
+//! | [`Allocator`] | a thread of its own | makes spare segments, retires old ones |
 //! | [`Reader`] | core and log thread, cloned | reads bodies by [`Position`] |
+//! | [`Cleaner`] | the log thread that reads | reads a segment before it is given up |
 //!
 //! The appender is pure: it does no IO and reads no clock. Everything that
 //! touches a disk goes through [`Disk`], so [`fault::FaultDisk`] can stand in
@@ -30,9 +31,11 @@
 mod allocator;
 mod appender;
 mod batch;
+mod cleaner;
 mod disk;
 mod error;
 pub mod fault;
+mod floor;
 mod format;
 mod lock;
 mod map;
@@ -44,13 +47,16 @@ mod replay;
 mod scan;
 mod survey;
 mod sys;
+mod view;
 mod writer;
 
-pub use allocator::{Allocator, Fill, Spare};
-pub use appender::Appender;
+pub use allocator::{Allocator, Fill, Reuse, Spare};
+pub use appender::{Appender, SegmentUse};
 pub use batch::Batch;
+pub use cleaner::{Cleaner, Cursor, Scanned};
 pub use disk::{Disk, DiskFile};
 pub use error::{OpenError, Poisoned};
+pub use floor::{FLOOR_BODY_BYTES, LOG_SHARD};
 pub use format::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, FORMAT_VERSION, Position, RECORD_HEADER_BYTES,
     RecordHeader, SECTOR_BYTES, SEGMENT_HEADER_BYTES, body_bytes_max,
@@ -62,4 +68,5 @@ pub use reader::Reader;
 pub use real::{RealDisk, RealFile};
 pub use recover::{Opened, Recovery, TornTail, open};
 pub use replay::OnRecord;
+pub use view::{Batches, From, LogView, SegmentInfo, SegmentState, ViewError, ViewedBatch};
 pub use writer::Writer;

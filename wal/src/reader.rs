@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -26,6 +26,8 @@ pub struct Reader<D: Disk> {
     disk: D,
     written: Arc<Written>,
     files: RefCell<HashMap<u32, Open<D::File>>>,
+    /// Mappings that were let go of here, while bytes of them may be lent out.
+    lent: RefCell<HashMap<u32, Weak<Mapping>>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,7 @@ impl<D: Disk> Reader<D> {
             disk,
             written,
             files: RefCell::default(),
+            lent: RefCell::default(),
         }
     }
 
@@ -82,6 +85,41 @@ impl<D: Disk> Reader<D> {
         Ok(buffer.into())
     }
 
+    /// Up to where the log is durable: the end of the last synced batch. No
+    /// stream of the log goes beyond.
+    pub fn end(&self) -> Position {
+        self.written.end()
+    }
+
+    /// Lets go of a segment that is about to be
+    /// [retired](crate::Allocator::retire), and whose bytes are not asked for
+    /// again.
+    pub fn forget(&self, segment: u32) {
+        if let Some(open) = self.files.borrow_mut().remove(&segment) {
+            self.let_go(segment, open.map);
+        }
+    }
+
+    /// Whether bytes that this reader lent out of a mapping of the segment
+    /// still exist: it may then be removed, but not used again.
+    pub fn is_mapped_out(&self, segment: u32) -> bool {
+        let files = self.files.borrow();
+        let held = files.get(&segment).and_then(|open| open.map.as_ref());
+        let lent = self.lent.borrow();
+        let lent = lent.get(&segment).is_some_and(|map| map.strong_count() > 0);
+        lent || held.is_some_and(|map| Arc::strong_count(map) > 1)
+    }
+
+    fn let_go(&self, segment: u32, map: Option<Arc<Mapping>>) {
+        let mut lent = self.lent.borrow_mut();
+        lent.retain(|_, map| map.strong_count() > 0);
+        if let Some(map) = map
+            && Arc::strong_count(&map) > 1
+        {
+            lent.insert(segment, Arc::downgrade(&map));
+        }
+    }
+
     fn is_written(&self, at: Position, len: usize) -> bool {
         let end = self.written.end();
         let bytes_end = u64::from(at.offset) + len as u64;
@@ -98,7 +136,8 @@ impl<D: Disk> Reader<D> {
         if files.len() == FILES_MAX {
             // The oldest are asked for the least: most jobs are young.
             let oldest = *files.keys().min().expect("it is full");
-            files.remove(&oldest);
+            let map = files.remove(&oldest).and_then(|open| open.map);
+            self.let_go(oldest, map);
         }
         let open = Open {
             file: Arc::clone(&file),
@@ -118,7 +157,7 @@ impl<D: Disk> Reader<D> {
         let newest = self.written.end().segment;
         for (&number, open) in files.iter_mut() {
             if newest.saturating_sub(number) >= MAPPED_SEGMENTS_MAX {
-                open.map = None;
+                self.let_go(number, open.map.take());
             }
         }
         let open = files.get_mut(&segment)?;

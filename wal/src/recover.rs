@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::allocator::{Allocator, Fill, Spare, generation};
 use crate::appender::{Appender, Segment};
-use crate::batch::Batch;
+use crate::batch::{Batch, Starts};
+use crate::cleaner::Cleaner;
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
+use crate::floor::Floor;
 use crate::format::{
     BATCH_HEADER_BYTES, Position, SECTOR_BYTES, SEGMENT_HEADER_BYTES, batch_bytes, segment_name,
 };
@@ -28,6 +30,8 @@ pub struct Opened<D: Disk> {
     pub allocator: Allocator<D>,
     /// For core and log thread; clone it.
     pub reader: Reader<D>,
+    /// For the thread that reads.
+    pub cleaner: Cleaner<D>,
     /// What was found.
     pub recovery: Recovery,
 }
@@ -45,6 +49,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// What was written but never made durable, and is not part of the log.
     pub torn: Option<TornTail>,
+    /// Segments that had been given up and were still there; they are removed.
+    pub leftovers: u64,
     /// Whether the log was empty.
     pub fresh: bool,
     /// Whether the log was closed cleanly.
@@ -87,7 +93,8 @@ pub fn open<D: Disk>(
         return Err(OpenError::Options(fault));
     }
     let survey = Survey::of(&disk, &options)?;
-    let mut replay = Replay::new(&disk, on_record);
+    let mut replay = Replay::new(&disk, survey.floor.first_batch, on_record);
+    replay.recovery.leftovers = survey.leftovers.len() as u64;
     for (at, begun) in survey.begun.iter().enumerate() {
         replay.segment(begun, survey.superseded_from(at))?;
     }
@@ -98,7 +105,8 @@ pub fn open<D: Disk>(
         allocator: Allocator::new(disk.clone(), options.segment_bytes, next_segment, seed),
         segment_bytes: options.segment_bytes,
         spares: Vec::new(),
-        garbage: survey.useless.clone(),
+        garbage: [&survey.leftovers[..], &survey.useless].concat(),
+        floor: survey.floor,
     };
     stock.take_in(&survey.spares, seed)?;
     let start = match replay.held.take() {
@@ -118,12 +126,22 @@ pub fn open<D: Disk>(
             start
         }
     };
+    let mut in_use = replay.kept(&survey.begun);
+    if let Some(segment) = &start.segment
+        && in_use
+            .last()
+            .is_none_or(|last| last.number < segment.number)
+    {
+        in_use.push(segment.in_use(start.next_batch - 1));
+    }
     stock.garbage.append(&mut replay.dead);
     stock.sweep(&replay.cuts)?;
+    let (spares, floor) = (stock.spares, survey.floor);
     Ok(Opened {
-        appender: Appender::new(start.segment, stock.spares, start.next_batch),
+        appender: Appender::new(start.segment, spares, start.next_batch, in_use, floor),
         writer: start.writer,
         reader: Reader::new(disk.clone(), start.written),
+        cleaner: Cleaner::new(disk.clone()),
         recovery: replay.recovery,
         allocator: stock.allocator,
     })
@@ -145,6 +163,7 @@ struct Stock<'a, D> {
     spares: Vec<Spare>,
     /// Segments to remove in the end.
     garbage: Vec<u32>,
+    floor: Floor,
 }
 
 impl<D: Disk> Stock<'_, D> {
@@ -156,6 +175,7 @@ impl<D: Disk> Stock<'_, D> {
                 segment,
                 bytes: self.segment_bytes,
                 generation: generation(seed, segment),
+                recycled: true,
             });
         }
         if found.is_empty() {
@@ -229,7 +249,11 @@ impl<D: Disk> Stock<'_, D> {
             number: last.number,
             segment: spare.segment,
             offset: SEGMENT_HEADER_BYTES,
-            starts: Some(spare.generation),
+            starts: Some(Starts {
+                generation: spare.generation,
+                recycled: spare.recycled,
+                floor: self.floor,
+            }),
             records: last.records,
             payload_bytes,
             buffer: Arc::new(buffer),

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::appender::SegmentUse;
 use crate::disk::Disk;
 use crate::error::OpenError;
+use crate::floor::{Floor, LOG_SHARD};
 use crate::format::{
     BATCH_HEADER_BYTES, Position, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
     segment_name,
@@ -52,11 +54,12 @@ pub(crate) struct Replay<'a, D> {
 }
 
 impl<'a, D: Disk> Replay<'a, D> {
-    pub(crate) fn new(disk: &'a D, on_record: OnRecord<'a>) -> Self {
+    /// Begins with a batch of this number.
+    pub(crate) fn new(disk: &'a D, first_batch: u64, on_record: OnRecord<'a>) -> Self {
         Self {
             disk,
             on_record,
-            next_batch: 1,
+            next_batch: first_batch,
             end: None,
             held: None,
             cuts: Vec::new(),
@@ -157,6 +160,20 @@ impl<'a, D: Disk> Replay<'a, D> {
         }
     }
 
+    /// The segments of which something counts, and what is left of them.
+    pub(crate) fn kept(&self, begun: &[Begun<D::File>]) -> Vec<SegmentUse> {
+        let kept = begun.iter().filter(|one| !self.dead.contains(&one.number));
+        kept.map(|one| {
+            let cut = self.cuts.iter().find(|&&(number, _)| number == one.number);
+            SegmentUse {
+                number: one.number,
+                bytes: cut.map_or(one.bytes.into(), |&(_, keep)| keep),
+                first_batch: one.header.expect("its batches count").first_batch,
+            }
+        })
+        .collect()
+    }
+
     /// Hands out the records of the batch that is held, from where it lies or
     /// was copied to, and gives back its buffer.
     pub(crate) fn flush(&mut self) -> Result<Held, OpenError> {
@@ -175,11 +192,12 @@ impl<'a, D: Disk> Replay<'a, D> {
                 segment: held.segment,
                 offset: held.offset + u32::try_from(offset).expect("within a segment"),
             };
-            (self.on_record)(&header, at, body).map_err(|reason| OpenError::Rejected {
-                file: self.path(at.segment),
-                offset: at.offset.into(),
-                reason,
-            })?;
+            self.hand_out(&header, at, body)
+                .map_err(|reason| OpenError::Rejected {
+                    file: self.path(at.segment),
+                    offset: at.offset.into(),
+                    reason,
+                })?;
             self.recovery.last_at = self.recovery.last_at.max(header.at);
             records += 1;
         }
@@ -192,6 +210,20 @@ impl<'a, D: Disk> Replay<'a, D> {
             self.recovery.bytes += held.end - u64::from(held.offset);
         }
         Ok(held)
+    }
+
+    fn hand_out(&mut self, header: &RecordHeader, at: Position, body: &[u8]) -> Result<(), String> {
+        if header.shard != LOG_SHARD {
+            return (self.on_record)(header, at, body);
+        }
+        // The survey has found the newest floor already.
+        let known = Floor::decode(header, body).map(drop);
+        known.ok_or_else(|| {
+            format!(
+                "this build knows no record of the log of kind {}",
+                header.kind
+            )
+        })
     }
 
     /// What was found behind the last batch of a segment: nothing that counts,
@@ -211,11 +243,19 @@ impl<'a, D: Disk> Replay<'a, D> {
                 found: format!("{state}, while batch {number} follows at byte {later}"),
             });
         }
-        if beyond.bytes > 0 {
+        let torn = if begun.header.is_some_and(|header| header.recycled) {
+            // What is there may be of an earlier use, but for a batch that was
+            // begun.
+            let begun = beyond.begun.map_or(0, |batch| batch.batch_bytes());
+            begun.min(beyond.bytes)
+        } else {
+            beyond.bytes
+        };
+        if torn > 0 {
             self.recovery.torn = Some(TornTail {
                 segment: begun.number,
                 offset,
-                bytes: beyond.bytes,
+                bytes: torn,
             });
         }
         Ok(())

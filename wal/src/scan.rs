@@ -22,8 +22,10 @@ pub(crate) struct Window<'a, F> {
 }
 
 /// What lies behind the last batch of a segment.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Beyond {
+    /// The batch that was begun right there.
+    pub(crate) begun: Option<BatchHeader>,
     /// Where a batch with a later number starts, and its number.
     pub(crate) later: Option<(u64, u64)>,
     /// Bytes up to the last sector that is not zero.
@@ -88,9 +90,15 @@ impl<'a, F: DiskFile> Window<'a, F> {
     /// Looks for batches later than `number` from an offset to the end. The
     /// header of one is enough: it was written after `number` was durable.
     pub(crate) fn beyond(&mut self, seed: u32, offset: u64, number: u64) -> io::Result<Beyond> {
-        self.sectors(offset, |sector| {
+        let begun = self.bytes(offset, BATCH_HEADER_BYTES)?;
+        let begun = begun.and_then(|bytes| BatchHeader::decode(seed, bytes));
+        let beyond = self.sectors(offset, |sector| {
             let header = BatchHeader::decode(seed, sector)?;
             (header.number > number).then_some(header.number)
+        })?;
+        Ok(Beyond {
+            begun: begun.filter(|begun| begun.number == number),
+            ..beyond
         })
     }
 

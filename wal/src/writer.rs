@@ -138,12 +138,12 @@ impl<D: Disk> Writer<D> {
 
     fn write_and_sync(&mut self, batch: &Batch) -> Result<(), Failure> {
         let path = self.disk.path(&segment_name(batch.segment));
-        if let Some(generation) = batch.starts {
+        if let Some(starts) = batch.starts {
             let file = self.disk.open(&segment_name(batch.segment));
             self.tail = Some(Tail {
                 file: file.map_err(Failure::of("open", &path))?,
                 segment: batch.segment,
-                generation,
+                generation: starts.generation,
                 offset: SEGMENT_HEADER_BYTES,
                 marked: false,
             });
@@ -161,12 +161,14 @@ impl<D: Disk> Writer<D> {
         let header = BatchHeader::of(seed, batch.number, batch.records, batch.payload());
         let header = header.encode(seed);
         let (header, body) = (IoSlice::new(&header), IoSlice::new(&batch.buffer));
-        if batch.starts.is_some() {
+        if let Some(starts) = batch.starts {
             let page = SegmentHeader {
                 log: self.log,
                 segment: tail.segment,
                 generation: tail.generation,
                 first_batch: batch.number,
+                recycled: starts.recycled,
+                floor: starts.floor,
             };
             let page = page.encode();
             tail.file.write_at(&[IoSlice::new(&page), header, body], 0)

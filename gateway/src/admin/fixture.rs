@@ -42,6 +42,7 @@ pub(super) fn facts() -> NodeFacts {
         durability: Durability::Disk,
         options: Options::default(),
         secret: Secret([7; 16]),
+        origin: u128::from(first + 1).to_be_bytes(),
         skips: false,
     };
     let namespaces = vec![

@@ -7,11 +7,12 @@ use super::value::Kind;
 /// One configuration key.
 #[derive(Debug)]
 pub struct Knob {
-    /// Dotted key, within its namespace for a namespace's options.
+    /// Dotted key, within its namespace for a namespace's options. A last segment `*` stands for
+    /// any name: the knob may be there many times, once for each.
     pub key: &'static str,
     /// Type and bounds.
     pub kind: Kind,
-    /// Default as a TOML value; `None` where it follows from another key.
+    /// Default as a TOML value; `None` where it follows from another key or a name.
     pub default: Option<&'static str>,
     /// Unit, meaning and cost, for a person.
     pub doc: &'static str,
@@ -25,6 +26,11 @@ pub const NAMESPACES_MAX: usize = 256;
 pub const SHARDS_MAX: u64 = 4_096;
 /// Most shards of all namespaces together; each has fixed tables of some 10 KB.
 pub const SHARDS_TOTAL_MAX: u64 = 16_384;
+
+/// Most items of one namespace.
+pub const CAPACITY_MAX: u64 = 1_000_000_000;
+/// Most weights of one namespace.
+pub const WEIGHTS_MAX: usize = 10_000;
 
 const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * omnirelay_net::rpc::BODY_BYTES_MAX as u64);
 const _: () = assert!(SHARDS_MAX <= SHARDS_TOTAL_MAX);
@@ -105,6 +111,17 @@ pub static NODE: &[Knob] = &[
         default: Some("67108864"),
         doc: "Size of one log segment in bytes. Larger ones are made less often but take longer \
               to make, and disk space is freed in units of a segment.",
+    },
+    Knob {
+        key: "history_bytes",
+        kind: Kind::Bytes {
+            min: 0,
+            max: 1 << 50,
+        },
+        default: Some("\"4GiB\""),
+        doc: "How much each log keeps of what has ended, in bytes, for whoever reads the stream of \
+              events from the past. What live items need is kept in any case. Disk space is freed \
+              in whole segments.",
     },
     Knob {
         key: "log.format",
@@ -213,11 +230,35 @@ pub static NAMESPACE: &[Knob] = &[
         key: "capacity",
         kind: Kind::Integer {
             min: 1,
-            max: 1_000_000_000,
+            max: CAPACITY_MAX,
         },
         default: Some("10000000"),
         doc: "Items that wait, are delayed or are leased; at that many an enqueue is refused. Each \
               costs at most 128 bytes of memory; its body stays in the log.",
+    },
+    Knob {
+        key: "high_watermark",
+        kind: Kind::Fill { max: CAPACITY_MAX },
+        default: Some("\"80%\""),
+        doc: "At this many items, or this share of `capacity`, enqueues wait for their deadline or \
+              `low_watermark`. Between the two nothing changes.",
+    },
+    Knob {
+        key: "low_watermark",
+        kind: Kind::Fill { max: CAPACITY_MAX },
+        default: Some("\"60%\""),
+        doc: "At this many items, or this share of `capacity`, enqueues that wait go on. Must be \
+              below `high_watermark`.",
+    },
+    Knob {
+        key: "cooldown",
+        kind: Kind::Duration {
+            min: secs(0),
+            max: secs(HOUR),
+        },
+        default: Some("\"1s\""),
+        doc: "Least time between two transitions at the watermarks. Longer ones flap less and let \
+              more items in, or hold them back longer, than the marks say.",
     },
     Knob {
         key: "shards",
@@ -244,5 +285,29 @@ pub static NAMESPACE: &[Knob] = &[
         },
         default: Some("\"30s\""),
         doc: "Waiting this long raises an item's priority by one, so that none starves; 0s: never.",
+    },
+    Knob {
+        key: "ordering",
+        kind: Kind::Choice(&["none", "per-resource"]),
+        default: Some("\"none\""),
+        doc: "per-resource: at most one lease at a time for each resource, its items in the order \
+              they were enqueued; a delayed one holds back those behind it. Costs memory for each \
+              item and `Rpc-Shard-Key` its effect.",
+    },
+    Knob {
+        key: "fairness",
+        kind: Kind::Choice(&["fifo", "partition-key"]),
+        default: Some("\"fifo\""),
+        doc: "partition-key: workers are handed items of all partition keys in turn, each key as \
+              often as its weight, so that one with many items does not hold up the others. Costs \
+              memory for each item.",
+    },
+    Knob {
+        key: "weights.*",
+        kind: Kind::Integer { min: 1, max: 1_000 },
+        default: None,
+        doc: "How many items of a partition key are handed out in one round, 1 unless it is named \
+              here; \"\" are the items without a key. At most 10,000 keys, only with `fairness = \
+              \"partition-key\"`.",
     },
 ];

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigError;
-pub use namespace::Namespace;
+pub use namespace::{Fairness, Namespace, Ordering};
 use namespace::{contradiction, duration, flag, integer, text};
 pub use source::{Flag, Sources};
 use tree::{Entry, Settings, entry};
@@ -82,6 +82,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Size of one log segment in bytes.
     pub segment_bytes: u32,
+    /// What each log keeps of what has ended, in bytes.
+    pub history_bytes: u64,
     /// What one client may ask for.
     pub limits: Limits,
     /// By name; `resourcelease` is always there.
@@ -122,6 +124,7 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         drain_timeout: duration(node, "drain_timeout"),
         segment_bytes: u32::try_from(integer(node, "segment_bytes"))
             .expect("its knob's bound is 1 GiB"),
+        history_bytes: integer(node, "history_bytes"),
         limits: Limits {
             connections_max_per_core: size("limits.connections_max_per_core"),
         },

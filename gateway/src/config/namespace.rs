@@ -1,11 +1,33 @@
 //! The options of one namespace.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use omnirelay_net::rpc::NAME_BYTES_MAX;
+
 use super::error::ConfigError;
+use super::knob::WEIGHTS_MAX;
 use super::tree::{Entry, entry, optional_entry};
-use super::value::{DurationText, Setting};
-use crate::node::Durability;
+use super::value::{DurationText, Fill, Setting, quoted};
+use crate::node::{Durability, Watermarks};
+
+/// In which order a namespace's items are leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordering {
+    /// Whatever their resources.
+    None,
+    /// One at a time for each resource, in the order they were enqueued.
+    PerResource,
+}
+
+/// Whose items a namespace leases next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fairness {
+    /// The longest waiting.
+    Fifo,
+    /// The next partition key's.
+    PartitionKey,
+}
 
 /// One namespace's options; the table of knobs gives their defaults and bounds.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,12 +50,20 @@ pub struct Namespace {
     pub dedupe_entries_max: u64,
     /// Waiting, delayed and leased items, over all shards.
     pub capacity: u64,
+    /// When enqueues are held back.
+    pub watermarks: Watermarks,
     /// Independent queues it is split into.
     pub shards: u32,
     /// What a reply has waited for.
     pub durability: Durability,
     /// Waiting this long raises an item's priority by one.
     pub priority_aging: Duration,
+    /// Whether a resource's items are leased one after the other.
+    pub ordering: Ordering,
+    /// Whether partition keys take turns.
+    pub fairness: Fairness,
+    /// How many turns a partition key has in a round; 1 where it is not named.
+    pub weights: BTreeMap<String, u32>,
 }
 
 impl Namespace {
@@ -52,6 +82,7 @@ impl Namespace {
             dedupe_window: duration(section, "dedupe_window"),
             dedupe_entries_max: integer(section, "dedupe_entries_max"),
             capacity: integer(section, "capacity"),
+            watermarks: watermarks(section),
             shards: u32::try_from(integer(section, "shards"))
                 .expect("its knob's bound is below u32::MAX"),
             durability: match text(section, "durability") {
@@ -59,6 +90,15 @@ impl Namespace {
                 _ => Durability::Disk,
             },
             priority_aging: duration(section, "priority_aging"),
+            ordering: match text(section, "ordering") {
+                "per-resource" => Ordering::PerResource,
+                _ => Ordering::None,
+            },
+            fairness: match text(section, "fairness") {
+                "partition-key" => Fairness::PartitionKey,
+                _ => Fairness::Fifo,
+            },
+            weights: weights(path, section)?,
         };
         if namespace.heartbeat_interval >= namespace.lease_duration {
             return Err(contradiction(
@@ -74,6 +114,16 @@ impl Namespace {
                 "must not exceed",
                 entry(section, "requeue_delay_max"),
                 "raise requeue_delay_max or lower requeue_delay",
+            ));
+        }
+        check_watermarks(section, &namespace.watermarks)?;
+        let weight = section.iter().find(|entry| entry.knob.key == "weights.*");
+        if let Some(weight) = weight.filter(|_| namespace.fairness == Fairness::Fifo) {
+            return Err(contradiction(
+                weight,
+                "has no effect with",
+                entry(section, "fairness"),
+                "set fairness = \"partition-key\", or leave the weights out",
             ));
         }
         Ok(namespace)
@@ -104,6 +154,82 @@ impl Namespace {
     }
 }
 
+/// The marks as numbers of items. A share is rounded so that the higher one stays higher.
+fn watermarks(section: &[Entry]) -> Watermarks {
+    let capacity = integer(section, "capacity");
+    let share = |percent: u8| capacity * u64::from(percent);
+    let mark = |key| match entry(section, key).setting {
+        Setting::Fill(fill) => fill,
+        ref other => panic!("{key} is a fill, found {other:?}"),
+    };
+    Watermarks {
+        capacity,
+        high: match mark("high_watermark") {
+            Fill::Items(items) => items,
+            Fill::Percent(percent) => share(percent).div_ceil(100),
+        },
+        low: match mark("low_watermark") {
+            Fill::Items(items) => items,
+            Fill::Percent(percent) => share(percent) / 100,
+        },
+        cooldown: duration(section, "cooldown"),
+    }
+}
+
+fn check_watermarks(section: &[Entry], marks: &Watermarks) -> Result<(), ConfigError> {
+    let (high, low) = (
+        entry(section, "high_watermark"),
+        entry(section, "low_watermark"),
+    );
+    if marks.low >= marks.high {
+        return Err(contradiction(
+            low,
+            "must be below",
+            high,
+            "lower low_watermark or raise high_watermark; shares are of capacity",
+        ));
+    }
+    if marks.high > marks.capacity {
+        return Err(contradiction(
+            high,
+            "must not exceed",
+            entry(section, "capacity"),
+            "lower high_watermark or raise capacity; a share such as \"80%\" follows it",
+        ));
+    }
+    Ok(())
+}
+
+fn weights(path: &str, section: &[Entry]) -> Result<BTreeMap<String, u32>, ConfigError> {
+    let mut weights = BTreeMap::new();
+    for entry in section.iter().filter(|entry| entry.knob.key == "weights.*") {
+        if entry.name.len() > NAME_BYTES_MAX {
+            let shown: String = entry.name.chars().take(64).collect();
+            return Err(ConfigError::Value {
+                origin: entry.origin.clone(),
+                key: format!("{path}.weights.<key>"),
+                value: quoted(&format!("{shown}…")),
+                allowed: format!("a partition key of at most {NAME_BYTES_MAX} bytes"),
+            });
+        }
+        let Setting::Integer(weight) = entry.setting else {
+            panic!("a weight is a whole number, found {:?}", entry.setting);
+        };
+        let weight = u32::try_from(weight).expect("its knob's bound is 1,000");
+        weights.insert(entry.name.clone(), weight);
+    }
+    if weights.len() > WEIGHTS_MAX {
+        return Err(ConfigError::Contradiction {
+            message: format!(
+                "`{path}.weights` names {} partition keys, at most {WEIGHTS_MAX} are allowed",
+                weights.len()
+            ),
+            help: "leave out keys with the weight 1, which is the default".into(),
+        });
+    }
+    Ok(weights)
+}
+
 fn derive_heartbeat_interval(path: &str, section: &mut Vec<Entry>) {
     if optional_entry(section, "heartbeat_interval").is_some() {
         return;
@@ -120,6 +246,7 @@ fn derive_heartbeat_interval(path: &str, section: &mut Vec<Entry>) {
         1,
         Entry {
             knob,
+            name: "heartbeat_interval".into(),
             path: format!("{path}.heartbeat_interval"),
             setting: Setting::Duration(third),
             origin: "default: a third of lease_duration".into(),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::Config;
+use super::knob::{Knob, NAMESPACE};
 use super::tree::{Entry, segment};
 
 /// Columns of a documentation comment.
@@ -31,8 +32,13 @@ impl Config {
             write_entries(&mut out, &inner, explain);
         }
         for (name, section) in &self.settings.namespaces {
-            let _ = writeln!(out, "\n[namespaces.{}]", segment(name));
-            write_entries(&mut out, &section.iter().collect::<Vec<_>>(), explain);
+            let name = segment(name);
+            let (options, weights): (Vec<_>, Vec<_>) = section
+                .iter()
+                .partition(|entry| !entry.knob.key.contains('.'));
+            let _ = writeln!(out, "\n[namespaces.{name}]");
+            write_entries(&mut out, &options, explain);
+            write_weights(&mut out, &name, &weights, explain);
         }
         out
     }
@@ -49,7 +55,14 @@ impl Config {
         for (name, section) in &self.settings.namespaces {
             let mut options = Map::new();
             for entry in section {
-                insert(&mut options, entry.knob.key, entry.setting.to_json());
+                match entry.knob.key.strip_suffix(".*") {
+                    None => insert(&mut options, entry.knob.key, entry.setting.to_json()),
+                    Some(table) => {
+                        let named = options.entry(table).or_insert_with(|| Map::new().into());
+                        let named = named.as_object_mut().expect("it was just made");
+                        named.insert(entry.name.clone(), entry.setting.to_json());
+                    }
+                }
             }
             namespaces.insert(name.clone(), Value::Object(options));
         }
@@ -68,13 +81,23 @@ impl Config {
     }
 }
 
+/// The weights of a namespace, or with `explain` at least where they would stand.
+fn write_weights(out: &mut String, namespace: &str, weights: &[&Entry], explain: bool) {
+    if weights.is_empty() && !explain {
+        return;
+    }
+    let _ = writeln!(out, "\n[namespaces.{namespace}.weights]");
+    if explain {
+        let knob = NAMESPACE.iter().find(|knob| knob.key == "weights.*");
+        write_explanation(out, knob.expect("the table has it"));
+    }
+    write_entries(out, weights, false);
+}
+
 fn write_entries(out: &mut String, entries: &[&Entry], explain: bool) {
     let lines: Vec<_> = entries
         .iter()
-        .map(|entry| {
-            let key = entry.knob.key.rsplit('.').next().unwrap_or(entry.knob.key);
-            format!("{key} = {}", entry.setting.to_toml())
-        })
+        .map(|entry| format!("{} = {}", segment(&entry.name), entry.setting.to_toml()))
         .collect();
     let width = lines
         .iter()
@@ -83,11 +106,15 @@ fn write_entries(out: &mut String, entries: &[&Entry], explain: bool) {
         .unwrap_or_default();
     for (entry, line) in entries.iter().zip(&lines) {
         if explain {
-            let text = format!("{} Allowed: {}.", entry.knob.doc, entry.knob.kind.allowed());
-            write_comment(out, &text);
+            write_explanation(out, entry.knob);
         }
         let _ = writeln!(out, "{line:width$}  # {}", entry.origin.replace('\n', " "));
     }
+}
+
+fn write_explanation(out: &mut String, knob: &Knob) {
+    let text = format!("{} Allowed: {}.", knob.doc, knob.kind.allowed());
+    write_comment(out, &text);
 }
 
 fn write_comment(out: &mut String, text: &str) {

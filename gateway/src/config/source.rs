@@ -236,9 +236,13 @@ pub(super) fn find_knob(path: &[String]) -> Option<&'static Knob> {
 }
 
 fn find_in(table: &'static [Knob], path: &[String]) -> Option<&'static Knob> {
-    table
-        .iter()
-        .find(|knob| knob.key.split('.').eq(path.iter().map(String::as_str)))
+    table.iter().find(|knob| {
+        let segments = knob.key.split('.');
+        segments.clone().count() == path.len()
+            && segments
+                .zip(path)
+                .all(|(known, given)| known == given || known == "*")
+    })
 }
 
 /// One source's values and its name.

@@ -1,6 +1,6 @@
 use super::value::Kind;
 use super::*;
-use crate::node::Durability;
+use crate::node::{Durability, Watermarks};
 
 fn sources() -> Sources {
     Sources {
@@ -69,6 +69,123 @@ fn without_any_source_the_contracts_defaults_hold() {
         (10_000_000, 10_000_000)
     );
     assert_eq!(namespace.durability, Durability::Disk);
+    assert_eq!(config.history_bytes, 4 << 30);
+    assert_eq!(namespace.watermarks, Watermarks::of(10_000_000));
+    assert_eq!(namespace.ordering, Ordering::None);
+    assert_eq!(namespace.fairness, Fairness::Fifo);
+    assert!(namespace.weights.is_empty());
+}
+
+#[test]
+fn watermarks_are_items_or_shares_of_the_capacity() {
+    let marks = |options: &[&str]| {
+        let set: Vec<_> = options
+            .iter()
+            .map(|option| format!("namespaces.resourcelease.{option}"))
+            .collect();
+        let config = load(&Sources { set, ..sources() }).unwrap();
+        let marks = config.namespaces["resourcelease"].watermarks;
+        (marks.capacity, marks.high, marks.low)
+    };
+    assert_eq!(marks(&["capacity=1000"]), (1_000, 800, 600));
+    assert_eq!(
+        marks(&["high_watermark=70", "low_watermark=0", "capacity=70"]),
+        (70, 70, 0)
+    );
+    assert_eq!(
+        marks(&["high_watermark=90%", "low_watermark=5"]),
+        (10_000_000, 9_000_000, 5)
+    );
+    // However small the capacity, the higher share is the higher mark.
+    assert_eq!(marks(&["capacity=1"]), (1, 1, 0));
+    assert_eq!(
+        marks(&["capacity=3", "high_watermark=51%", "low_watermark=50%"]),
+        (3, 2, 1)
+    );
+}
+
+#[test]
+fn a_weight_can_be_set_for_any_partition_key_from_every_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = file(
+        &dir,
+        "[namespaces.jobs]\nfairness = 'partition-key'\n[namespaces.jobs.weights]\n\
+         gold = 5\n'tenant a.b' = 7\n'' = 2\n'größe = \"1\"' = 3\n'*' = 4\n",
+    );
+    all.env = vec![(
+        "OMNIRELAY_NAMESPACES__JOBS__WEIGHTS__SILVER".into(),
+        "9".into(),
+    )];
+    all.set = vec![
+        "namespaces.jobs.weights.gold=1000".into(),
+        "namespaces.jobs.weights.\"c.d\"=8".into(),
+    ];
+    let config = load(&all).unwrap();
+    let weights: Vec<_> = config.namespaces["jobs"]
+        .weights
+        .iter()
+        .map(|(key, weight)| (key.as_str(), *weight))
+        .collect();
+    let expected = [
+        ("", 2),
+        ("*", 4),
+        ("c.d", 8),
+        ("gold", 1_000),
+        ("größe = \"1\"", 3),
+        ("silver", 9),
+        ("tenant a.b", 7),
+    ];
+    assert_eq!(weights, expected);
+    let shown = config
+        .to_toml(false)
+        .replace(&format!("{}/", dir.path().display()), "");
+    let shown = shown.split("[namespaces.jobs.weights]\n").nth(1).unwrap();
+    insta::assert_snapshot!(shown.split("\n\n").next().unwrap(), @r#"
+    "" = 2               # omnirelay.toml
+    "*" = 4              # omnirelay.toml
+    "c.d" = 8            # --set
+    gold = 1000          # --set
+    "größe = \"1\"" = 3  # omnirelay.toml
+    silver = 9           # environment variable OMNIRELAY_NAMESPACES__JOBS__WEIGHTS__SILVER
+    "tenant a.b" = 7     # omnirelay.toml
+    "#);
+    for explain in [false, true] {
+        let again = load(&file(&dir, &config.to_toml(explain))).unwrap();
+        assert_eq!(again.to_json()["config"], config.to_json()["config"]);
+        assert_eq!(again.namespaces, config.namespaces);
+    }
+    assert_eq!(
+        config.to_json()["config"]["namespaces"]["jobs"]["weights"]["gold"],
+        1_000
+    );
+}
+
+#[test]
+fn weights_that_no_queue_could_go_by_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let fair = "[namespaces.jobs]\nfairness = 'partition-key'\n[namespaces.jobs.weights]\n";
+    insta::assert_snapshot!(refusal(&file(&dir, &format!("{fair}\"a b\" = 1001"))), @r#"
+    error[config.value]: `namespaces.jobs.weights."a b" = 1001` in omnirelay.toml is not allowed: it must be a whole number from 1 to 1000
+    help: change `namespaces.jobs.weights."a b"`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["namespaces.jobs.weights=3"])), @r"
+    error[config.value]: `namespaces.jobs.weights = 3` in --set is not allowed: it must be a table
+    help: change `namespaces.jobs.weights`; `omnirelay config show --explain` describes every key
+    ");
+    insta::assert_snapshot!(refusal(&set(&["namespaces.jobs.weights.gold=3"])), @r#"
+    error[config.contradiction]: `namespaces.jobs.weights.gold = 3` (--set) has no effect with `namespaces.jobs.fairness = "fifo"` (default)
+    help: set fairness = "partition-key", or leave the weights out
+    "#);
+    let long = refusal(&file(&dir, &format!("{fair}{} = 1", "k".repeat(513))));
+    assert!(
+        long.contains("it must be a partition key of at most 512 bytes"),
+        "{long}"
+    );
+    let many: String = (0..=10_000).map(|n| format!("k{n} = 1\n")).collect();
+    insta::assert_snapshot!(refusal(&file(&dir, &format!("{fair}{many}"))), @r"
+    error[config.contradiction]: `namespaces.jobs.weights` names 10001 partition keys, at most 10000 are allowed
+    help: leave out keys with the weight 1, which is the default
+    ");
 }
 
 #[test]
@@ -150,15 +267,15 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
     ");
     insta::assert_snapshot!(refusal(&file(&dir, "[tls]\ncert = \"x\"")), @r"
     error[config.unknown_key]: unknown key `tls` in omnirelay.toml
-    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes
+    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, history_bytes, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes
     ");
     insta::assert_snapshot!(refusal(&env(&[("OMNIRELAY_DATADIR", "x")])), @r"
     error[config.unknown_key]: unknown key `datadir` in environment variable OMNIRELAY_DATADIR
     help: did you mean `data_dir`?
     ");
-    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.ordering=none"])), @r"
-    error[config.unknown_key]: unknown key `namespaces.resourcelease.ordering` in --set
-    help: the keys here are capacity, dedupe_entries_max, dedupe_window, durability, heartbeat_interval, lease_duration, max_attempts, priority_aging, requeue_backoff, requeue_delay, requeue_delay_max, shards
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.replicas=3"])), @r"
+    error[config.unknown_key]: unknown key `namespaces.resourcelease.replicas` in --set
+    help: the keys here are capacity, cooldown, dedupe_entries_max, dedupe_window, durability, fairness, heartbeat_interval, high_watermark, lease_duration, low_watermark, max_attempts, ordering, priority_aging, requeue_backoff, requeue_delay, requeue_delay_max, shards, weights
     ");
 }
 
@@ -228,6 +345,14 @@ fn values_that_contradict_each_other_are_refused() {
     insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.requeue_delay=10m"])), @r#"
     error[config.contradiction]: `namespaces.resourcelease.requeue_delay = "10m"` (--set) must not exceed `namespaces.resourcelease.requeue_delay_max = "5m"` (default)
     help: raise requeue_delay_max or lower requeue_delay
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.high_watermark=50%"])), @r#"
+    error[config.contradiction]: `namespaces.resourcelease.low_watermark = "60%"` (default) must be below `namespaces.resourcelease.high_watermark = "50%"` (--set)
+    help: lower low_watermark or raise high_watermark; shares are of capacity
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["namespaces.resourcelease.high_watermark=10000001"])), @r#"
+    error[config.contradiction]: `namespaces.resourcelease.high_watermark = 10000001` (--set) must not exceed `namespaces.resourcelease.capacity = 10000000` (default)
+    help: lower high_watermark or raise capacity; a share such as "80%" follows it
     "#);
     insta::assert_snapshot!(refusal(&set(&["cores=5"])), @r"
     error[config.contradiction]: `cores = 5` (--set) is more than the CPUs there are
@@ -299,7 +424,7 @@ fn the_bounds_of_every_knob_are_within_those_of_a_shard() {
     let extremes = |pick: fn(Kind) -> Option<String>| {
         let set: Vec<_> = knob::NAMESPACE
             .iter()
-            .filter(|knob| !matches!(knob.key, "heartbeat_interval" | "shards"))
+            .filter(|knob| !matches!(knob.key, "heartbeat_interval" | "shards" | "weights.*"))
             .filter_map(|knob| {
                 Some(format!(
                     "namespaces.resourcelease.{}={}",
@@ -371,6 +496,7 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     insecure = false                 # default
     drain_timeout = "30s"            # default
     segment_bytes = 67108864         # default
+    history_bytes = 4294967296       # default
 
     [log]
     format = "text"  # default
@@ -389,9 +515,14 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     dedupe_window = "10m"          # default
     dedupe_entries_max = 10000000  # default
     capacity = 10000000            # default
+    high_watermark = "80%"         # default
+    low_watermark = "60%"          # default
+    cooldown = "1s"                # default
     shards = 4                     # environment variable OMNIRELAY_NAMESPACES__JOBS__SHARDS
     durability = "disk"            # default
     priority_aging = "30s"         # default
+    ordering = "none"              # default
+    fairness = "fifo"              # default
 
     [namespaces.resourcelease]
     lease_duration = "30s"         # default
@@ -403,9 +534,14 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     dedupe_window = "10m"          # default
     dedupe_entries_max = 10000000  # default
     capacity = 10000000            # default
+    high_watermark = "80%"         # default
+    low_watermark = "60%"          # default
+    cooldown = "1s"                # default
     shards = 16                    # default
     durability = "disk"            # default
     priority_aging = "30s"         # default
+    ordering = "none"              # default
+    fairness = "fifo"              # default
     "#);
     let sources = serde_json::to_string(&config.to_json()["sources"]).unwrap();
     insta::assert_snapshot!(sources.replace(&format!("{}/", dir.path().display()), ""), @r#"

@@ -19,6 +19,8 @@ const NAMESPACE_NAME_BYTES_MAX: usize = 128;
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) knob: &'static Knob,
+    /// The key's last segment as it is, without quotes.
+    pub(super) name: String,
     /// Full dotted key, with quotes where a segment needs them.
     pub(super) path: String,
     pub(super) setting: Setting,
@@ -27,7 +29,8 @@ pub(super) struct Entry {
 }
 
 /// All entries of one table of knobs, in the table's order, defaults filled in. A knob whose
-/// default follows from another key is absent if nothing sets it.
+/// default follows from another key is absent if nothing sets it; one for any name is there once
+/// for each name that is set.
 pub(super) type Section = Vec<Entry>;
 
 /// The whole configuration, each value checked on its own.
@@ -111,13 +114,16 @@ fn section(
     path: &str,
     dict: &Dict,
 ) -> Result<Section, ConfigError> {
-    let mut given = BTreeMap::new();
+    let mut given = Vec::new();
     walk(origins, table, path, "", dict, &mut given)?;
     let mut entries = Vec::with_capacity(table.len());
     for knob in table {
-        if let Some(entry) = given.remove(knob.key) {
-            entries.push(entry);
-        } else if let Some(default) = knob.default {
+        let before = entries.len();
+        entries.extend(given.extract_if(.., |entry: &mut Entry| entry.knob.key == knob.key));
+        if entries.len() > before {
+            continue;
+        }
+        if let Some(default) = knob.default {
             let value = default_value(default);
             let setting = knob
                 .kind
@@ -126,6 +132,7 @@ fn section(
             let path = join(path, knob.key);
             entries.push(Entry {
                 knob,
+                name: last_segment(knob.key).into(),
                 path,
                 setting,
                 origin: "default".into(),
@@ -147,26 +154,31 @@ fn walk(
     path: &str,
     prefix: &str,
     dict: &Dict,
-    given: &mut BTreeMap<&'static str, Entry>,
+    given: &mut Vec<Entry>,
 ) -> Result<(), ConfigError> {
     for (name, value) in dict {
         let key = join(prefix, name);
         let full = join(&join(path, prefix), &segment(name));
-        if let Some(knob) = table.iter().find(|knob| knob.key == key) {
+        let any = join(prefix, "*");
+        let knob = match prefix {
+            "" => table
+                .iter()
+                .find(|knob| knob.key == name && !knob.key.ends_with('*')),
+            _ => table.iter().find(|knob| knob.key == key || knob.key == any),
+        };
+        if let Some(knob) = knob {
             let Some(setting) = knob.kind.read(value) else {
                 return Err(refuse_value(origins, knob, &full, value));
             };
             let origin = origins.of(value);
-            given.insert(
-                knob.key,
-                Entry {
-                    knob,
-                    path: full,
-                    setting,
-                    origin,
-                    is_default: false,
-                },
-            );
+            given.push(Entry {
+                knob,
+                name: name.clone(),
+                path: full,
+                setting,
+                origin,
+                is_default: false,
+            });
         } else if table.iter().any(|knob| {
             knob.key
                 .strip_prefix(&key)
@@ -219,13 +231,19 @@ fn unknown(
     let elsewhere = table
         .iter()
         .map(|knob| knob.key)
-        .filter(|key| key.rsplit('.').next() == Some(name));
+        .filter(|key| last_segment(key) == name && !key.ends_with('*'));
     let here = known.iter().map(|key| join(prefix, key));
     let suggestion = elsewhere
         .map(str::to_owned)
         .next()
         .or_else(|| nearest(&join(prefix, name), here))
-        .or_else(|| nearest(name, table.iter().map(|knob| knob.key.to_owned())))
+        .or_else(|| {
+            let keys = table.iter().map(|knob| knob.key);
+            nearest(
+                name,
+                keys.filter(|key| !key.ends_with('*')).map(str::to_owned),
+            )
+        })
         .map(|key| join(path, &key));
     let full = join(&join(path, prefix), &segment(name));
     ConfigError::UnknownKey {
@@ -255,13 +273,30 @@ fn join(prefix: &str, key: &str) -> String {
     }
 }
 
+pub(super) fn last_segment(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
 /// A key's segment as TOML writes it.
 pub(super) fn segment(name: &str) -> String {
     let bare = !name.is_empty()
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    if bare { name.to_owned() } else { quoted(name) }
+    if bare {
+        return name.to_owned();
+    }
+    // Not as a value: a key knows no strings of several lines.
+    let mut out = String::from('"');
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn is_namespace_name(name: &str) -> bool {
@@ -321,6 +356,23 @@ mod tests {
                     knob.key
                 );
             }
+        }
+    }
+
+    #[test]
+    fn any_name_is_written_as_a_key_that_reads_back() {
+        for name in [
+            "plain-1",
+            "",
+            "a.b",
+            "a \"b\" \\",
+            "'",
+            "\n\t\u{1}\u{7f}\u{85}",
+            "größe",
+            "\u{1F600}",
+        ] {
+            let table: toml::Table = toml::from_str(&format!("{} = 1", segment(name))).unwrap();
+            assert_eq!(table.keys().next().map(String::as_str), Some(name));
         }
     }
 

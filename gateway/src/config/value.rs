@@ -43,6 +43,11 @@ pub enum Kind {
         /// Largest allowed.
         max: Duration,
     },
+    /// How full a namespace is: a number of items, or a share of its capacity such as `"80%"`.
+    Fill {
+        /// Most items.
+        max: u64,
+    },
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// A log level, or a comma-separated list of `target=level`.
@@ -63,6 +68,15 @@ pub enum CoreChoice {
     List(Vec<usize>),
 }
 
+/// How full a namespace is, as written; resolved against its capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// So many items.
+    Items(u64),
+    /// This share of the capacity.
+    Percent(u8),
+}
+
 /// A checked value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Setting {
@@ -78,6 +92,8 @@ pub enum Setting {
     Number(f64),
     /// See [`Kind::Duration`].
     Duration(Duration),
+    /// See [`Kind::Fill`].
+    Fill(Fill),
     /// See [`Kind::Cores`].
     Cores(CoreChoice),
 }
@@ -116,6 +132,7 @@ impl Kind {
             Kind::Duration { min, max } => parse_duration(value.as_str()?)
                 .filter(|d| (min..=max).contains(d))
                 .map(Setting::Duration),
+            Kind::Fill { max } => read_fill(value, max).map(Setting::Fill),
             Kind::Choice(words) => {
                 let word = value.as_str()?;
                 words
@@ -148,6 +165,9 @@ impl Kind {
                 DurationText(min),
                 DurationText(max)
             ),
+            Kind::Fill { max } => {
+                format!("a number of items up to {max}, or a share of the capacity such as \"80%\"")
+            }
             Kind::Choice(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
                 format!("one of {}", quoted.join(", "))
@@ -179,6 +199,8 @@ impl Setting {
             Setting::Integer(number) => number.to_string(),
             Setting::Number(number) => format!("{number:?}"),
             Setting::Duration(duration) => quoted(&DurationText(*duration).to_string()),
+            Setting::Fill(Fill::Items(items)) => items.to_string(),
+            Setting::Fill(Fill::Percent(percent)) => quoted(&format!("{percent}%")),
             Setting::Cores(CoreChoice::All) => quoted("all"),
             Setting::Cores(CoreChoice::Count(count)) => count.to_string(),
             Setting::Cores(CoreChoice::List(list)) => format!("{list:?}"),
@@ -194,6 +216,8 @@ impl Setting {
             Setting::Address(address) => address.to_string().into(),
             Setting::Text(text) => text.clone().into(),
             Setting::Duration(duration) => DurationText(*duration).to_string().into(),
+            Setting::Fill(Fill::Items(items)) => (*items).into(),
+            Setting::Fill(Fill::Percent(percent)) => format!("{percent}%").into(),
             Setting::Cores(CoreChoice::All) => "all".into(),
             Setting::Cores(CoreChoice::Count(count)) => (*count).into(),
             Setting::Cores(CoreChoice::List(list)) => list.clone().into(),
@@ -248,6 +272,27 @@ fn whole(value: &Value) -> Option<u64> {
         (None, Some(n)) => u64::try_from(n).ok(),
         (None, None) => None,
     }
+}
+
+/// Text may also be a bare number: that is what an environment variable holds.
+fn read_fill(value: &Value, items_max: u64) -> Option<Fill> {
+    let items = match value.as_str() {
+        None => whole(value),
+        Some(text) => match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent = digits(percent)?.try_into().ok();
+                return percent.filter(|&p| p <= 100).map(Fill::Percent);
+            }
+            None => digits(text),
+        },
+    };
+    items.filter(|&items| items <= items_max).map(Fill::Items)
+}
+
+/// A whole number without a sign.
+fn digits(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
 }
 
 fn read_cores(value: &Value) -> Option<CoreChoice> {
@@ -310,7 +355,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
-/// Reads `512B`, `64KiB`, `64MiB` or `1GiB`: a whole number and one unit, nothing else.
+/// Reads `512B`, `64KiB`, `64MiB`, `1GiB` or `1TiB`: a whole number and one unit, nothing else.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().ok()?;
@@ -319,6 +364,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         _ => return None,
     };
     number.checked_mul(unit)
@@ -352,7 +398,12 @@ struct BytesText(u64);
 
 impl fmt::Display for BytesText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let units = [
+            (1u64 << 40, "TiB"),
+            (1 << 30, "GiB"),
+            (1 << 20, "MiB"),
+            (1 << 10, "KiB"),
+        ];
         match units
             .iter()
             .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit))
@@ -428,6 +479,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_fill_is_a_number_of_items_or_a_share_of_the_capacity() {
+        let read = |value: Value| read_fill(&value, 1_000);
+        assert_eq!(read("80%".into()), Some(Fill::Percent(80)));
+        assert_eq!(read("0%".into()), Some(Fill::Percent(0)));
+        assert_eq!(read(1_000.into()), Some(Fill::Items(1_000)));
+        assert_eq!(read("1000".into()), Some(Fill::Items(1_000)));
+        for refused in [
+            "", "%", "101%", "256%", "8.5%", "-1%", "+1%", "80 %", "1001", "-1", "full",
+        ] {
+            assert_eq!(read(refused.into()), None, "{refused}");
+        }
+        assert_eq!(read(1_001.into()), None);
+        assert_eq!(read(0.8.into()), None);
+    }
+
     proptest! {
         #[test]
         fn a_written_duration_reads_back(ms in 0u64..=2_592_000_000) {
@@ -444,6 +511,7 @@ mod tests {
         fn arbitrary_text_never_panics(text in "\\PC*") {
             let value = Value::from(text.as_str());
             for kind in [Kind::Address, Kind::Path, Kind::LogFilter, Kind::Cores,
+                         Kind::Fill { max: u64::MAX },
                          Kind::Bytes { min: 0, max: u64::MAX },
                          Kind::Duration { min: Duration::ZERO, max: Duration::MAX }] {
                 let _ = kind.read(&value);

@@ -189,9 +189,7 @@ impl<D: Disk> Pump<D> {
             let Some(task) = self.cell.core.borrow_mut().poll_task() else {
                 return;
             };
-            let log = match &task {
-                LogTask::Write(log, _) | LogTask::Allocate(log, _) | LogTask::Read(log, _) => *log,
-            };
+            let log = task.log();
             let (_, threads) = self
                 .threads
                 .iter()
@@ -201,6 +199,8 @@ impl<D: Disk> Pump<D> {
                 LogTask::Write(_, batch) => threads.write(batch),
                 LogTask::Allocate(_, fill) => threads.allocate(fill),
                 LogTask::Read(_, request) => threads.read(request),
+                LogTask::Scan(_, request) => threads.scan(request),
+                LogTask::Retire(_, segment, reuse) => threads.retire(segment, reuse),
             }
         }
     }
@@ -228,6 +228,13 @@ async fn take_events<D: Disk>(id: CoreId, cell: Rc<CoreCell<D>>, mut inbox: Inbo
                 }
                 Event::Spare(log, spare) => cell.core.borrow_mut().handle_spare(now, log, spare),
                 Event::Read(read, bytes) => cell.core.borrow_mut().handle_read(now, read, bytes),
+                Event::Scanned(log, scanned) => {
+                    cell.core.borrow_mut().handle_scanned(log, scanned);
+                }
+                Event::Retired(log, segment, retired) => {
+                    let mut core = cell.core.borrow_mut();
+                    core.handle_retired(now, log, segment, retired);
+                }
                 Event::Serve => cell.serve.set(),
                 Event::Drain => {
                     cell.draining.set(true);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use omnirelay_net::runtime::{Notifier, NotifierListener};
-use omnirelay_wal::Spare;
+use omnirelay_wal::{Scanned, Spare};
 use tokio::sync::oneshot;
 
 use super::telemetry::CoreReport;
@@ -38,6 +38,10 @@ pub enum Event {
     Spare(LogId, Result<Spare, String>),
     /// Bytes that the core asked for.
     Read(u64, Result<Bytes, String>),
+    /// A part of a segment that is given up.
+    Scanned(LogId, Result<Scanned, String>),
+    /// A segment has been given up, and perhaps become a spare.
+    Retired(LogId, u32, Result<Option<Spare>, String>),
     /// All cores' new epochs are on disk: take calls.
     Serve,
     /// Take no more calls; finish what is open.

@@ -1,15 +1,16 @@
 //! The threads beside a log, which may block so that its core never does: one writes and syncs
-//! batches, one allocates spare segments, one reads old records.
+//! batches, one allocates and retires segments, one reads old records.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use omnirelay_wal::{Allocator, Batch, Disk, Fill, Reader, Writer};
+use omnirelay_wal::{Allocator, Batch, Cleaner, Disk, Fill, Reader, Reuse, Writer};
 
 use super::inbox::{Event, Inbox};
-use crate::node::{LogId, ReadRequest};
+use crate::node::{LogId, ReadRequest, ScanRequest};
 
 /// How long to wait before asking a full disk for a segment again.
 const ALLOCATE_RETRY: Duration = Duration::from_secs(1);
@@ -20,8 +21,22 @@ const STACK_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct LogThreads {
     batches: mpsc::Sender<Batch>,
-    allocations: mpsc::Sender<Fill>,
-    reads: mpsc::Sender<ReadRequest>,
+    segments: mpsc::Sender<SegmentWork>,
+    reads: mpsc::Sender<Reading>,
+}
+
+/// What is to be done with segment files.
+enum SegmentWork {
+    Allocate(Fill),
+    Retire(u32, Reuse),
+}
+
+/// What is to be read.
+enum Reading {
+    Record(ReadRequest),
+    Scan(ScanRequest),
+    /// A segment will be gone: let go of its file.
+    Forget(u32),
 }
 
 /// The threads themselves, to wait for.
@@ -49,13 +64,14 @@ impl LogThreads {
         writer: Writer<D>,
         allocator: Allocator<D>,
         reader: Reader<D>,
+        cleaner: Cleaner<D>,
         inbox: &Inbox,
     ) -> io::Result<(LogThreads, LogThreadsEnd)>
     where
         D: Disk + Send + 'static,
     {
         let (batches, batch_queue) = mpsc::channel();
-        let (allocations, allocation_queue) = mpsc::channel();
+        let (segments, segment_queue) = mpsc::channel();
         let (reads, read_queue) = mpsc::channel();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new()
@@ -71,17 +87,17 @@ impl LogThreads {
         let to = inbox.clone();
         let allocate = spawn(
             "alloc",
-            Box::new(move || allocate_spares(log, allocator, &allocation_queue, &to)),
+            Box::new(move || keep_segments(log, allocator, &segment_queue, &to)),
         )?;
         let to = inbox.clone();
         let read = spawn(
             "read",
-            Box::new(move || read_records(&reader, &read_queue, &to)),
+            Box::new(move || read_records(log, &reader, &cleaner, &read_queue, &to)),
         )?;
         Ok((
             LogThreads {
                 batches,
-                allocations,
+                segments,
                 reads,
             },
             LogThreadsEnd(vec![write, allocate, read]),
@@ -96,12 +112,23 @@ impl LogThreads {
 
     /// Allocates a spare segment.
     pub(super) fn allocate(&self, fill: Fill) {
-        let _ = self.allocations.send(fill);
+        let _ = self.segments.send(SegmentWork::Allocate(fill));
+    }
+
+    /// Gives up a segment.
+    pub(super) fn retire(&self, segment: u32, reuse: Reuse) {
+        let _ = self.reads.send(Reading::Forget(segment));
+        let _ = self.segments.send(SegmentWork::Retire(segment, reuse));
     }
 
     /// Reads a record's body.
     pub(super) fn read(&self, request: ReadRequest) {
-        let _ = self.reads.send(request);
+        let _ = self.reads.send(Reading::Record(request));
+    }
+
+    /// Reads a part of a segment that is given up.
+    pub(super) fn scan(&self, request: ScanRequest) {
+        let _ = self.reads.send(Reading::Scan(request));
     }
 }
 
@@ -140,46 +167,86 @@ fn write_batches<D: Disk>(
     }
 }
 
-fn allocate_spares<D: Disk>(
+fn keep_segments<D: Disk>(
     log: LogId,
     mut allocator: Allocator<D>,
-    asked: &mpsc::Receiver<Fill>,
+    work: &mpsc::Receiver<SegmentWork>,
     inbox: &Inbox,
 ) {
-    while let Ok(fill) = asked.recv() {
-        let mut owed = 1;
-        let mut refused = false;
-        while owed > 0 {
+    // Spares that are still to be allocated because the disk had no room.
+    let mut owed: VecDeque<Fill> = VecDeque::new();
+    let mut refused = false;
+    loop {
+        let next = match owed.is_empty() {
+            true => work
+                .recv()
+                .map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+            false => work.recv_timeout(ALLOCATE_RETRY),
+        };
+        match next {
+            Ok(SegmentWork::Allocate(fill)) => owed.push_back(fill),
+            Ok(SegmentWork::Retire(segment, reuse)) => {
+                let retired = allocator.retire(segment, reuse);
+                if let Err(error) = &retired {
+                    tracing::error!(log = log.0, segment, %error, "a segment could not be given up: the log grows until the next start");
+                }
+                let retired = retired.map_err(|error| error.to_string());
+                inbox.send(Event::Retired(log, segment, retired));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+        while let Some(&fill) = owed.front() {
             match allocator.allocate(fill) {
                 Ok(spare) => {
                     if std::mem::take(&mut refused) {
                         tracing::info!(log = log.0, "the disk has room again");
                     }
                     inbox.send(Event::Spare(log, Ok(spare)));
-                    owed -= 1;
-                    continue;
+                    owed.pop_front();
                 }
-                Err(error) if !refused => {
-                    tracing::error!(log = log.0, %error, "no room for another log segment: new work is refused until there is");
-                    inbox.send(Event::Spare(log, Err(error.to_string())));
-                    refused = true;
+                Err(error) => {
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::error!(log = log.0, %error, "no room for another log segment: new work is refused until there is");
+                        inbox.send(Event::Spare(log, Err(error.to_string())));
+                    }
+                    break;
                 }
-                Err(_) => {}
-            }
-            match asked.recv_timeout(ALLOCATE_RETRY) {
-                Ok(_) => owed += 1,
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 }
 
-fn read_records<D: Disk>(reader: &Reader<D>, asked: &mpsc::Receiver<ReadRequest>, inbox: &Inbox) {
-    while let Ok(request) = asked.recv() {
-        let bytes = reader
-            .read(request.at, request.len)
-            .map_err(|error| error.to_string());
-        inbox.send(Event::Read(request.id, bytes));
+fn read_records<D: Disk>(
+    log: LogId,
+    reader: &Reader<D>,
+    cleaner: &Cleaner<D>,
+    asked: &mpsc::Receiver<Reading>,
+    inbox: &Inbox,
+) {
+    while let Ok(reading) = asked.recv() {
+        match reading {
+            Reading::Record(request) => {
+                let bytes = reader.read(request.at, request.len);
+                let bytes = bytes.map_err(|error| error.to_string());
+                inbox.send(Event::Read(request.id, bytes));
+            }
+            Reading::Scan(request) => {
+                let ScanRequest {
+                    segment,
+                    from,
+                    bytes_max,
+                } = request;
+                let scanned = cleaner.scan(segment, from, ScanRequest::is_wanted, bytes_max);
+                if let Err(error) = &scanned {
+                    tracing::error!(log = log.0, segment, %error, "a segment cannot be read, so it is kept: the log grows until the next start");
+                }
+                inbox.send(Event::Scanned(
+                    log,
+                    scanned.map_err(|error| error.to_string()),
+                ));
+            }
+            Reading::Forget(segment) => reader.forget(segment),
+        }
     }
 }

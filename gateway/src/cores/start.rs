@@ -13,7 +13,7 @@ use omnirelay_net::http::{HttpLimits, serve};
 use omnirelay_net::ring::ring;
 use omnirelay_net::runtime::{self, CoreOptions, DriverChoice, DriverKind, Notifier};
 use omnirelay_queue::Shard;
-use omnirelay_wal::{Allocator, Appender, Disk, Reader, Writer};
+use omnirelay_wal::{Allocator, Appender, Cleaner, Disk, Reader, Writer};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -41,10 +41,14 @@ pub struct OpenedLog<D: Disk> {
     pub allocator: Allocator<D>,
     /// For the core and the reader thread.
     pub reader: Reader<D>,
+    /// For the reader thread.
+    pub cleaner: Cleaner<D>,
     /// In the order of their ids.
     pub shards: Vec<Shard>,
     /// The size of a segment.
     pub segment_bytes: u64,
+    /// Bytes of log kept beyond what lives in them.
+    pub history_bytes: u64,
 }
 
 /// What cores are started with.
@@ -299,6 +303,7 @@ where
             log.writer,
             log.allocator,
             log.reader.clone(),
+            log.cleaner,
             &inboxes[core],
         )
         .map_err(StartError::Thread)?;
@@ -310,6 +315,7 @@ where
             reader: log.reader,
             shards: log.shards,
             segment_bytes: log.segment_bytes,
+            history_bytes: log.history_bytes,
         });
     }
     Ok((seeds, ends))

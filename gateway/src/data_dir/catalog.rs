@@ -88,7 +88,7 @@ pub struct NamespaceEntry {
     /// Signs its lease ids; hexadecimal.
     secret: String,
     /// Names it among clusters; hexadecimal.
-    pub origin: String,
+    origin: String,
     /// It was `memory` once: numbers that it has given out may not be in its log, so it skips
     /// some at every open, for ever.
     #[serde(default)]
@@ -216,9 +216,10 @@ impl Catalog {
                     options: configured.map_or_else(Options::default, config::Namespace::shard_options),
                     watermarks: configured.map_or_else(
                         || Watermarks::of(Options::default().capacity),
-                        |n| Watermarks::of(n.capacity),
+                        |n| n.watermarks,
                     ),
-                    secret: entry.secret(),
+                    origin: entry.origin(),
+                    secret: Secret(number(&entry.secret).expect(CHECKED)),
                     skips: entry.skips,
                 }
             })
@@ -227,11 +228,17 @@ impl Catalog {
 }
 
 impl NamespaceEntry {
-    fn secret(&self) -> Secret {
-        let number =
-            u128::from_str_radix(&self.secret, 16).expect("checked when the catalog was read");
-        Secret(number.to_be_bytes())
+    /// What [`Namespace::origin`] is.
+    pub fn origin(&self) -> [u8; 16] {
+        number(&self.origin).expect(CHECKED)
     }
+}
+
+const CHECKED: &str = "checked when the catalog was read";
+
+/// Reads 32 hexadecimal digits.
+fn number(text: &str) -> Option<[u8; 16]> {
+    omnirelay_net::rpc::parse_origin(text).ok()
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Catalog, CatalogError> {
@@ -253,11 +260,15 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Catalog, CatalogError> {
     let catalog: Catalog = serde_json::from_slice(bytes).map_err(damaged)?;
     let mut next = 0;
     for entry in &catalog.namespaces {
-        let secret_is_sound =
-            entry.secret.len() == 32 && u128::from_str_radix(&entry.secret, 16).is_ok();
-        if entry.first_shard != next || entry.shards == 0 || !secret_is_sound {
-            let why = format!("namespace {} does not follow the one before it", entry.name);
-            return Err(damaged(serde::de::Error::custom(why)));
+        let refuse = |why: &str| {
+            let why = format!("namespace {} {why}", entry.name);
+            Err(damaged(serde::de::Error::custom(why)))
+        };
+        if entry.first_shard != next || entry.shards == 0 {
+            return refuse("does not follow the one before it");
+        }
+        if number(&entry.secret).is_none() || number(&entry.origin).is_none() {
+            return refuse("has a secret or an origin that is not 32 hexadecimal digits");
         }
         next = entry
             .first_shard
@@ -300,11 +311,44 @@ mod tests {
         let entries = |c: &Catalog| -> Vec<_> {
             c.namespaces
                 .iter()
-                .map(|n| (n.name.clone(), n.first_shard, n.shards, n.secret.clone()))
+                .map(|n| {
+                    (
+                        n.name.clone(),
+                        n.first_shard,
+                        n.shards,
+                        n.secret.clone(),
+                        n.origin(),
+                    )
+                })
                 .collect()
         };
         assert_eq!(entries(&first), entries(&second));
         assert_eq!(entries(&first).len(), 2, "`jobs` and the default namespace");
+    }
+
+    #[test]
+    fn a_namespace_is_served_with_the_origin_it_was_made_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = open(dir.path(), 4).unwrap();
+        let served = catalog.namespaces(&configured(4));
+        let origins: Vec<_> = served.iter().map(|n| n.origin).collect();
+        let made: Vec<_> = catalog
+            .namespaces
+            .iter()
+            .map(NamespaceEntry::origin)
+            .collect();
+        assert_eq!(origins, made);
+        assert_ne!(origins[0], origins[1]);
+
+        let path = dir.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let origin = omnirelay_net::rpc::origin_text(origins[0]);
+        std::fs::write(&path, text.replace(&origin, &origin[..31])).unwrap();
+        let error = open(dir.path(), 4).unwrap_err();
+        assert!(
+            error.to_string().contains("not 32 hexadecimal digits"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -14,6 +14,15 @@ use crate::node::{Layout, LogId, SPARES_MIN};
 /// Room in the log that is enough to start with when the disk gives no more.
 const ROOM_TO_START_BYTES: u64 = 1 << 20;
 
+/// How large a log's parts are, and it.
+#[derive(Debug, Clone, Copy)]
+pub struct LogSettings {
+    /// The size of a segment.
+    pub segment_bytes: u32,
+    /// Bytes of log kept beyond what lives in them.
+    pub history_bytes: u64,
+}
+
 /// How a log was found.
 #[derive(Debug, Clone)]
 pub struct LogRecovery {
@@ -43,7 +52,7 @@ pub struct OpenedLogs<D: Disk> {
 pub fn open_logs(
     dir: &Path,
     layout: &Arc<Layout>,
-    segment_bytes: u32,
+    settings: LogSettings,
     entropy: &mut dyn FnMut() -> u64,
     progress: &mut dyn FnMut(LogId),
 ) -> Result<OpenedLogs<RealDisk>, DataDirError> {
@@ -61,11 +70,7 @@ pub fn open_logs(
         };
         std::fs::create_dir_all(&path).map_err(unusable)?;
         let disk = RealDisk::open(&path).map_err(unusable)?;
-        let options = LogOptions {
-            log: log.0,
-            segment_bytes,
-        };
-        let (opened, recovery) = open_log(disk, &path, options, layout, log, entropy)
+        let (opened, recovery) = open_log(disk, &path, settings, layout, log, entropy)
             .map_err(|source| DataDirError::Log { log: log.0, source })?;
         all.last_at = all.last_at.max(Nanos(recovery.recovery.last_at));
         all.logs.push(opened);
@@ -89,7 +94,7 @@ pub fn open_logs(
 pub fn open_log<D: Disk>(
     disk: D,
     path: &Path,
-    options: LogOptions,
+    settings: LogSettings,
     layout: &Layout,
     log: LogId,
     entropy: &mut dyn FnMut() -> u64,
@@ -133,6 +138,10 @@ pub fn open_log<D: Disk>(
             .replay(&record, place)
             .map_err(|error| error.to_string())
     };
+    let options = LogOptions {
+        log: log.0,
+        segment_bytes: settings.segment_bytes,
+    };
     let mut opened = open(disk, options, entropy, &mut replay)?;
     while opened.appender.spares() < SPARES_MIN {
         match opened.allocator.allocate(Fill::Zeros) {
@@ -159,8 +168,10 @@ pub fn open_log<D: Disk>(
         writer: opened.writer,
         allocator: opened.allocator,
         reader: opened.reader,
+        cleaner: opened.cleaner,
         shards,
-        segment_bytes: u64::from(options.segment_bytes),
+        segment_bytes: u64::from(settings.segment_bytes),
+        history_bytes: settings.history_bytes,
     };
     Ok((opened, recovery))
 }

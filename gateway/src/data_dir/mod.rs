@@ -20,7 +20,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use catalog::{Catalog, CatalogError, NamespaceEntry};
-pub use logs::{LogRecovery, OpenedLogs, open_log, open_logs};
+pub use logs::{LogRecovery, LogSettings, OpenedLogs, open_log, open_logs};
 
 /// Why a data directory cannot be used. Each says what to do; nothing in it has been changed.
 #[derive(Debug, Error)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use omnirelay_queue::{Nanos, Shard, ShardId, Stats};
-use omnirelay_wal::{Appender, Batch, Disk, Fill, Reader, Spare};
+use omnirelay_wal::{Appender, Batch, Disk, Fill, Reader, Reuse, Spare};
 
 use super::backpressure::Waiting;
 use super::board::Board;
@@ -15,8 +15,9 @@ use super::calls::{CallId, Calls, Outcome};
 use super::layout::{CoreId, Layout, LogId, NamespaceId};
 use super::owned_log::{OwnedLog, OwnedShard};
 use super::part::{GrantRef, Message};
-use super::reads::Reads;
+use super::reads::{Completed, Reads};
 use super::totals::Totals;
+use super::trim::{LogSize, ScanRequest, Trim};
 use super::work::Work;
 
 /// Due timers that one call of [`Core::handle_time`] handles for one shard, so that a burst of
@@ -33,6 +34,23 @@ pub enum LogTask {
     Allocate(LogId, Fill),
     /// Read a record's body, then [`Core::handle_read`].
     Read(LogId, ReadRequest),
+    /// Read a part of a segment, then [`Core::handle_scanned`].
+    Scan(LogId, ScanRequest),
+    /// Give up a segment, which nobody reads any more, then [`Core::handle_retired`].
+    Retire(LogId, u32, Reuse),
+}
+
+impl LogTask {
+    /// Which log it is for.
+    pub fn log(&self) -> LogId {
+        match self {
+            LogTask::Write(log, _)
+            | LogTask::Allocate(log, _)
+            | LogTask::Read(log, _)
+            | LogTask::Scan(log, _)
+            | LogTask::Retire(log, ..) => *log,
+        }
+    }
 }
 
 /// A record's body to be read where it may block.
@@ -58,6 +76,8 @@ pub struct LogParts<D: Disk> {
     pub shards: Vec<Shard>,
     /// The size of a segment.
     pub segment_bytes: u64,
+    /// Bytes of log kept beyond what lives in them.
+    pub history_bytes: u64,
 }
 
 /// Who calls, and until when an answer is of use.
@@ -113,6 +133,7 @@ impl<D: Disk> Core<D> {
                 part.appender,
                 part.shards,
                 part.segment_bytes,
+                part.history_bytes,
             ));
         }
         let stale = (0..logs.len())
@@ -238,7 +259,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// Tries again what the log had no room for.
-    fn retry_stalled(&mut self, now: Nanos, log: usize) {
+    pub(super) fn retry_stalled(&mut self, now: Nanos, log: usize) {
         self.logs[log].short_of = 0;
         for (ticket, part) in std::mem::take(&mut self.logs[log].stalled) {
             self.execute(now, ticket, log, part);
@@ -280,8 +301,10 @@ impl<D: Disk> Core<D> {
 
     /// Bytes that had to be read off the core, or why they could not be.
     pub fn handle_read(&mut self, now: Nanos, id: u64, bytes: Result<Bytes, String>) {
-        if let Some(done) = self.reads.complete(id, bytes) {
-            self.finish_grants(now, done);
+        match self.reads.complete(id, bytes) {
+            Some(Completed::Gathering(done)) => self.finish_grants(now, done),
+            Some(Completed::Error(log, bytes)) => self.handle_error_read(log, id, bytes),
+            None => {}
         }
     }
 
@@ -331,6 +354,9 @@ impl<D: Disk> Core<D> {
     pub fn finish_turn(&mut self, now: Nanos) {
         self.serve_enqueues(now);
         self.serve_waiting(now);
+        for log in 0..self.logs.len() {
+            self.trim(log);
+        }
         for log in &mut self.logs {
             if !log.in_flight && log.failed.is_none() {
                 if log.appender.open_bytes() > 0 {
@@ -381,6 +407,11 @@ impl<D: Disk> Core<D> {
     /// The board that all cores of the node share.
     pub fn board(&self) -> &Board {
         &self.board
+    }
+
+    /// How large this core's logs are.
+    pub fn log_sizes(&self) -> impl Iterator<Item = (LogId, LogSize)> {
+        self.logs.iter().map(|log| (log.id, log.size()))
     }
 
     /// This core's shards and the state of each.
@@ -445,7 +476,10 @@ fn owned_log(
     appender: Appender,
     shards: Vec<Shard>,
     segment_bytes: u64,
+    history_bytes: u64,
 ) -> OwnedLog {
+    let trim = Trim::new(shards.len());
+    let mut live_bytes = 0;
     let mut totals = Totals::new(layout.namespaces().len());
     let shards = shards
         .into_iter()
@@ -456,11 +490,13 @@ fn owned_log(
                 .namespace_of(spec)
                 .expect("a log holds shards of the layout");
             totals.change(namespace, &Stats::default(), &stats);
+            live_bytes += shard.live_bytes();
             OwnedShard {
                 namespace,
                 last_batch: 0,
                 due: shard.next_deadline(),
                 counted: stats,
+                counted_bytes: shard.live_bytes(),
                 shard,
             }
         })
@@ -471,6 +507,10 @@ fn owned_log(
         appender,
         shards,
         totals,
+        live_bytes,
+        history_bytes,
+        logs: layout.logs(),
+        trim,
         held: VecDeque::new(),
         synced,
         in_flight: false,

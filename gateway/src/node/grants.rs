@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use omnirelay_net::messages::{ErrorInfo, LeaseResponse, OwnershipToken, Payload, Timestamp};
-use omnirelay_queue::{Event, Nanos, Place, kind};
+use omnirelay_queue::{EnqueuedBody, Event, Nanos, Place, kind};
 use omnirelay_wal::Disk;
 
 use super::core::{Core, LogTask, ReadRequest};
@@ -76,7 +76,8 @@ impl<D: Disk> Core<D> {
             .or_else(|| self.readers[log].recent(at, len));
         if found.is_none() {
             let id = self.reads.next_id();
-            self.reads.expect(id, gathering, entry, field);
+            let segment = (self.logs[log].id, at.segment);
+            self.reads.expect(id, segment, gathering, entry, field);
             self.tasks.push_back(LogTask::Read(
                 self.logs[log].id,
                 ReadRequest { id, at, len },
@@ -118,9 +119,8 @@ fn lease_response(granted: &Granted, bytes: GrantBytes) -> Result<LeaseResponse,
         return Err(why);
     }
     let record = bytes.item.ok_or("the item's record is missing")?;
-    let Event::Enqueued(item) = decode(kind::ENQUEUED, &record)? else {
-        return Err("the item's record is of another kind".into());
-    };
+    let item = EnqueuedBody::decode_verified(&record)
+        .map_err(|error| format!("the item's payload cannot be read back: {error}"))?;
     let last_error = match &bytes.last_error {
         Some(record) => last_error(record)?,
         None => None,

@@ -101,6 +101,15 @@ impl<D: Disk> Core<D> {
                 let stats = self.wire_stats(context.namespace);
                 self.answer(id, Ok(Reply::Stats(StatsResponse { stats: Some(stats) })));
             }
+            Call::Peek(_)
+            | Call::DeadLetters(_)
+            | Call::Redrive(_)
+            | Call::Cancel(_)
+            | Call::Explain(_)
+            | Call::Drain(_)
+            | Call::Restore(_) => {
+                self.answer(id, Err(Error::internal("this node does not serve it yet")));
+            }
         }
         id
     }
@@ -472,7 +481,14 @@ impl<D: Disk> Core<D> {
                 })
             }
             Procedure::Settle => Reply::Settle(SettleResponse { results: settled }),
-            Procedure::Stats => unreachable!("stats are answered at once"),
+            Procedure::Stats
+            | Procedure::Peek
+            | Procedure::DeadLetters
+            | Procedure::Redrive
+            | Procedure::Cancel
+            | Procedure::Explain
+            | Procedure::Drain
+            | Procedure::Restore => unreachable!("answered at once"),
         })
     }
 

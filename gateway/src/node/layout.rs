@@ -51,6 +51,8 @@ pub struct Namespace {
     pub options: Options,
     /// When it holds enqueues back, over all its shards.
     pub watermarks: Watermarks,
+    /// Names it among clusters: with a sequence id it names an item anywhere.
+    pub origin: [u8; 16],
     /// Signs lease ids.
     pub secret: Secret,
     /// Numbers may have been given out that are not in the log: each open leaves some out.
@@ -65,6 +67,7 @@ impl Namespace {
             index,
             count: self.shards,
             secret: self.secret,
+            origin: self.origin,
         }
     }
 }

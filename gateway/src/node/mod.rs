@@ -19,6 +19,7 @@ mod owned_log;
 mod part;
 mod reads;
 mod totals;
+mod trim;
 mod work;
 
 pub use backpressure::{Gate, Watermarks};
@@ -28,6 +29,7 @@ pub use core::{CallContext, Core, LogParts, LogTask, ReadRequest};
 pub use layout::{CoreId, Durability, Layout, LogId, Namespace, NamespaceId};
 pub use owned_log::SPARES_MIN;
 pub use part::{GrantRef, Message, Ticket};
+pub use trim::{LogSize, ScanRequest};
 
 /// How far a memory namespace's numbers skip ahead at every open, so that none is used again even
 /// if the records that used it never reached the disk. More than can be in unsynced batches.

@@ -12,6 +12,7 @@ use omnirelay_wal::{
 use super::layout::{LogId, NamespaceId};
 use super::part::{ItemResult, Ticket};
 use super::totals::Totals;
+use super::trim::Trim;
 
 /// Frames a shard's records into the log's open batch.
 pub(super) struct ShardLog<'a> {
@@ -62,6 +63,8 @@ pub(super) struct OwnedShard {
     pub(super) due: Option<Nanos>,
     /// Its counts as they are in [`OwnedLog::totals`].
     pub(super) counted: Stats,
+    /// Its live bytes as they are in [`OwnedLog::live_bytes`].
+    pub(super) counted_bytes: u64,
 }
 
 /// Results that leave once a batch is committed.
@@ -119,6 +122,8 @@ const SETTLE_RESERVE_BYTES: u64 = 1 << 20;
 /// next to be allocated.
 pub const SPARES_MIN: usize = 2;
 
+/// What a record that is written again may need beside the bytes it holds.
+const CARRY_OVERHEAD_BYTES: usize = 1_024;
 /// The largest record of a grant.
 const GRANT_BYTES_MAX: usize = super::OWNER_BYTES_MAX + 256;
 /// What a shard's due timers may append in a turn: each at most one small record.
@@ -145,6 +150,13 @@ pub(super) struct OwnedLog {
     pub(super) shards: Vec<OwnedShard>,
     /// Counts of all its shards.
     pub(super) totals: Totals,
+    /// Bytes of records that the items of all its shards need.
+    pub(super) live_bytes: u64,
+    /// Bytes of log that are kept beyond what lives in them.
+    pub(super) history_bytes: u64,
+    /// How many logs the node has.
+    pub(super) logs: u16,
+    pub(super) trim: Trim,
     pub(super) held: VecDeque<Held>,
     /// The last batch known to be on disk.
     pub(super) synced: u64,
@@ -189,6 +201,9 @@ impl OwnedLog {
         let stats = owned.shard.stats();
         self.totals.change(owned.namespace, &owned.counted, &stats);
         owned.counted = stats;
+        let live_bytes = owned.shard.live_bytes();
+        self.live_bytes = self.live_bytes - owned.counted_bytes + live_bytes;
+        owned.counted_bytes = live_bytes;
         outcome
     }
 
@@ -251,6 +266,22 @@ impl OwnedLog {
         self.failed.is_none() && self.has_room(Admit::Settle, TIMER_BYTES_MAX)
     }
 
+    /// Whether a record of this size, which belongs to no call, may be written.
+    pub(super) fn can_carry(&mut self, len: usize) -> bool {
+        let len = len + CARRY_OVERHEAD_BYTES;
+        if self.has_room(Admit::Grant, len) {
+            return true;
+        }
+        self.short_of = self.short_of.max(self.needed(Admit::Grant, len, len));
+        false
+    }
+
+    /// The segment that the next record goes to, or the one before it.
+    pub(super) fn newest_segment(&self) -> u32 {
+        let newest = self.appender.segments().last();
+        newest.expect("a log with records has a segment").number
+    }
+
     /// True while so much waits to be written that nothing more is taken on: what a `memory`
     /// namespace acknowledges must not run away from the disk.
     pub(super) fn is_behind(&self) -> bool {
@@ -267,18 +298,30 @@ impl OwnedLog {
         }
     }
 
-    /// How many more spare segments the log should have than it has or has asked for.
+    /// How many more spare segments are to be allocated.
     pub(super) fn spares_wanted(&self) -> usize {
+        let have = self.appender.spares() + self.spares_asked;
+        // A segment that is being given up will be one of them, if that does not take too long.
+        let coming = usize::from(self.trim.is_under_way() && have > 0);
+        self.spares_target().saturating_sub(have + coming)
+    }
+
+    /// Whether a segment that is given up is of use as a spare.
+    pub(super) fn wants_spare(&self) -> bool {
+        self.appender.spares() + self.spares_asked < self.spares_target()
+    }
+
+    /// How many spare segments the log should have.
+    fn spares_target(&self) -> usize {
         let reserve = self.reserved(Admit::Enqueue).max(self.short_of);
         let want = SPARES_MIN + usize::try_from(reserve / self.segment_bytes).unwrap_or(usize::MAX);
         want.min(SPARES_MAX)
-            .saturating_sub(self.appender.spares() + self.spares_asked)
     }
 }
 
 /// The batch that holds the newest record. A batch that was full has been sealed, and the open
 /// one, still empty, then comes after it.
-fn newest_batch(appender: &Appender) -> u64 {
+pub(super) fn newest_batch(appender: &Appender) -> u64 {
     if appender.open_bytes() > 0 {
         appender.open_batch()
     } else {

@@ -38,13 +38,35 @@ pub(super) enum Field {
     LastError,
 }
 
+/// A read under way.
+struct Pending {
+    log: LogId,
+    segment: u32,
+    want: Want,
+}
+
+/// What a read is for.
+enum Want {
+    /// A field of an entry of a gathering.
+    Grant(u64, usize, Field),
+    /// The last error of an item that is being carried, in this of the core's logs.
+    Error(usize),
+}
+
+/// What a read has completed.
+pub(super) enum Completed {
+    /// A gathering from which nothing is missing any more.
+    Gathering(Gathering),
+    /// The last error of an item that is being carried.
+    Error(usize, Result<Bytes, String>),
+}
+
 /// All reads under way on a core.
 #[derive(Default)]
 pub(super) struct Reads {
     next: u64,
     gatherings: HashMap<u64, Gathering>,
-    /// Read id → gathering, entry, field.
-    pending: HashMap<u64, (u64, usize, Field)>,
+    pending: HashMap<u64, Pending>,
 }
 
 impl Reads {
@@ -54,21 +76,45 @@ impl Reads {
         self.next
     }
 
-    pub(super) fn expect(&mut self, read: u64, gathering: u64, entry: usize, field: Field) {
-        self.pending.insert(read, (gathering, entry, field));
+    /// A read of these bytes is under way for a grant.
+    pub(super) fn expect(
+        &mut self,
+        read: u64,
+        (log, segment): (LogId, u32),
+        gathering: u64,
+        entry: usize,
+        field: Field,
+    ) {
+        let want = Want::Grant(gathering, entry, field);
+        self.pending.insert(read, Pending { log, segment, want });
+    }
+
+    /// A read of an error is under way, in `local` of the core's logs.
+    pub(super) fn expect_error(&mut self, read: u64, (log, segment): (LogId, u32), local: usize) {
+        let want = Want::Error(local);
+        self.pending.insert(read, Pending { log, segment, want });
+    }
+
+    /// Whether a read of this segment is under way.
+    pub(super) fn is_any_in(&self, log: LogId, segment: u32) -> bool {
+        let mut pending = self.pending.values();
+        pending.any(|read| (read.log, read.segment) == (log, segment))
     }
 
     pub(super) fn wait(&mut self, id: u64, gathering: Gathering) {
         self.gatherings.insert(id, gathering);
     }
 
-    /// Takes in a read's bytes; gives the gathering back once nothing is missing.
+    /// Takes in a read's bytes.
     pub(super) fn complete(
         &mut self,
         read: u64,
         bytes: Result<Bytes, String>,
-    ) -> Option<Gathering> {
-        let (id, entry, field) = self.pending.remove(&read)?;
+    ) -> Option<Completed> {
+        let (id, entry, field) = match self.pending.remove(&read)?.want {
+            Want::Grant(id, entry, field) => (id, entry, field),
+            Want::Error(log) => return Some(Completed::Error(log, bytes)),
+        };
         let gathering = self.gatherings.get_mut(&id)?;
         match bytes {
             Ok(bytes) => {
@@ -82,7 +128,7 @@ impl Reads {
         }
         gathering.missing -= 1;
         if gathering.missing == 0 {
-            self.gatherings.remove(&id)
+            self.gatherings.remove(&id).map(Completed::Gathering)
         } else {
             None
         }

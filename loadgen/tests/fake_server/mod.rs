@@ -197,7 +197,7 @@ async fn handle(server: &Server, head: &RequestHead, body: &Bytes) -> Result<Rep
             }))
         }
         Call::Stats(_) => Ok(Reply::Stats(server.stats())),
-        Call::Heartbeat(_) | Call::Fail(_) => Err(Error::procedure_unknown("not used here")),
+        _ => Err(Error::procedure_unknown("not used here")),
     }
 }
 

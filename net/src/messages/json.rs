@@ -44,31 +44,53 @@ where
     Ok(found.map(|Object(message)| message))
 }
 
-/// A list of messages; `null` is empty. One more than [`BATCH_ITEMS_MAX`] is kept, so that
-/// validation sees the excess while a hostile list cannot fill the memory.
+/// A list of messages; `null` is empty.
 pub(crate) fn objects<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    struct ListVisitor<T>(PhantomData<T>);
+    list(deserializer, |Object(message)| message)
+}
 
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+/// A list of integers of at most [`JSON_INTEGER_MAX`]; `null` is empty.
+pub(crate) fn integers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct Integer(u64);
+
+    impl<'de> Deserialize<'de> for Integer {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            exact(u64::deserialize(deserializer)?).map(Integer)
+        }
+    }
+
+    list(deserializer, |Integer(value)| value)
+}
+
+/// A list; `null` is empty. One more than [`BATCH_ITEMS_MAX`] is kept, so that validation sees
+/// the excess while a hostile list cannot fill the memory.
+fn list<'de, E, T, D>(deserializer: D, take: fn(E) -> T) -> Result<Vec<T>, D::Error>
+where
+    E: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct ListVisitor<E, T>(fn(E) -> T);
+
+    impl<'de, E: Deserialize<'de>, T> Visitor<'de> for ListVisitor<E, T> {
         type Value = Vec<T>;
 
         fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             out.write_str("an array")
         }
 
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        fn visit_unit<F: Error>(self) -> Result<Self::Value, F> {
             Ok(Vec::new())
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
             let mut list = Vec::new();
             while list.len() <= BATCH_ITEMS_MAX {
-                match entries.next_element::<Object<T>>()? {
-                    Some(Object(entry)) => list.push(entry),
+                match entries.next_element::<E>()? {
+                    Some(entry) => list.push((self.0)(entry)),
                     None => return Ok(list),
                 }
             }
@@ -77,7 +99,7 @@ where
         }
     }
 
-    deserializer.deserialize_any(ListVisitor(PhantomData))
+    deserializer.deserialize_any(ListVisitor(take))
 }
 
 /// A plain field; `null` is its zero value.
@@ -99,13 +121,18 @@ pub(crate) fn integer_option<'de, D>(deserializer: D) -> Result<Option<u64>, D::
 where
     D: Deserializer<'de>,
 {
-    let value = Option::<u64>::deserialize(deserializer)?;
-    match value {
-        Some(value) if value > JSON_INTEGER_MAX => Err(D::Error::custom(format_args!(
+    Option::<u64>::deserialize(deserializer)?
+        .map(exact)
+        .transpose()
+}
+
+fn exact<E: Error>(value: u64) -> Result<u64, E> {
+    if value > JSON_INTEGER_MAX {
+        return Err(E::custom(format_args!(
             "integer `{value}` is above {JSON_INTEGER_MAX}, the largest that JSON carries exactly"
-        ))),
-        _ => Ok(value),
+        )));
     }
+    Ok(value)
 }
 
 /// Bytes as padded base64 in the standard alphabet; `null` is empty.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::{EnqueueResponse, EnqueueResult, Error, SettleResult};
+use super::{ChangeResult, EnqueueResponse, EnqueueResult, Error, SettleResult};
 
 impl Serialize for EnqueueResult {
     /// A response, or `{"error": …}` alone: beside an error the other fields mean nothing.
@@ -48,6 +48,16 @@ impl From<Result<EnqueueResponse, Error>> for EnqueueResult {
 
 impl From<Error> for SettleResult {
     /// The entry was refused: `success` is false.
+    fn from(error: Error) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Error> for ChangeResult {
+    /// The item was left as it was: `success` is false.
     fn from(error: Error) -> Self {
         Self {
             error: Some(error),

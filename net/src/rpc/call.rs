@@ -4,14 +4,17 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 use serde::de::DeserializeOwned;
 
-use super::validate::BATCH_ITEMS_MAX_ERROR;
+use super::validate::too_many;
 use super::{Encoding, Error, Procedure};
 use crate::messages::json::Object;
 use crate::messages::{
-    BATCH_ITEMS_MAX, CompleteRequest, CompleteResponse, EnqueueBatchRequest, EnqueueBatchResponse,
-    EnqueueRequest, EnqueueResponse, FailRequest, FailResponse, HeartbeatRequest,
-    HeartbeatResponse, LeaseBatchRequest, LeaseBatchResponse, LeaseRequest, LeaseResponse,
-    SettleRequest, SettleResponse, StatsRequest, StatsResponse,
+    BATCH_ITEMS_MAX, CancelRequest, CancelResponse, CompleteRequest, CompleteResponse,
+    DeadLettersRequest, DeadLettersResponse, DrainRequest, DrainResponse, EnqueueBatchRequest,
+    EnqueueBatchResponse, EnqueueRequest, EnqueueResponse, ExplainRequest, ExplainResponse,
+    FailRequest, FailResponse, HeartbeatRequest, HeartbeatResponse, LeaseBatchRequest,
+    LeaseBatchResponse, LeaseRequest, LeaseResponse, PeekRequest, PeekResponse, RedriveRequest,
+    RedriveResponse, RestoreRequest, RestoreResponse, SettleRequest, SettleResponse, StatsRequest,
+    StatsResponse,
 };
 
 /// A request to the lease queue.
@@ -27,6 +30,13 @@ pub enum Call {
     Fail(FailRequest),
     Settle(SettleRequest),
     Stats(StatsRequest),
+    Peek(PeekRequest),
+    DeadLetters(DeadLettersRequest),
+    Redrive(RedriveRequest),
+    Cancel(CancelRequest),
+    Explain(ExplainRequest),
+    Drain(DrainRequest),
+    Restore(RestoreRequest),
 }
 
 /// A successful reply of the lease queue.
@@ -46,6 +56,13 @@ pub enum Reply {
     Fail(FailResponse),
     Settle(SettleResponse),
     Stats(StatsResponse),
+    Peek(PeekResponse),
+    DeadLetters(DeadLettersResponse),
+    Redrive(RedriveResponse),
+    Cancel(CancelResponse),
+    Explain(ExplainResponse),
+    Drain(DrainResponse),
+    Restore(RestoreResponse),
 }
 
 /// Runs an expression on the message inside a [`Call`] or [`Reply`].
@@ -61,6 +78,13 @@ macro_rules! each {
             $kind::Fail($message) => $then,
             $kind::Settle($message) => $then,
             $kind::Stats($message) => $then,
+            $kind::Peek($message) => $then,
+            $kind::DeadLetters($message) => $then,
+            $kind::Redrive($message) => $then,
+            $kind::Cancel($message) => $then,
+            $kind::Explain($message) => $then,
+            $kind::Drain($message) => $then,
+            $kind::Restore($message) => $then,
         }
     };
 }
@@ -78,6 +102,13 @@ macro_rules! decode_each {
             Procedure::Fail => decode($encoding, $body).map($kind::Fail),
             Procedure::Settle => decode($encoding, $body).map($kind::Settle),
             Procedure::Stats => decode($encoding, $body).map($kind::Stats),
+            Procedure::Peek => decode($encoding, $body).map($kind::Peek),
+            Procedure::DeadLetters => decode($encoding, $body).map($kind::DeadLetters),
+            Procedure::Redrive => decode($encoding, $body).map($kind::Redrive),
+            Procedure::Cancel => decode($encoding, $body).map($kind::Cancel),
+            Procedure::Explain => decode($encoding, $body).map($kind::Explain),
+            Procedure::Drain => decode($encoding, $body).map($kind::Drain),
+            Procedure::Restore => decode($encoding, $body).map($kind::Restore),
         }
     };
 }
@@ -96,6 +127,13 @@ impl Call {
             Self::Fail(_) => Procedure::Fail,
             Self::Settle(_) => Procedure::Settle,
             Self::Stats(_) => Procedure::Stats,
+            Self::Peek(_) => Procedure::Peek,
+            Self::DeadLetters(_) => Procedure::DeadLetters,
+            Self::Redrive(_) => Procedure::Redrive,
+            Self::Cancel(_) => Procedure::Cancel,
+            Self::Explain(_) => Procedure::Explain,
+            Self::Drain(_) => Procedure::Drain,
+            Self::Restore(_) => Procedure::Restore,
         }
     }
 }
@@ -114,6 +152,13 @@ impl Reply {
             Self::Fail(_) => Procedure::Fail,
             Self::Settle(_) => Procedure::Settle,
             Self::Stats(_) => Procedure::Stats,
+            Self::Peek(_) => Procedure::Peek,
+            Self::DeadLetters(_) => Procedure::DeadLetters,
+            Self::Redrive(_) => Procedure::Redrive,
+            Self::Cancel(_) => Procedure::Cancel,
+            Self::Explain(_) => Procedure::Explain,
+            Self::Drain(_) => Procedure::Drain,
+            Self::Restore(_) => Procedure::Restore,
         }
     }
 }
@@ -125,10 +170,18 @@ impl Reply {
 /// it is neither JSON nor protobuf, `resourcelease.payload.too_large` that a batch has more than
 /// [`BATCH_ITEMS_MAX`] items.
 pub fn decode_call(procedure: Procedure, encoding: Encoding, body: &Bytes) -> Result<Call, Error> {
-    let batch = matches!(procedure, Procedure::EnqueueBatch | Procedure::Settle);
-    if batch && encoding == Encoding::Proto && items_in_proto(body) > BATCH_ITEMS_MAX {
+    if encoding == Encoding::Proto {
         // Counted before anything is built: two bytes on the wire are hundreds in memory.
-        return Err(Error::payload_too_large(BATCH_ITEMS_MAX_ERROR));
+        let (field, entries) = match procedure {
+            Procedure::EnqueueBatch | Procedure::Settle | Procedure::Restore => {
+                ("items", entries_in_proto(body, false))
+            }
+            Procedure::Redrive | Procedure::Cancel => ("sequenceIds", entries_in_proto(body, true)),
+            _ => ("", 0),
+        };
+        if entries > BATCH_ITEMS_MAX {
+            return Err(too_many(field));
+        }
     }
     decode_each!(Call, procedure, encoding, body)
 }
@@ -213,23 +266,37 @@ fn encode<T: Message + serde::Serialize>(encoding: Encoding, message: &T) -> Byt
     }
 }
 
-/// How many entries field 1, the items of every batch, has; counting ends at the first byte that
-/// makes no sense, which decoding then reports.
-fn items_in_proto(body: &Bytes) -> usize {
-    use prost::encoding::{DecodeContext, decode_key, skip_field};
+/// How many entries field 1, the list of every batch, has: messages, or integers that stand alone
+/// or packed. Counting ends at the first byte that makes no sense, which decoding then reports.
+fn entries_in_proto(body: &Bytes, integers: bool) -> usize {
+    use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
     let mut rest = body.clone();
-    let mut items = 0;
+    let mut entries = 0;
     while !rest.is_empty() {
         let Ok((tag, wire_type)) = decode_key(&mut rest) else {
             break;
         };
-        items += usize::from(tag == 1);
+        let packed = integers && tag == 1 && wire_type == WireType::LengthDelimited;
+        if packed {
+            let Ok(bytes) = decode_varint(&mut rest) else {
+                break;
+            };
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(rest.len());
+            // Every varint has one last byte, the one without the top bit.
+            entries += rest
+                .split_to(bytes)
+                .iter()
+                .filter(|&&byte| byte < 0x80)
+                .count();
+            continue;
+        }
+        entries += usize::from(tag == 1);
         if skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_err() {
             break;
         }
     }
-    items
+    entries
 }
 
 #[cfg(test)]

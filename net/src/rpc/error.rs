@@ -84,6 +84,13 @@ error_codes! {
     NAMESPACE_UNKNOWN namespace_unknown "resourcelease.namespace.unknown" NotFound;
     /// The token was never issued.
     UNKNOWN_TOKEN unknown_token "resourcelease.lease.unknown_token" NotFound;
+    /// The namespace has no item of this sequence id.
+    ITEM_NOT_FOUND item_not_found "resourcelease.item.not_found" NotFound;
+    /// The item is not a dead letter.
+    ITEM_NOT_DEAD item_not_dead "resourcelease.item.not_dead" FailedPrecondition;
+    /// The item has had as many attempts as can be counted.
+    ITEM_ATTEMPTS_USED_UP item_attempts_used_up
+        "resourcelease.item.attempts_used_up" FailedPrecondition;
     /// Nothing to lease until the wait or the deadline ended.
     NONE_AVAILABLE none_available "resourcelease.lease.none_available" DeadlineExceeded;
     /// The deadline passed first.
@@ -217,6 +224,9 @@ mod tests {
             "rpc.encoding.unsupported invalid-argument",
             "resourcelease.namespace.unknown not-found",
             "resourcelease.lease.unknown_token not-found",
+            "resourcelease.item.not_found not-found",
+            "resourcelease.item.not_dead failed-precondition",
+            "resourcelease.item.attempts_used_up failed-precondition",
             "resourcelease.lease.none_available deadline-exceeded",
             "rpc.deadline deadline-exceeded",
             "resourcelease.lease.fenced aborted",

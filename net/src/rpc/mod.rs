@@ -11,6 +11,7 @@ mod client;
 mod code;
 mod error;
 mod head;
+mod pending;
 mod procedure;
 mod reply;
 mod validate;
@@ -20,6 +21,10 @@ pub use client::{parse_response, request};
 pub use code::Code;
 pub use error::{Error, ErrorCode, codes};
 pub use head::{Encoding, RequestHead, TTL_DEFAULT, TTL_MAX, headers};
+pub use pending::{
+    DRAIN_ITEMS_DEFAULT, ORIGIN_DIGITS, PAGE_ITEMS_DEFAULT, origin_text, parse_origin,
+    pending_item_bytes,
+};
 pub use procedure::{DEFAULT_NAMESPACE, Procedure};
 pub use reply::{encode_error, error_response, reply_response};
 pub use validate::{

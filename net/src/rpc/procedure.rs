@@ -28,11 +28,25 @@ pub enum Procedure {
     Settle,
     /// Counts the namespace's items.
     Stats,
+    /// Shows items that wait, are blocked or delayed.
+    Peek,
+    /// Shows dead letters.
+    DeadLetters,
+    /// Lets dead letters wait again.
+    Redrive,
+    /// Takes items out for good.
+    Cancel,
+    /// Says where an item stands, and why.
+    Explain,
+    /// Takes items out, to be restored elsewhere.
+    Drain,
+    /// Takes drained items in.
+    Restore,
 }
 
 impl Procedure {
     /// Every procedure.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 16] = [
         Self::Enqueue,
         Self::EnqueueBatch,
         Self::Lease,
@@ -42,6 +56,13 @@ impl Procedure {
         Self::Fail,
         Self::Settle,
         Self::Stats,
+        Self::Peek,
+        Self::DeadLetters,
+        Self::Redrive,
+        Self::Cancel,
+        Self::Explain,
+        Self::Drain,
+        Self::Restore,
     ];
 
     /// The operation's name on the wire.
@@ -57,6 +78,13 @@ impl Procedure {
             Self::Fail => "fail",
             Self::Settle => "settle",
             Self::Stats => "stats",
+            Self::Peek => "peek",
+            Self::DeadLetters => "deadLetters",
+            Self::Redrive => "redrive",
+            Self::Cancel => "cancel",
+            Self::Explain => "explain",
+            Self::Drain => "drain",
+            Self::Restore => "restore",
         }
     }
 

@@ -3,6 +3,9 @@
 //! A batch is checked as a whole here, its items one by one with [`validate_enqueue`] and
 //! [`validate_settle_item`] by whoever serves it: one bad item fails alone.
 
+use std::fmt::Display;
+
+use super::pending::{validate_drain, validate_page, validate_restore, validate_sequence_ids};
 use super::{Call, Error, codes};
 use crate::messages::{
     BATCH_ITEMS_MAX, CompleteRequest, EnqueueBatchRequest, EnqueueRequest, FailRequest,
@@ -44,9 +47,6 @@ const DURATION_MS_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1_000;
 
 const _: () = assert!(BODY_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(DURATION_MS_MAX < u64::MAX / 4 / 1_000_000);
-
-pub(super) const BATCH_ITEMS_MAX_ERROR: &str = "items has more than 1000 entries";
-const _: () = assert!(BATCH_ITEMS_MAX == 1_000);
 
 /// What a settle entry asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,7 +93,13 @@ pub fn validate_call(call: &Call) -> Result<(), Error> {
         Call::Complete(request) => validate_complete(request),
         Call::Fail(request) => validate_fail(request),
         Call::Settle(request) => validate_settle(request),
-        Call::Stats(_) => Ok(()),
+        Call::Stats(_) | Call::Explain(_) => Ok(()),
+        Call::Peek(request) => validate_page(request.max_items, request.cursor.as_deref()),
+        Call::DeadLetters(request) => validate_page(request.max_items, request.cursor.as_deref()),
+        Call::Redrive(request) => validate_sequence_ids(&request.sequence_ids),
+        Call::Cancel(request) => validate_sequence_ids(&request.sequence_ids),
+        Call::Drain(request) => validate_drain(request),
+        Call::Restore(request) => validate_restore(request),
     }
 }
 
@@ -138,6 +144,11 @@ pub fn validate_enqueue(request: &EnqueueRequest) -> Result<(), Error> {
 /// # Errors
 /// The `resourcelease.payload.*` code of the first field that is wrong.
 pub fn validate_payload(payload: &Payload) -> Result<(), Error> {
+    payload_at(&"payload", payload)
+}
+
+/// Checks the payload that stands at `path` in its request.
+pub(super) fn payload_at(path: &dyn Display, payload: &Payload) -> Result<(), Error> {
     let required = [
         (
             "resourceType",
@@ -157,9 +168,9 @@ pub fn validate_payload(payload: &Payload) -> Result<(), Error> {
     ];
     for (field, text, blank) in required {
         if text.trim().is_empty() {
-            return Err(Error::new(blank, format!("payload.{field} is blank")));
+            return Err(Error::new(blank, format!("{path}.{field} is blank")));
         }
-        within(&format_args!("payload.{field}"), text.len(), NAME_BYTES_MAX)?;
+        within(&format_args!("{path}.{field}"), text.len(), NAME_BYTES_MAX)?;
     }
     let optional = [
         ("partitionKey", &payload.partition_key),
@@ -167,14 +178,18 @@ pub fn validate_payload(payload: &Payload) -> Result<(), Error> {
     ];
     for (field, text) in optional {
         let bytes = text.as_ref().map_or(0, String::len);
-        within(&format_args!("payload.{field}"), bytes, NAME_BYTES_MAX)?;
+        within(&format_args!("{path}.{field}"), bytes, NAME_BYTES_MAX)?;
     }
     within(
-        &"payload.attributes",
+        &format_args!("{path}.attributes"),
         pairs_bytes(&payload.attributes),
         ATTRIBUTES_BYTES_MAX,
     )?;
-    within(&"payload.body", payload.body.len(), BODY_BYTES_MAX)
+    within(
+        &format_args!("{path}.body"),
+        payload.body.len(),
+        BODY_BYTES_MAX,
+    )
 }
 
 /// Checks a batch of enqueues as a whole.
@@ -186,7 +201,7 @@ pub fn validate_enqueue_batch(request: &EnqueueBatchRequest) -> Result<(), Error
     if request.items.is_empty() {
         return Err(Error::payload_required("items is empty"));
     }
-    batch_items(request.items.len())?;
+    batch_items("items", request.items.len())?;
     let payloads = request
         .items
         .iter()
@@ -214,11 +229,14 @@ pub fn validate_lease_batch(request: &LeaseBatchRequest) -> Result<(), Error> {
     name("partitionKey", request.partition_key.as_deref())?;
     duration("waitMs", request.wait_ms)?;
     lease_duration("leaseMs", request.lease_ms)?;
-    match usize::try_from(request.max_items) {
+    max_items(request.max_items)
+}
+
+pub(super) fn max_items(max_items: u32) -> Result<(), Error> {
+    match usize::try_from(max_items) {
         Ok(1..=BATCH_ITEMS_MAX) => Ok(()),
         _ => Err(Error::body_malformed(format!(
-            "maxItems is {}; it takes 1 to {BATCH_ITEMS_MAX}",
-            request.max_items
+            "maxItems is {max_items}; it takes 1 to {BATCH_ITEMS_MAX}"
         ))),
     }
 }
@@ -268,7 +286,7 @@ pub fn validate_settle(request: &SettleRequest) -> Result<(), Error> {
     if request.items.is_empty() {
         return Err(Error::body_malformed("items is empty"));
     }
-    batch_items(request.items.len())
+    batch_items("items", request.items.len())
 }
 
 /// Checks one settlement of a batch and says what it asks for.
@@ -307,11 +325,11 @@ pub fn validate_token(token: Option<&OwnershipToken>) -> Result<&OwnershipToken,
     Ok(token)
 }
 
-fn name(field: &str, text: Option<&str>) -> Result<(), Error> {
+pub(super) fn name(field: &str, text: Option<&str>) -> Result<(), Error> {
     within(&field, text.map_or(0, str::len), NAME_BYTES_MAX)
 }
 
-fn within(field: &dyn std::fmt::Display, bytes: usize, bytes_max: usize) -> Result<(), Error> {
+pub(super) fn within(field: &dyn Display, bytes: usize, bytes_max: usize) -> Result<(), Error> {
     if bytes <= bytes_max {
         return Ok(());
     }
@@ -338,14 +356,18 @@ fn lease_duration(field: &str, wanted_ms: Option<u64>) -> Result<(), Error> {
     duration(field, wanted_ms)
 }
 
-fn batch_items(items: usize) -> Result<(), Error> {
+pub(super) fn batch_items(field: &str, items: usize) -> Result<(), Error> {
     if items > BATCH_ITEMS_MAX {
-        return Err(Error::payload_too_large(BATCH_ITEMS_MAX_ERROR));
+        return Err(too_many(field));
     }
     Ok(())
 }
 
-fn pairs_bytes(pairs: &std::collections::BTreeMap<String, String>) -> usize {
+pub(super) fn too_many(field: &str) -> Error {
+    Error::payload_too_large(format!("{field} has more than {BATCH_ITEMS_MAX} entries"))
+}
+
+pub(super) fn pairs_bytes(pairs: &std::collections::BTreeMap<String, String>) -> usize {
     pairs
         .iter()
         .map(|(name, value)| name.len() + value.len())
@@ -353,7 +375,7 @@ fn pairs_bytes(pairs: &std::collections::BTreeMap<String, String>) -> usize {
 }
 
 /// What a payload weighs in its batch.
-fn payload_bytes(payload: &Payload) -> usize {
+pub(super) fn payload_bytes(payload: &Payload) -> usize {
     let optional = [&payload.partition_key, &payload.request_id];
     payload.resource_type.len()
         + payload.resource_id.len()

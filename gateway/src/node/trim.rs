@@ -1,0 +1,406 @@
+//! Giving up a log's oldest segment once the log is longer than what lives in it and the history
+//! that is kept need: what still lives in the segment is written again at the log's end, a little
+//! in each turn, and the segment becomes a spare.
+//!
+//! In order: every shard's memories are written behind the segment (a checkpoint); the segment is
+//! read off the core, and each record that an item is still rooted in is carried; the log's floor
+//! is raised; and when all of that is on disk and no read of the segment is under way, the segment
+//! is retired. A crash at any point leaves the segment, or proof that nothing needs it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use omnirelay_queue::{Carried, Checkpoint, Place, kind};
+use omnirelay_wal::{Cursor, Disk, Position, RecordHeader, Reuse, Scanned, Spare};
+
+use super::core::{Core, LogTask, ReadRequest};
+use super::layout::LogId;
+use super::owned_log::{OwnedLog, newest_batch, place, position};
+
+/// Bytes written again in one turn, and so added to one commit.
+const CARRY_BYTES_PER_TURN: usize = 256 << 10;
+/// Records looked at in one turn: most are of items that are gone.
+const RECORDS_PER_TURN: usize = 4_096;
+/// Bytes of the segment read at a time.
+const SCAN_BYTES: usize = 1 << 20;
+/// Bytes of one step of a checkpoint.
+const CHECKPOINT_BYTES: usize = 64 << 10;
+/// The log is trimmed when it is longer than its history and this many times what lives in it.
+/// Each segment that is given up then holds on average no more than half of live bytes, so that
+/// carrying never costs more than about one byte for each byte of new records.
+const LIVE_FACTOR: u64 = 2;
+
+/// What is to be read from a segment that is given up.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanRequest {
+    /// The segment.
+    pub segment: u32,
+    /// Where to go on.
+    pub from: Cursor,
+    /// About how many bytes of records to bring.
+    pub bytes_max: usize,
+}
+
+impl ScanRequest {
+    /// Kinds of record that an item can be rooted in.
+    pub fn is_wanted(record: u8) -> bool {
+        matches!(
+            record,
+            kind::ENQUEUED | kind::DRAIN_SNAPSHOT | kind::RESTORE_SNAPSHOT | kind::CARRY
+        )
+    }
+}
+
+/// How far the oldest segment is given up.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    /// Shards whose memories are not written behind the segment are doing that, one by one.
+    Checkpoints(Option<Running>),
+    /// A chunk of the segment is being read.
+    Scanning,
+    /// What lives in a chunk is being written again.
+    Carrying(Chunk),
+    /// The error of the chunk's first item is being read.
+    ReadingError(Chunk, u64),
+    /// The floor is in this batch.
+    Floor(u64),
+    /// The segment is becoming a spare.
+    Retiring,
+}
+
+#[derive(Debug)]
+struct Running {
+    slot: usize,
+    began_in: u32,
+    checkpoint: Checkpoint,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    records: VecDeque<(RecordHeader, Position, Bytes)>,
+    next: Option<Cursor>,
+    /// The last error of the first record's item, once it has been read.
+    error: Option<Bytes>,
+}
+
+/// A log's trimming.
+#[derive(Debug, Default)]
+pub(super) struct Trim {
+    stage: Stage,
+    /// The segment that is being given up.
+    segment: u32,
+    /// By shard: the segment in which its last complete checkpoint began; 0 for none yet.
+    checkpoints: Vec<u32>,
+    /// Why no segment can be given up until the node is started again.
+    blocked: Option<String>,
+    /// Segments given up.
+    retired: u64,
+}
+
+/// A log's size, as it is told to operators.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSize {
+    /// Bytes of the segments in use.
+    pub used_bytes: u64,
+    /// Bytes of records that waiting, leased and dead items need.
+    pub live_bytes: u64,
+    /// Segments in use.
+    pub segments: u64,
+    /// Spare segments.
+    pub spares: u64,
+    /// Segments given up since the start.
+    pub retired: u64,
+    /// Why none can be given up any more.
+    pub trim_blocked: Option<String>,
+}
+
+impl Trim {
+    pub(super) fn new(shards: usize) -> Trim {
+        Trim {
+            checkpoints: vec![0; shards],
+            ..Trim::default()
+        }
+    }
+
+    /// True while a segment is on its way to become a spare.
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.stage, Stage::Idle)
+    }
+}
+
+impl OwnedLog {
+    pub(super) fn size(&self) -> LogSize {
+        LogSize {
+            used_bytes: self.appender.used_bytes(),
+            live_bytes: self.live_bytes,
+            segments: self.appender.segments().count() as u64,
+            spares: self.appender.spares() as u64,
+            retired: self.trim.retired,
+            trim_blocked: self.trim.blocked.clone(),
+        }
+    }
+
+    /// The oldest segment, if the log is longer than it should be. The newest is never given up.
+    fn to_trim(&self) -> Option<u32> {
+        let history = if self.disk_full {
+            // Room for new work is worth more than old records.
+            0
+        } else {
+            self.history_bytes
+        };
+        let is_long = self.appender.used_bytes() > history + LIVE_FACTOR * self.live_bytes;
+        let mut segments = self.appender.segments();
+        let oldest = segments.next()?.number;
+        let is_closed = segments.next().is_some() && self.is_synced_beyond(oldest);
+        (is_long && is_closed && self.trim.blocked.is_none()).then_some(oldest)
+    }
+
+    /// Whether all batches of a segment are on disk.
+    fn is_synced_beyond(&self, segment: u32) -> bool {
+        self.appender
+            .first_unsynced_segment()
+            .is_none_or(|first| first > segment)
+    }
+}
+
+impl<D: Disk> Core<D> {
+    /// Goes on giving up a log's oldest segment, as far as that is good in one turn.
+    pub(super) fn trim(&mut self, log: usize) {
+        let owned = &mut self.logs[log];
+        if self.draining || owned.failed.is_some() || owned.in_flight {
+            return;
+        }
+        if let Stage::Idle = owned.trim.stage {
+            let Some(segment) = owned.to_trim() else {
+                return;
+            };
+            owned.trim.segment = segment;
+            owned.trim.stage = Stage::Checkpoints(None);
+        }
+        match std::mem::take(&mut owned.trim.stage) {
+            Stage::Checkpoints(running) => self.write_checkpoints(log, running),
+            Stage::Carrying(chunk) => self.carry(log, chunk),
+            Stage::Floor(batch) if owned.synced >= batch => self.retire(log, batch),
+            // Waits for something that has not come yet.
+            stage => owned.trim.stage = stage,
+        }
+    }
+
+    /// A chunk of the segment has been read.
+    pub fn handle_scanned(&mut self, log: LogId, scanned: Result<Scanned, String>) {
+        let index = self.local_log(log).expect("a log reports to its own core");
+        let trim = &mut self.logs[index].trim;
+        match scanned {
+            Ok(scanned) => {
+                trim.stage = Stage::Carrying(Chunk {
+                    records: scanned.records.into(),
+                    next: scanned.next,
+                    error: None,
+                });
+            }
+            Err(why) => self.logs[index].block_trim(why),
+        }
+    }
+
+    /// The last error of an item that is being carried has been read.
+    pub(super) fn handle_error_read(
+        &mut self,
+        log: usize,
+        read: u64,
+        bytes: Result<Bytes, String>,
+    ) {
+        let owned = &mut self.logs[log];
+        match (std::mem::take(&mut owned.trim.stage), bytes) {
+            (Stage::ReadingError(mut chunk, expected), Ok(bytes)) if expected == read => {
+                chunk.error = Some(bytes);
+                owned.trim.stage = Stage::Carrying(chunk);
+            }
+            (Stage::ReadingError(..), Err(why)) => owned.block_trim(why),
+            (stage, _) => owned.trim.stage = stage,
+        }
+    }
+
+    /// The segment has been retired, and perhaps become a spare.
+    pub fn handle_retired(
+        &mut self,
+        now: omnirelay_queue::Nanos,
+        log: LogId,
+        segment: u32,
+        retired: Result<Option<Spare>, String>,
+    ) {
+        let index = self.local_log(log).expect("a log reports to its own core");
+        let owned = &mut self.logs[index];
+        owned.trim.stage = Stage::Idle;
+        match retired {
+            Ok(spare) => {
+                owned.trim.retired += 1;
+                owned.appender.handle_retired(segment);
+                if let Some(spare) = spare {
+                    owned.appender.handle_spare(spare);
+                    owned.disk_full = false;
+                    self.note_open_again();
+                    self.retry_stalled(now, index);
+                }
+            }
+            Err(why) => owned.block_trim(why),
+        }
+    }
+
+    /// Writes the memories of shards that have none behind the segment; then has it read.
+    fn write_checkpoints(&mut self, log: usize, running: Option<Running>) {
+        let owned = &mut self.logs[log];
+        let segment = owned.trim.segment;
+        let running = running.or_else(|| {
+            let behind = &owned.trim.checkpoints;
+            let slot = behind.iter().position(|&began_in| began_in <= segment)?;
+            Some(Running {
+                slot,
+                began_in: owned.newest_segment(),
+                checkpoint: owned.shards[slot].shard.checkpoint(),
+            })
+        });
+        let Some(mut running) = running else {
+            return self.scan(log, Cursor::default());
+        };
+        if !owned.can_carry(CHECKPOINT_BYTES) {
+            owned.trim.stage = Stage::Checkpoints(Some(running));
+            return;
+        }
+        let is_complete = owned.with_shard(running.slot, |shard, out| {
+            shard.handle_checkpoint(&mut running.checkpoint, CHECKPOINT_BYTES, out)
+        });
+        owned.trim.stage = if is_complete {
+            owned.trim.checkpoints[running.slot] = running.began_in;
+            Stage::Checkpoints(None)
+        } else {
+            Stage::Checkpoints(Some(running))
+        };
+    }
+
+    fn scan(&mut self, log: usize, from: Cursor) {
+        let owned = &mut self.logs[log];
+        let request = ScanRequest {
+            segment: owned.trim.segment,
+            from,
+            bytes_max: SCAN_BYTES,
+        };
+        owned.trim.stage = Stage::Scanning;
+        self.tasks.push_back(LogTask::Scan(owned.id, request));
+    }
+
+    /// Writes again what lives in a chunk of the segment.
+    fn carry(&mut self, log: usize, mut chunk: Chunk) {
+        let owned = &mut self.logs[log];
+        let mut carried_bytes = 0;
+        for _ in 0..RECORDS_PER_TURN {
+            let Some((header, at, body)) = chunk.records.front() else {
+                break;
+            };
+            let bytes = body.len() + chunk.error.as_ref().map_or(0, Bytes::len);
+            if carried_bytes > 0 && carried_bytes + bytes > CARRY_BYTES_PER_TURN
+                || !owned.can_carry(bytes)
+            {
+                owned.trim.stage = Stage::Carrying(chunk);
+                return;
+            }
+            match owned.carry(header, *at, body, chunk.error.as_deref()) {
+                Ok(Carried::NotRooted) => {}
+                Ok(Carried::Done) => carried_bytes += bytes,
+                Ok(Carried::NeedsError(place, len)) => {
+                    return self.read_error(log, chunk, place, len);
+                }
+                Err(why) => return owned.block_trim(why),
+            }
+            chunk.error = None;
+            chunk.records.pop_front();
+        }
+        match (chunk.records.is_empty(), chunk.next) {
+            (false, _) => owned.trim.stage = Stage::Carrying(chunk),
+            (true, Some(next)) => self.scan(log, next),
+            (true, None) => self.raise_floor(log),
+        }
+    }
+
+    /// An item's last error lies elsewhere: it has to be carried with the item.
+    fn read_error(&mut self, log: usize, mut chunk: Chunk, place: Place, len: u32) {
+        let (at, len) = (position(place), len as usize);
+        let owned = &mut self.logs[log];
+        let found = owned
+            .appender
+            .unwritten(at, len)
+            .or_else(|| self.readers[log].recent(at, len));
+        if found.is_some() {
+            chunk.error = found;
+            owned.trim.stage = Stage::Carrying(chunk);
+            return;
+        }
+        let id = self.reads.next_id();
+        self.reads.expect_error(id, (owned.id, at.segment), log);
+        owned.trim.stage = Stage::ReadingError(chunk, id);
+        self.tasks
+            .push_back(LogTask::Read(owned.id, ReadRequest { id, at, len }));
+    }
+
+    /// All that lives in the segment is behind it: says so in the log.
+    fn raise_floor(&mut self, log: usize) {
+        let owned = &mut self.logs[log];
+        if !owned.can_carry(0) {
+            // Carries nothing more, and tries again.
+            owned.trim.stage = Stage::Carrying(Chunk {
+                records: VecDeque::new(),
+                next: None,
+                error: None,
+            });
+            return;
+        }
+        let first_needed = owned.appender.segments().nth(1);
+        let first_needed = first_needed.expect("the newest segment is never given up");
+        let batch = owned.appender.append_floor(first_needed.number);
+        owned.trim.stage = Stage::Floor(batch);
+    }
+
+    /// The floor is on disk. Reads that were asked for before are waited for.
+    fn retire(&mut self, log: usize, batch: u64) {
+        let owned = &mut self.logs[log];
+        let segment = owned.trim.segment;
+        if self.reads.is_any_in(owned.id, segment) {
+            owned.trim.stage = Stage::Floor(batch);
+            return;
+        }
+        let is_seen = self.readers[log].is_mapped_out(segment);
+        self.readers[log].forget(segment);
+        let reuse = if owned.wants_spare() && !is_seen {
+            Reuse::Yes
+        } else {
+            Reuse::No
+        };
+        owned.trim.stage = Stage::Retiring;
+        self.tasks
+            .push_back(LogTask::Retire(owned.id, segment, reuse));
+    }
+}
+
+impl OwnedLog {
+    fn carry(
+        &mut self,
+        header: &RecordHeader,
+        at: Position,
+        body: &[u8],
+        error: Option<&[u8]>,
+    ) -> Result<Carried, String> {
+        let slot = (header.shard / u32::from(self.logs)) as usize;
+        let (kind, lsn) = (header.kind, omnirelay_queue::Lsn(header.lsn));
+        self.with_shard(slot, |shard, out| {
+            shard.carry(kind, lsn, place(at), body, error, out)
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    /// Nothing is lost by that but disk space, so the node goes on.
+    fn block_trim(&mut self, why: String) {
+        self.trim.stage = Stage::Idle;
+        self.trim.blocked = Some(why);
+    }
+}
