@@ -79,6 +79,9 @@ pub struct Shard {
     stats: Stats,
     /// Bytes of the log that the items' bodies and errors take.
     item_bytes: u64,
+    /// The item that the last offered record is of, and where its error lies
+    /// that was asked for.
+    asked_for: Option<(Lsn, Place)>,
     last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
@@ -118,6 +121,7 @@ impl Shard {
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
             item_bytes: 0,
+            asked_for: None,
             last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use omnirelay_net::messages::{ErrorInfo, LeaseResponse, OwnershipToken, Payload, Timestamp};
-use omnirelay_queue::{Event, Nanos, Place, kind};
+use omnirelay_queue::{EnqueuedBody, Event, Nanos, Place, kind};
 use omnirelay_wal::Disk;
 
 use super::core::{Core, LogTask, ReadRequest};
@@ -119,9 +119,8 @@ fn lease_response(granted: &Granted, bytes: GrantBytes) -> Result<LeaseResponse,
         return Err(why);
     }
     let record = bytes.item.ok_or("the item's record is missing")?;
-    let Event::Enqueued(item) = decode(kind::ENQUEUED, &record)? else {
-        return Err("the item's record is of another kind".into());
-    };
+    let item = EnqueuedBody::decode_verified(&record)
+        .map_err(|error| format!("the item's payload cannot be read back: {error}"))?;
     let last_error = match &bytes.last_error {
         Some(record) => last_error(record)?,
         None => None,
