@@ -230,6 +230,13 @@ fn a_stream_goes_on_where_it_was_across_a_kill() {
             let sent = stream.next().expect("an event");
             replica.apply(&sent.data);
         }
+        // What was shown before each kill is what is on disk, event by event.
+        let mut again = Replica::default();
+        follow(&node, 1, &mut again, 1_000);
+        while replica.last < again.last {
+            replica.apply(&stream.next().expect("an event").data);
+        }
+        assert!(again == replica);
         node.terminate();
         let end = std::iter::from_fn(|| stream.next())
             .last()
@@ -360,10 +367,10 @@ fn what_a_trimmed_log_still_tells_is_the_same_and_the_rest_is_in_a_snapshot() {
             let lease = client.call("lease", json!({"waitMs": 0})).ok();
             let token = json!({"ownershipToken": lease["ownershipToken"]});
             client.call("complete", token).ok();
-        }
-        for shard in 0..SHARDS {
-            let at = shard as usize;
-            record(&node, shard, &mut replicas[at], &mut events[at]);
+            for shard in 0..SHARDS {
+                let at = shard as usize;
+                record(&node, shard, &mut replicas[at], &mut events[at]);
+            }
         }
         let (_, told) = page(&node, "");
         let shards = told["shards"].as_array().expect("shards");
