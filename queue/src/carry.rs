@@ -283,7 +283,7 @@ impl<'a> Carry<'a> {
             SETTLED_PAGE => {
                 let (page, last_at) = (reader.u64()?, Nanos(reader.u64()?));
                 let (first_word, words) = (reader.u16()?, Rows::decode(reader.rest())?);
-                if usize::from(first_word) + words.len() > crate::settled::PAGE_WORDS {
+                if usize::from(first_word) + words.len() > crate::marks::PAGE_WORDS {
                     return Err(DecodeError::OutOfRange("words"));
                 }
                 Carry::SettledPage {

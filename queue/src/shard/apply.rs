@@ -1,12 +1,12 @@
 //! The one function that changes logged state.
 
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
 use crate::list::List;
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
-use crate::slab::{ITEMS_MAX, Slot};
+use crate::slab::{ITEMS_MAX, NO_SLOT, Slot};
 
 use super::Shard;
 
@@ -199,6 +199,7 @@ impl Shard {
             error: Place::default(),
             ttl: body.ttl.unwrap_or_default(),
             timer: Links::NONE,
+            next_in_index: NO_SLOT,
             bucket: NO_BUCKET,
             max_attempts: body.max_attempts,
             attempt: 0,
@@ -209,7 +210,7 @@ impl Shard {
             state: State::Delayed,
         });
         self.item_bytes += u64::from(body_len);
-        self.index.insert(lsn, slot);
+        self.index.insert(&mut self.slab, slot);
         self.classify(slot, &body.payload);
         self.ready_at(slot, body.ready_at, at);
         if let Some(key) = self.request_key(&body.payload) {
@@ -222,8 +223,7 @@ impl Shard {
     /// Checks that an item with this LSN can be in the shard.
     pub(super) fn ensure_room(&self, lsn: Lsn) -> Change {
         ensure(self.slab.len() < ITEMS_MAX, "the shard is full")?;
-        let last = (SEQUENCE_ID_MAX - u64::from(self.spec.index)) / u64::from(self.spec.count);
-        ensure(lsn.0 <= last, "the sequence ids are used up")
+        ensure(self.spec.has_id(lsn), "the sequence ids are used up")
     }
 
     fn lease_granted(
@@ -493,7 +493,7 @@ impl Shard {
         if !self.redriven.is_empty() {
             self.redriven.remove(&self.slab[slot].lsn);
         }
-        self.index.remove(self.slab[slot].lsn, slot);
+        self.index.remove(&mut self.slab, slot);
         self.slab.remove(slot);
     }
 }

@@ -178,7 +178,7 @@ fn take_rows<T: Row>(
 const _: () = {
     let rows = ROWS_BYTES_MAX + 64;
     assert!(rows <= CHECKPOINT_RECORD_BYTES_MAX);
-    assert!(crate::settled::PAGE_WORDS * u64::LEN <= ROWS_BYTES_MAX);
+    assert!(crate::marks::PAGE_WORDS * u64::LEN <= ROWS_BYTES_MAX);
     assert!(crate::settled::EPOCHS_MAX * EpochStart::LEN <= ROWS_BYTES_MAX);
     assert!(crate::drains::DRAINS_MAX * DrainPart::LEN <= ROWS_BYTES_MAX);
 };
