@@ -282,6 +282,43 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn pages_that_are_added_in_any_order_are_as_they_were(
+            ops in prop::collection::vec((0..8_u64, 0..50_u64, 1..4_u8, 0..20_u64), 1..100),
+            known in prop::collection::vec(any::<bool>(), 100),
+            order in Just((0..8_u64).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let (mut marks, mut copy) = (Marks::new(), Marks::new());
+            let mut now = 0;
+            for ((page, nth, mark, wait), known) in ops.iter().zip(known) {
+                now += wait;
+                let lsn = Lsn(page * PAGE_LSNS + nth * 1_009);
+                if marks.get(lsn) == 0 {
+                    marks.set(lsn, *mark, Nanos(now));
+                    if known {
+                        copy.set(lsn, *mark, Nanos(now));
+                    }
+                }
+            }
+            for number in order {
+                if let Some((last_at, bits)) = marks.page(number) {
+                    copy.add(number, last_at, 3, bits[3..].iter().copied());
+                    copy.add(number, last_at, 0, bits[..3].iter().copied());
+                }
+            }
+            copy.restore_order();
+            for page in &marks.pages {
+                let nth = copy.find(page.number).expect("it was added");
+                let theirs = &copy.pages[nth];
+                prop_assert_eq!((page.last_at, page.marks), (theirs.last_at, theirs.marks));
+                prop_assert!(page.bits == theirs.bits);
+            }
+            prop_assert_eq!(copy.pages.len(), marks.pages.len());
+            prop_assert!(copy.pages.iter().is_sorted_by_key(|page| page.in_line_at));
+        }
+    }
+
     #[test]
     fn when_there_are_too_many_pages_the_oldest_give_way_to_what_is_ahead() {
         let mut marks = Marks::new();
