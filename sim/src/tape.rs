@@ -84,6 +84,13 @@ impl Tape {
         self.synced = number;
     }
 
+    /// What comes after a batch is lost, whatever the node was told.
+    pub fn lose_after(&mut self, kept: u64) {
+        self.batches
+            .truncate(usize::try_from(kept).expect("few batches"));
+        self.synced = self.synced.min(kept);
+    }
+
     /// The last batch that the node was told is on disk.
     pub fn last_synced(&self) -> u64 {
         self.synced
