@@ -184,8 +184,8 @@ fn what_is_at_capacity_takes_no_restored_items_and_says_how_far_it_came() {
     );
     assert_eq!(refused.json()["metadata"]["restoredCount"], "5");
     for _ in 0..2 {
-        to.call("cancel", json!({"sequenceIds": [first_waiting(&mut to)]}))
-            .ok();
+        let first = first_waiting(&mut to);
+        to.call("cancel", json!({"sequenceIds": [first]})).ok();
     }
     let refused = to.call("restore", json!({"items": items}));
     let told = refused.json();

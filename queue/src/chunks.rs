@@ -13,6 +13,8 @@ pub(crate) struct ChunkQueue<T> {
     taken: usize,
     /// How many entries were ever taken before the front chunk.
     first: u64,
+    /// An empty chunk to be used again.
+    spare: Option<Vec<T>>,
 }
 
 impl<T: Copy> ChunkQueue<T> {
@@ -21,6 +23,7 @@ impl<T: Copy> ChunkQueue<T> {
             chunks: VecDeque::new(),
             taken: 0,
             first: 0,
+            spare: None,
         }
     }
 
@@ -28,7 +31,8 @@ impl<T: Copy> ChunkQueue<T> {
         match self.chunks.back_mut() {
             Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(entry),
             _ => {
-                let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
+                let spare = self.spare.take();
+                let mut chunk = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_ENTRIES));
                 chunk.push(entry);
                 self.chunks.push_back(chunk);
             }
@@ -49,7 +53,8 @@ impl<T: Copy> ChunkQueue<T> {
                 // The only chunk is kept for the next entries.
                 self.chunks[0].clear();
             } else {
-                self.chunks.pop_front();
+                self.spare = self.chunks.pop_front();
+                self.spare.iter_mut().for_each(Vec::clear);
             }
         }
         Some(entry)

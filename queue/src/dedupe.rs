@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::carry::Remembered;
 use crate::chunks::ChunkQueue;
 use crate::ids::{Lsn, Nanos, RequestKey};
-use crate::index::SplitTable;
+use crate::split_table::SplitTable;
 
 /// Entries that may be forgotten to make room for one when there are too many.
 const SWEEP_WHEN_FULL: usize = 16;

@@ -6,10 +6,10 @@
 
 use std::hash::Hasher;
 
-use siphasher::sip::SipHasher13;
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip::{SipHasher13, SipHasher24};
+use siphasher::sip128::{self, Hasher128};
 
-use crate::ids::{Epoch, Lsn, Origin, RequestKey, Secret, SequenceId, ShardId};
+use crate::ids::{Lsn, Origin, RequestKey, SEQUENCE_ID_MAX, Secret, SequenceId};
 
 /// Key of the placement hash. Public and fixed for ever: which shard holds a
 /// resource must never change.
@@ -56,22 +56,24 @@ fn scale(hash: u64, count: u32) -> u32 {
 
 impl Secret {
     /// The check over a whole ownership token; the caller keeps 62 bits.
-    pub(crate) fn lease_check(
-        &self,
-        shard: ShardId,
-        epoch: Epoch,
-        sequence_id: SequenceId,
-        attempt: u32,
-        grant: u16,
-    ) -> u64 {
-        let mut input = [0; 23];
-        input[0] = TAG_LEASE;
-        input[1..5].copy_from_slice(&shard.0.to_le_bytes());
-        input[5..9].copy_from_slice(&epoch.0.to_le_bytes());
-        input[9..17].copy_from_slice(&sequence_id.0.to_le_bytes());
-        input[17..21].copy_from_slice(&attempt.to_le_bytes());
-        input[21..23].copy_from_slice(&grant.to_le_bytes());
-        self.hash(&[&input]).0
+    ///
+    /// SipHash-2-4 is a keyed hash made for this: who does not know the key
+    /// can only guess, and a guess is right once in 2^62 times. The input is
+    /// short of three words, which makes three blocks of it with the length.
+    ///
+    /// # Panics
+    /// When `sequence_id` is out of range: it shares a word with the tag.
+    pub(crate) fn lease_check(&self, sequence_id: SequenceId, fields: u64, attempt: u32) -> u64 {
+        assert!(
+            sequence_id.0 <= SEQUENCE_ID_MAX,
+            "id {sequence_id} is out of range"
+        );
+        let head = sequence_id.0 << 8 | u64::from(TAG_LEASE);
+        let mut input = [0; 20];
+        input[..8].copy_from_slice(&head.to_le_bytes());
+        input[8..16].copy_from_slice(&fields.to_le_bytes());
+        input[16..].copy_from_slice(&attempt.to_le_bytes());
+        SipHasher24::new_with_key(&self.0).hash(&input)
     }
 
     /// The fingerprint of a request id of a resource.
@@ -131,7 +133,7 @@ impl Secret {
     }
 
     fn hash(&self, parts: &[&[u8]]) -> (u64, u64) {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
+        let mut hasher = sip128::SipHasher24::new_with_key(&self.0);
         for part in parts {
             hasher.write(part);
         }

@@ -170,12 +170,19 @@ impl ShardSpec {
     /// # Panics
     /// When the id would pass [`SEQUENCE_ID_MAX`].
     pub fn sequence_id(&self, lsn: Lsn) -> SequenceId {
-        let id = lsn
-            .0
-            .checked_mul(u64::from(self.count))
-            .and_then(|id| id.checked_add(u64::from(self.index)))
-            .filter(|id| *id <= SEQUENCE_ID_MAX);
+        let id = self.checked_id(lsn);
         SequenceId(id.expect("the shard's sequence ids are used up"))
+    }
+
+    /// Whether the item whose enqueue is the record `lsn` has an id.
+    pub(crate) fn has_id(&self, lsn: Lsn) -> bool {
+        self.checked_id(lsn).is_some()
+    }
+
+    fn checked_id(&self, lsn: Lsn) -> Option<u64> {
+        let id = lsn.0.checked_mul(u64::from(self.count))?;
+        let id = id.checked_add(u64::from(self.index))?;
+        (id <= SEQUENCE_ID_MAX).then_some(id)
     }
 
     /// The LSN of the enqueue of `id`; `None` when `id` is not of this shard.

@@ -1,111 +1,307 @@
-//! Hash tables that never rehash all at once: 64 parts, each of which grows by
-//! itself, so that the longest pause is a 64th of the whole.
-
-use hashbrown::HashTable;
+//! Finds an item by the LSN of its enqueue: a hash table whose chains go
+//! through the items and which grows by linear hashing (Litwin, 1980), a block
+//! of buckets at a time, so that no insert ever waits for the whole.
+//!
+//! A block takes a run of neighbouring LSNs together. What is enqueued
+//! together is looked up together, so work in order goes through the table in
+//! order, however large it is. Each run begins at its own bucket of its block,
+//! so that items which are left over at regular distances spread all the same.
 
 use crate::ids::Lsn;
-use crate::slab::{Slab, Slot};
+use crate::slab::{NO_SLOT, Slab, Slot};
+use crate::split_table::mix;
 
-const PARTS: usize = 64;
+/// Buckets of a block, and LSNs of a run: 1 KiB. Growing by a block visits as
+/// many short chains: some microseconds.
+const BLOCK: usize = 256;
 
-/// A table split in parts. Hashes must be well mixed in all their bits.
+/// Blocks that are allocated together: 16 KiB.
+const CHUNK_BLOCKS: usize = 16;
+
+/// Buckets for each item: two items seldom share one, because a look at an
+/// item that is not meant is a cache miss.
+const BUCKETS_AN_ITEM: usize = 3;
+
+/// What the table costs for each item: the links are in the items.
+pub(crate) const INDEX_BYTES_AN_ITEM: usize = size_of::<Slot>() * BUCKETS_AN_ITEM;
+
+/// Begins with a cache line, so that a block shares none.
 #[derive(Debug)]
-pub(crate) struct SplitTable<T> {
-    parts: Box<[HashTable<T>]>,
-    len: usize,
-}
+#[repr(align(64))]
+struct Chunk([[Slot; BLOCK]; CHUNK_BLOCKS]);
 
-/// The part of a hash: bits that a table itself uses for neither place nor tag.
-fn part(hash: u64) -> usize {
-    (hash >> 40) as usize % PARTS
-}
-
-impl<T> SplitTable<T> {
-    pub(crate) fn new() -> SplitTable<T> {
-        SplitTable {
-            parts: (0..PARTS).map(|_| HashTable::new()).collect(),
-            len: 0,
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(crate) fn find(&self, hash: u64, eq: impl FnMut(&T) -> bool) -> Option<&T> {
-        self.parts[part(hash)].find(hash, eq)
-    }
-
-    pub(crate) fn find_mut(&mut self, hash: u64, eq: impl FnMut(&T) -> bool) -> Option<&mut T> {
-        self.parts[part(hash)].find_mut(hash, eq)
-    }
-
-    /// Adds an entry; the caller knows that there is none equal to it.
-    pub(crate) fn insert(&mut self, hash: u64, entry: T, hasher: impl Fn(&T) -> u64) {
-        self.parts[part(hash)].insert_unique(hash, entry, hasher);
-        self.len += 1;
-    }
-
-    pub(crate) fn remove(&mut self, hash: u64, eq: impl FnMut(&T) -> bool) -> Option<T> {
-        let entry = self.parts[part(hash)].find_entry(hash, eq).ok()?;
-        self.len -= 1;
-        Some(entry.remove().0)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.parts.iter().flat_map(|part| part.iter())
-    }
-}
-
-/// Mixes a number that nobody outside chooses.
-pub(crate) fn mix(number: u64) -> u64 {
-    let product = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ (product >> 32)
-}
-
-/// Finds an item's slot by the LSN of its enqueue.
 #[derive(Debug)]
 pub(crate) struct Index {
-    table: SplitTable<Entry>,
+    /// For each bucket, the first item of its chain.
+    chunks: Vec<Box<Chunk>>,
+    /// Blocks in use, the first ones of all.
+    blocks: usize,
+    len: usize,
+    /// An item that was just found, or `NO_SLOT`: who decides about an item
+    /// finds it, and so does the change that is decided on.
+    recent: Slot,
 }
 
-/// Eight bytes an item; the slab's LSN decides between equal low halves.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    lsn_low: u32,
-    slot: Slot,
-}
-
-fn hash(lsn_low: u32) -> u64 {
-    mix(u64::from(lsn_low))
+/// Where an LSN's chain begins.
+#[derive(Clone, Copy)]
+struct Bucket {
+    block: usize,
+    nth: usize,
 }
 
 impl Index {
     pub(crate) fn new() -> Index {
         Index {
-            table: SplitTable::new(),
+            chunks: Vec::new(),
+            blocks: 0,
+            len: 0,
+            recent: NO_SLOT,
         }
     }
 
-    pub(crate) fn get(&self, slab: &Slab, lsn: Lsn) -> Option<Slot> {
-        let lsn_low = lsn.0 as u32;
-        let eq = |entry: &Entry| entry.lsn_low == lsn_low && slab[entry.slot].lsn == lsn;
-        self.table.find(hash(lsn_low), eq).map(|entry| entry.slot)
+    /// Makes this item the quickest to find.
+    pub(crate) fn expect(&mut self, slot: Slot) {
+        self.recent = slot;
     }
 
-    pub(crate) fn insert(&mut self, lsn: Lsn, slot: Slot) {
-        let lsn_low = lsn.0 as u32;
-        let entry = Entry { lsn_low, slot };
-        self.table
-            .insert(hash(lsn_low), entry, |entry| hash(entry.lsn_low));
+    pub(crate) fn get(&self, slab: &Slab, lsn: Lsn) -> Option<Slot> {
+        if self.recent != NO_SLOT && slab[self.recent].lsn == lsn {
+            return Some(self.recent);
+        }
+        if self.blocks == 0 {
+            return None;
+        }
+        let mut slot = self.first(bucket(lsn, self.blocks));
+        while slot != NO_SLOT {
+            let item = &slab[slot];
+            if item.lsn == lsn {
+                return Some(slot);
+            }
+            slot = item.next_in_index;
+        }
+        None
+    }
+
+    /// Adds an item; the caller knows that there is none with its LSN.
+    pub(crate) fn insert(&mut self, slab: &mut Slab, slot: Slot) {
+        if self.len * BUCKETS_AN_ITEM >= self.blocks * BLOCK {
+            self.grow(slab);
+        }
+        self.len += 1;
+        self.push(slab, bucket(slab[slot].lsn, self.blocks), slot);
     }
 
     /// # Panics
     /// When the item is not in the index.
-    pub(crate) fn remove(&mut self, lsn: Lsn, slot: Slot) {
-        let entry = self
-            .table
-            .remove(hash(lsn.0 as u32), |entry| entry.slot == slot);
-        assert!(entry.is_some(), "item {lsn} is not in the index");
+    pub(crate) fn remove(&mut self, slab: &mut Slab, slot: Slot) {
+        let item = &slab[slot];
+        let (lsn, next) = (item.lsn, item.next_in_index);
+        assert!(self.len > 0, "item {lsn} is not in the index");
+        self.len -= 1;
+        if self.recent == slot {
+            self.recent = NO_SLOT;
+        }
+        let first = self.first_mut(bucket(lsn, self.blocks));
+        if *first == slot {
+            *first = next;
+            return;
+        }
+        let mut at = *first;
+        while at != NO_SLOT {
+            let item = &mut slab[at];
+            if item.next_in_index == slot {
+                item.next_in_index = next;
+                return;
+            }
+            at = item.next_in_index;
+        }
+        panic!("item {lsn} is not in the index");
+    }
+
+    /// Adds a block, and shares out to it what was in the block that stood for
+    /// it so far.
+    fn grow(&mut self, slab: &mut Slab) {
+        let added = self.blocks;
+        if added == self.chunks.len() * CHUNK_BLOCKS {
+            let chunk = Chunk([[NO_SLOT; BLOCK]; CHUNK_BLOCKS]);
+            self.chunks.push(Box::new(chunk));
+        }
+        self.blocks += 1;
+        if added == 0 {
+            return;
+        }
+        let block = added - (1 << added.ilog2());
+        for nth in 0..BLOCK {
+            let first = self.first_mut(Bucket { block, nth });
+            let mut slot = std::mem::replace(first, NO_SLOT);
+            while slot != NO_SLOT {
+                let item = &slab[slot];
+                let (lsn, next) = (item.lsn, item.next_in_index);
+                self.push(slab, bucket(lsn, self.blocks), slot);
+                slot = next;
+            }
+        }
+    }
+
+    /// Puts an item behind the first of its chain: the oldest is likely to be
+    /// looked for first.
+    fn push(&mut self, slab: &mut Slab, bucket: Bucket, slot: Slot) {
+        let first = self.first_mut(bucket);
+        let next = match *first {
+            NO_SLOT => std::mem::replace(first, slot),
+            first => std::mem::replace(&mut slab[first].next_in_index, slot),
+        };
+        slab[slot].next_in_index = next;
+    }
+
+    fn first(&self, Bucket { block, nth }: Bucket) -> Slot {
+        self.chunks[block / CHUNK_BLOCKS].0[block % CHUNK_BLOCKS][nth]
+    }
+
+    fn first_mut(&mut self, Bucket { block, nth }: Bucket) -> &mut Slot {
+        &mut self.chunks[block / CHUNK_BLOCKS].0[block % CHUNK_BLOCKS][nth]
+    }
+}
+
+/// The bucket of an LSN when there are `blocks` blocks.
+fn bucket(lsn: Lsn, blocks: usize) -> Bucket {
+    let run = lsn.0 / BLOCK as u64;
+    // Blocks beyond the last are not split off yet from those that have the
+    // same number but for its highest bit.
+    let mask = blocks.next_power_of_two() - 1;
+    let block = spread(run) as usize & mask;
+    let block = if block < blocks {
+        block
+    } else {
+        block & (mask >> 1)
+    };
+    let begin = (mix(run) >> 56) as usize;
+    Bucket {
+        block,
+        nth: (lsn.0 as usize).wrapping_add(begin) % BLOCK,
+    }
+}
+
+/// Numbers the blocks of runs so that, for any power of two, that many runs in
+/// a row (from a multiple of it) have as many different blocks: bits are
+/// changed by higher bits only. So items in line hardly ever meet, and those
+/// at regular distances still spread.
+fn spread(run: u64) -> u64 {
+    let run = run ^ (run >> 7);
+    let run = run ^ (run >> 13);
+    run ^ (run >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::Nanos;
+    use crate::item::State;
+    use crate::slab::test_item;
+
+    fn insert(index: &mut Index, slab: &mut Slab, lsn: u64) -> Slot {
+        let mut item = test_item(State::Delayed, Nanos(0));
+        item.lsn = Lsn(lsn);
+        let slot = slab.insert(item);
+        index.insert(slab, slot);
+        slot
+    }
+
+    /// Items that a lookup of each of these LSNs looks at, in the mean.
+    fn looks(index: &Index, slab: &Slab, lsns: impl Iterator<Item = u64>) -> f64 {
+        let (mut count, mut looks) = (0_u32, 0_u32);
+        for lsn in lsns {
+            count += 1;
+            let mut slot = index.first(bucket(Lsn(lsn), index.blocks));
+            looks += 1;
+            while slab[slot].lsn != Lsn(lsn) {
+                slot = slab[slot].next_in_index;
+                looks += 1;
+            }
+        }
+        f64::from(looks) / f64::from(count)
+    }
+
+    proptest! {
+        #[test]
+        fn an_index_finds_what_a_map_finds(
+            ops in prop::collection::vec((0..3_u8, 0..5_u32, 0..400_u64), 1..2000),
+        ) {
+            let (mut index, mut slab) = (Index::new(), Slab::new());
+            let mut model = BTreeMap::new();
+            for (op, shift, number) in ops {
+                let lsn = number << (shift * 4);
+                prop_assert_eq!(index.get(&slab, Lsn(lsn)), model.get(&lsn).copied());
+                match model.remove(&lsn) {
+                    Some(slot) if op == 0 => {
+                        index.remove(&mut slab, slot);
+                        slab.remove(slot);
+                    }
+                    Some(slot) => {
+                        model.insert(lsn, slot);
+                    }
+                    None => {
+                        model.insert(lsn, insert(&mut index, &mut slab, lsn));
+                    }
+                }
+                prop_assert_eq!(index.len, model.len());
+            }
+            for (lsn, slot) in model {
+                prop_assert_eq!(index.get(&slab, Lsn(lsn)), Some(slot));
+            }
+        }
+    }
+
+    #[test]
+    fn lookups_are_short_whatever_the_distance_between_items() {
+        let powers = (0..32).flat_map(|power| [1, 3, 5, 21].map(|odd| odd << power));
+        for distance in powers.chain([7, 10, 100, 1_000, 10_000, 1_000_000]) {
+            let (mut index, mut slab) = (Index::new(), Slab::new());
+            let lsns = || (1..=20_000).map(|n| n * distance);
+            for lsn in lsns() {
+                insert(&mut index, &mut slab, lsn);
+            }
+            let looks = looks(&index, &slab, lsns());
+            assert!(looks < 1.25, "{looks} looks at distance {distance}");
+        }
+    }
+
+    #[test]
+    fn items_in_line_do_not_meet() {
+        for distance in [1, 2, 3, 10] {
+            let (mut index, mut slab) = (Index::new(), Slab::new());
+            let lsns = || (1..=50_000 / distance).map(|n| n * distance);
+            for lsn in lsns() {
+                insert(&mut index, &mut slab, lsn);
+            }
+            let looks = looks(&index, &slab, lsns());
+            let most = if distance <= 3 { 1.001 } else { 1.25 };
+            assert!(looks < most, "{looks} looks at distance {distance}");
+        }
+    }
+
+    #[test]
+    fn the_table_costs_what_it_says() {
+        let (mut index, mut slab) = (Index::new(), Slab::new());
+        for lsn in 1..=100_000 {
+            insert(&mut index, &mut slab, lsn);
+        }
+        let bytes = (index.blocks - 1) * BLOCK * size_of::<Slot>();
+        assert!(bytes <= index.len * INDEX_BYTES_AN_ITEM, "{bytes} bytes");
+    }
+
+    #[test]
+    #[should_panic(expected = "item 6 is not in the index")]
+    fn removing_what_is_not_there_is_a_broken_invariant() {
+        let (mut index, mut slab) = (Index::new(), Slab::new());
+        insert(&mut index, &mut slab, 5);
+        let mut item = test_item(State::Delayed, Nanos(0));
+        item.lsn = Lsn(6);
+        let slot = slab.insert(item);
+        index.remove(&mut slab, slot);
     }
 }

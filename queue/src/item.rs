@@ -1,6 +1,7 @@
 //! What the shard keeps of an item in memory.
 
 use crate::ids::{Epoch, Lsn, Millis, Nanos, Place};
+use crate::index::INDEX_BYTES_AN_ITEM;
 use crate::outcome::FenceReason;
 use crate::owners::OwnerId;
 use crate::record::LeaseRef;
@@ -25,6 +26,8 @@ pub(crate) struct Item {
     pub(crate) ttl: Millis,
     /// Its neighbours in the timing wheel's bucket.
     pub(crate) timer: Links,
+    /// The item after it in its bucket of the index.
+    pub(crate) next_in_index: Slot,
     /// Where it is in the timing wheel, or `NO_BUCKET`.
     pub(crate) bucket: u16,
     pub(crate) max_attempts: u16,
@@ -91,11 +94,7 @@ pub(crate) const NO_BUCKET: u16 = u16::MAX;
 /// Bytes of heap that an item may cost, bodies aside.
 const ITEM_BYTES_MAX: usize = 128;
 
-/// An index entry is 8 bytes and a byte of tag, in tables that are between
-/// 7/16 and 7/8 full.
-const INDEX_BYTES_MAX: usize = (8 + 1) * 16 / 7 + 1;
-
-const _: () = assert!(size_of::<Item>() + INDEX_BYTES_MAX <= ITEM_BYTES_MAX);
+const _: () = assert!(size_of::<Item>() + INDEX_BYTES_AN_ITEM <= ITEM_BYTES_MAX);
 
 impl Item {
     /// When something happens to the item by time alone.

@@ -27,13 +27,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::{Nanos, Secret};
-use crate::index::SplitTable;
 use crate::item::Links;
 use crate::list::{List, Rank, Rows, RowsMut};
 use crate::outcome::Head;
 use crate::ready;
 use crate::side::Side;
 use crate::slab::{Slab, Slot};
+use crate::split_table::SplitTable;
 
 /// A key's number while any item has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

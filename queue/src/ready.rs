@@ -152,6 +152,10 @@ impl Head {
 }
 
 fn aged(priority: u8, waited: Duration, aging: Duration) -> u8 {
-    let gained = waited.as_nanos().checked_div(aging.as_nanos()).unwrap_or(0);
+    // Most have not gained anything, and no aging is zero.
+    if aging.is_zero() || waited < aging {
+        return priority;
+    }
+    let gained = waited.as_nanos() / aging.as_nanos();
     u8::try_from(gained.saturating_add(priority.into())).unwrap_or(u8::MAX)
 }

@@ -12,10 +12,10 @@
 use std::collections::BTreeMap;
 
 use crate::ids::Lsn;
-use crate::index::SplitTable;
 use crate::item::Links;
 use crate::side::Side;
 use crate::slab::{NO_SLOT, Slab, Slot};
+use crate::split_table::SplitTable;
 
 #[derive(Debug)]
 pub(crate) struct Resources {

@@ -8,20 +8,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use crate::carry::{Ended, EpochStart, Rows};
 use crate::chunks::ChunkQueue;
 use crate::ids::{Epoch, Lsn, Nanos};
-use crate::index::{SplitTable, mix};
+use crate::marks::Marks;
 use crate::outcome::FenceReason;
 use crate::record::LeaseRef;
-
-const PAGE_LSNS: u64 = 1 << 16;
-pub(crate) const PAGE_WORDS: usize = (PAGE_LSNS * 2 / 64) as usize;
-
-/// Most pages: 64 MiB. Items that would need more are remembered in the table.
-const PAGES_MAX: usize = 4096;
+use crate::split_table::{SplitTable, mix};
 
 /// Most entries of the table, about 250 MB. Beyond, the oldest go early, and
 /// their leases are fenced without a reason.
@@ -33,21 +26,6 @@ pub(crate) const EPOCHS_MAX: usize = 1024;
 
 /// Entries and pages that one settle may make room by.
 const SWEEP_MAX: usize = 4;
-
-#[derive(Debug)]
-struct Page {
-    bits: Box<[u64]>,
-    last_at: Nanos,
-}
-
-impl Page {
-    fn new(last_at: Nanos) -> Page {
-        Page {
-            bits: vec![0; PAGE_WORDS].into_boxed_slice(),
-            last_at,
-        }
-    }
-}
 
 /// How an item's last lease ended.
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +39,8 @@ struct Entry {
 
 #[derive(Debug)]
 pub(crate) struct Settled {
-    pages: HashMap<u64, Page, std::hash::BuildHasherDefault<PageHasher>>,
-    /// Pages to look at again, by time.
-    pages_queue: VecDeque<(Nanos, u64)>,
+    /// Reasons by the LSN of the item's enqueue.
+    marks: Marks,
     entries: SplitTable<Entry>,
     /// By time.
     queue: ChunkQueue<(Nanos, Lsn)>,
@@ -74,31 +51,10 @@ pub(crate) struct Settled {
     is_unordered: bool,
 }
 
-/// Page numbers are counted, not chosen by anyone.
-#[derive(Clone, Copy, Debug, Default)]
-struct PageHasher(u64);
-
-impl std::hash::Hasher for PageHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = mix(self.0 ^ number);
-    }
-}
-
 impl Settled {
     pub(crate) fn new(window: Duration) -> Settled {
         Settled {
-            pages: HashMap::default(),
-            pages_queue: VecDeque::new(),
+            marks: Marks::new(),
             entries: SplitTable::new(),
             queue: ChunkQueue::new(),
             epochs: VecDeque::new(),
@@ -121,7 +77,7 @@ impl Settled {
         let is_common = (lease.attempt, lease.grant) == (1, 1)
             && self.epoch_of(item) == Some(lease.epoch)
             && reason != FenceReason::Superseded;
-        if !is_common || !self.mark(item, reason, at) {
+        if !is_common || !self.marks.set(item, reason as u8, at) {
             self.insert_entry(lease, reason, at);
         }
     }
@@ -162,28 +118,15 @@ impl Settled {
         first_word: u16,
         words: impl Iterator<Item = u64>,
     ) {
-        if !self.pages.contains_key(&number) {
-            if self.pages.len() == PAGES_MAX {
-                return;
-            }
-            self.is_unordered = true;
-            self.pages_queue.push_back((last_at, number));
-        }
-        let page = self
-            .pages
-            .entry(number)
-            .or_insert_with(|| Page::new(last_at));
-        page.last_at = page.last_at.max(last_at);
-        for (bits, word) in page.bits[usize::from(first_word)..].iter_mut().zip(words) {
-            *bits |= word;
-        }
+        self.is_unordered = true;
+        self.marks.carried(number, last_at, first_word, words);
     }
 
     /// Brings the queues into the order of time, if they are not.
     pub(crate) fn restore_order(&mut self) {
         if std::mem::take(&mut self.is_unordered) {
             self.queue.sort();
-            self.pages_queue.make_contiguous().sort_unstable();
+            self.marks.restore_order();
         }
     }
 
@@ -223,7 +166,7 @@ impl Settled {
     pub(crate) fn row(&self, nth: u64, now: Nanos) -> Option<Ended> {
         let (at, item) = self.queue.get(nth)?;
         let entry = self.entries.find(mix(item.0), |entry| entry.item == item)?;
-        (!self.is_over(at, now)).then_some(Ended {
+        (!is_over(at, self.window, now)).then_some(Ended {
             lease: LeaseRef {
                 item,
                 attempt: entry.attempt,
@@ -237,19 +180,19 @@ impl Settled {
 
     /// The numbers of the pages.
     pub(crate) fn page_numbers(&self) -> Vec<u64> {
-        self.pages.keys().copied().collect()
+        self.marks.numbers().collect()
     }
 
     /// When the last lease of a page ended, and its words from the first to
     /// the last that is not zero; `None` when the page is over at `now`.
     pub(crate) fn page(&self, number: u64, now: Nanos) -> Option<(Nanos, u16, &[u64])> {
-        let page = self.pages.get(&number)?;
-        if self.is_over(page.last_at, now) {
+        let (last_at, bits) = self.marks.page(number)?;
+        if is_over(last_at, self.window, now) {
             return None;
         }
-        let first = page.bits.iter().position(|word| *word != 0)?;
-        let last = page.bits.iter().rposition(|word| *word != 0)?;
-        Some((page.last_at, first as u16, &page.bits[first..=last]))
+        let first = bits.iter().position(|word| *word != 0)?;
+        let last = bits.iter().rposition(|word| *word != 0)?;
+        Some((last_at, first as u16, &bits[first..=last]))
     }
 
     /// How this lease of an item that is gone ended, if that is remembered.
@@ -277,24 +220,8 @@ impl Settled {
             .or_else(|| self.marked(item))
     }
 
-    /// Sets the item's bits; false when there may be no further page.
-    fn mark(&mut self, item: Lsn, reason: FenceReason, at: Nanos) -> bool {
-        let (page, word, shift) = position(item);
-        if !self.pages.contains_key(&page) {
-            if self.pages.len() == PAGES_MAX {
-                return false;
-            }
-            self.pages_queue.push_back((at, page));
-        }
-        let page = self.pages.entry(page).or_insert_with(|| Page::new(at));
-        page.bits[word] |= (reason as u64) << shift;
-        page.last_at = at;
-        true
-    }
-
     fn marked(&self, item: Lsn) -> Option<FenceReason> {
-        let (page, word, shift) = position(item);
-        match (self.pages.get(&page)?.bits[word] >> shift) & 3 {
+        match self.marks.get(item) {
             1 => Some(FenceReason::Completed),
             2 => Some(FenceReason::Failed),
             3 => Some(FenceReason::Expired),
@@ -303,6 +230,10 @@ impl Settled {
     }
 
     fn epoch_of(&self, item: Lsn) -> Option<Epoch> {
+        match self.epochs.back() {
+            Some((first, epoch)) if *first <= item => return Some(*epoch),
+            _ => {}
+        }
         let after = self.epochs.partition_point(|(first, _)| *first <= item);
         Some(self.epochs[after.checked_sub(1)?].1)
     }
@@ -310,22 +241,14 @@ impl Settled {
     fn sweep(&mut self, now: Nanos) {
         for _ in 0..SWEEP_MAX {
             match self.queue.front() {
-                Some((at, _)) if self.is_over(at, now) => self.forget_oldest(),
+                Some((at, _)) if is_over(at, self.window, now) => self.forget_oldest(),
                 _ => break,
             }
         }
         for _ in 0..SWEEP_MAX {
-            match self.pages_queue.front().copied() {
-                Some((at, page)) if self.is_over(at, now) => {
-                    self.pages_queue.pop_front();
-                    let last_at = self.pages[&page].last_at;
-                    if self.is_over(last_at, now) {
-                        self.pages.remove(&page);
-                    } else {
-                        self.pages_queue.push_back((last_at, page));
-                    }
-                }
-                _ => break,
+            let window = self.window;
+            if !self.marks.sweep(|at| is_over(at, window, now)) {
+                break;
             }
         }
     }
@@ -336,20 +259,16 @@ impl Settled {
             assert!(entry.is_some(), "item {item} is queued and not remembered");
         }
     }
-
-    fn is_over(&self, at: Nanos, now: Nanos) -> bool {
-        at.saturating_add(self.window) <= now
-    }
 }
 
-fn position(item: Lsn) -> (u64, usize, u64) {
-    let bit = (item.0 % PAGE_LSNS) * 2;
-    (item.0 / PAGE_LSNS, (bit / 64) as usize, bit % 64)
+fn is_over(at: Nanos, window: Duration, now: Nanos) -> bool {
+    at.saturating_add(window) <= now
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::marks::PAGE_LSNS;
 
     fn lease(item: u64, attempt: u16, grant: u16, epoch: u32) -> LeaseRef {
         LeaseRef {
@@ -404,9 +323,10 @@ mod tests {
         let mut settled = settled();
         complete(&mut settled, lease(5, 1, 1, 1), 0);
         complete(&mut settled, lease(6, 2, 2, 1), 0);
-        complete(&mut settled, lease(PAGE_LSNS, 1, 1, 1), 10);
+        complete(&mut settled, lease(7 + PAGE_LSNS, 1, 1, 1), 10);
         assert_eq!(settled.reason(&lease(5, 1, 1, 1)), None);
         assert_eq!(settled.reason(&lease(6, 2, 2, 1)), None);
-        assert_eq!(settled.pages.len(), 1);
+        let reason = settled.reason(&lease(7 + PAGE_LSNS, 1, 1, 1));
+        assert_eq!(reason, Some(FenceReason::Completed));
     }
 }

@@ -17,6 +17,7 @@ mod line;
 mod listing;
 pub(crate) mod restore;
 mod settle;
+mod survey;
 mod time;
 mod trimmed;
 
@@ -24,7 +25,9 @@ use std::collections::BTreeMap;
 
 use crate::dedupe::Dedupe;
 use crate::drains::Drains;
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Nanos, Place, SHARD_ID_MAX, SequenceId, ShardSpec};
+use crate::ids::{
+    EPOCH_MAX, Epoch, Lsn, Nanos, Place, SEQUENCE_ID_MAX, SHARD_ID_MAX, SequenceId, ShardSpec,
+};
 use crate::index::Index;
 use crate::item::{Item, Lease, State};
 use crate::keys::Keys;
@@ -56,8 +59,6 @@ pub struct Shard {
     /// False while a log is replayed that has given up its oldest records: what
     /// that carries comes in no order.
     lists_are_ordered: bool,
-    /// The latest time that the shard was told.
-    clock: Nanos,
     slab: Slab,
     index: Index,
     ready: Ready,
@@ -66,6 +67,9 @@ pub struct Shard {
     resources: Option<Box<Resources>>,
     dead: List,
     wheel: Wheel,
+    /// The latest time that the shard was told. Apart from the last LSN: the
+    /// two in one load would wait for the clock's store.
+    clock: Nanos,
     dedupe: Dedupe,
     /// Items that were restored.
     restored: Dedupe,
@@ -75,6 +79,9 @@ pub struct Shard {
     stats: Stats,
     /// Bytes of the log that the items' bodies and errors take.
     item_bytes: u64,
+    /// The item that the last offered record is of, and where its error lies
+    /// that was asked for.
+    asked_for: Option<(Lsn, Place)>,
     last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
@@ -114,6 +121,7 @@ impl Shard {
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
             item_bytes: 0,
+            asked_for: None,
             last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,
@@ -208,6 +216,7 @@ impl Shard {
     ///
     /// # Panics
     /// When the shard was not opened.
+    #[inline]
     fn commit(&mut self, event: Event<'_>, log: &mut impl Log) -> Lsn {
         self.commit_at(event, log).0
     }
@@ -248,26 +257,18 @@ impl Shard {
         }
     }
 
+    #[inline]
     fn issue(&self, lease: &LeaseRef) -> Token {
-        let sequence_id = self.spec.sequence_id(lease.item);
-        let attempt = u32::from(lease.attempt);
-        Token {
-            sequence_id,
-            attempt,
-            lease_id: LeaseId::issue(
-                &self.spec.secret,
-                self.spec.shard,
-                lease.epoch,
-                sequence_id,
-                attempt,
-                lease.grant,
-            ),
-        }
+        self.spec.token(lease)
     }
 
     /// The active lease that a token is for.
-    fn check(&self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
+    #[inline]
+    fn check(&mut self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
         let id = token.lease_id;
+        if token.sequence_id.0 > SEQUENCE_ID_MAX {
+            return Err(TokenRefused::Unknown);
+        }
         let issued = LeaseId::issue(
             &self.spec.secret,
             id.shard(),
@@ -295,7 +296,10 @@ impl Shard {
         let reason = match self.index.get(&self.slab, item) {
             None => self.settled.reason(&lease),
             Some(slot) => match self.slab[slot].ended(&lease) {
-                None => return Ok((slot, lease)),
+                None => {
+                    self.index.expect(slot);
+                    return Ok((slot, lease));
+                }
                 reason => reason,
             },
         };

@@ -3,13 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ids::{EPOCH_MAX, Epoch, SHARD_ID_MAX, Secret, SequenceId, ShardId};
+use crate::ids::{EPOCH_MAX, Epoch, SHARD_ID_MAX, Secret, SequenceId, ShardId, ShardSpec};
+use crate::record::LeaseRef;
 
 /// Length of a lease id as text.
 const TEXT_LEN: usize = 36;
 
 /// Where the hyphens are in it.
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+
+/// The UUID's version, 8, in its high half.
+const VERSION: u64 = 0b1000 << 12;
+
+/// The UUID's variant in its low half.
+const VARIANT: u64 = 0b10 << 62;
 
 /// What the owner of a lease must show to renew or settle it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,11 +35,35 @@ pub struct Token {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseId([u8; 16]);
 
+impl ShardSpec {
+    /// The token of a lease.
+    ///
+    /// # Panics
+    /// When the lease is not one that the shard can have granted.
+    pub fn token(&self, lease: &LeaseRef) -> Token {
+        let sequence_id = self.sequence_id(lease.item);
+        let attempt = u32::from(lease.attempt);
+        Token {
+            sequence_id,
+            attempt,
+            lease_id: LeaseId::issue(
+                &self.secret,
+                self.shard,
+                lease.epoch,
+                sequence_id,
+                attempt,
+                lease.grant,
+            ),
+        }
+    }
+}
+
 impl LeaseId {
     /// The lease id of a grant.
     ///
     /// # Panics
-    /// When `shard` or `epoch` is out of range.
+    /// When `shard`, `epoch` or `sequence_id` is out of range.
+    #[inline]
     pub(crate) fn issue(
         secret: &Secret,
         shard: ShardId,
@@ -43,16 +74,13 @@ impl LeaseId {
     ) -> LeaseId {
         assert!(shard.0 <= SHARD_ID_MAX, "shard {shard} is out of range");
         assert!(epoch.0 <= EPOCH_MAX, "epoch {epoch} is out of range");
-        let fields = (u128::from(shard.0) << 40) | (u128::from(epoch.0) << 16) | u128::from(grant);
-        let check = secret.lease_check(shard, epoch, sequence_id, attempt, grant) >> 2;
-        let version = 0b1000 << 76;
-        let variant = 0b10 << 62;
-        let bits = ((fields >> 12) << 80)
-            | version
-            | ((fields & 0xfff) << 64)
-            | variant
-            | u128::from(check);
-        LeaseId(bits.to_be_bytes())
+        let fields = u64::from(shard.0) << 40 | u64::from(epoch.0) << 16 | u64::from(grant);
+        let check = secret.lease_check(sequence_id, fields, attempt) >> 2;
+        let high = (fields >> 12) << 16 | VERSION | fields & 0xfff;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&high.to_be_bytes());
+        bytes[8..].copy_from_slice(&(VARIANT | check).to_be_bytes());
+        LeaseId(bytes)
     }
 
     /// A lease id from its bytes; any 16 bytes will do, the shard checks them.
@@ -81,7 +109,8 @@ impl LeaseId {
 
     /// Shard, epoch and grant counter: 60 bits.
     fn fields(&self) -> u64 {
-        let high = (u128::from_be_bytes(self.0) >> 64) as u64;
+        let high: [u8; 8] = *self.0.first_chunk().expect("a half of 16 bytes");
+        let high = u64::from_be_bytes(high);
         ((high >> 16) << 12) | (high & 0xfff)
     }
 

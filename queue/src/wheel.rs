@@ -62,17 +62,18 @@ impl Wheel {
     /// Inserts the item's timer, if it has a deadline. It is due at the first
     /// tick that is not before the deadline.
     pub(crate) fn insert(&mut self, slab: &mut Slab, slot: Slot) {
-        let Some(deadline) = slab[slot].deadline() else {
+        let item = &mut slab[slot];
+        let Some(deadline) = item.deadline() else {
             return;
         };
-        assert_eq!(slab[slot].bucket, NO_BUCKET, "a timer is set twice");
+        assert_eq!(item.bucket, NO_BUCKET, "a timer is set twice");
         let bucket = self.bucket(deadline);
         let (head, tail) = &mut self.lists[bucket];
-        slab[slot].timer = Links {
+        item.timer = Links {
             prev: *tail,
             next: NO_SLOT,
         };
-        slab[slot].bucket = bucket as u16;
+        item.bucket = bucket as u16;
         match *tail {
             NO_SLOT => *head = slot,
             tail => slab[tail].timer.next = slot,
@@ -83,11 +84,12 @@ impl Wheel {
 
     /// Takes the item's timer out, if it is in.
     pub(crate) fn remove(&mut self, slab: &mut Slab, slot: Slot) {
-        let (Links { prev, next }, bucket) = (slab[slot].timer, slab[slot].bucket);
-        if bucket == NO_BUCKET {
+        let item = &mut slab[slot];
+        if item.bucket == NO_BUCKET {
             return;
         }
-        let bucket = usize::from(bucket);
+        let Links { prev, next } = item.timer;
+        let bucket = usize::from(std::mem::replace(&mut item.bucket, NO_BUCKET));
         let (head, tail) = &mut self.lists[bucket];
         match prev {
             NO_SLOT => *head = next,
@@ -100,7 +102,6 @@ impl Wheel {
         if *head == NO_SLOT {
             self.occupied[bucket / BUCKETS] &= !(1 << (bucket % BUCKETS));
         }
-        slab[slot].bucket = NO_BUCKET;
     }
 
     /// Takes out the next timer that is due at `now`, or brings one closer.

@@ -252,6 +252,14 @@ fn a_token_that_was_never_issued_is_unknown() {
             sequence_id: omnirelay_queue::SequenceId(good.sequence_id.0 + 5),
             ..good
         },
+        Token {
+            sequence_id: omnirelay_queue::SequenceId(good.sequence_id.0 | 1 << 56),
+            ..good
+        },
+        Token {
+            sequence_id: omnirelay_queue::SequenceId(u64::MAX),
+            ..good
+        },
     ] {
         let refused = shard.handle_complete(START, &bad, &mut tape);
         assert_eq!(refused.outcome, Err(TokenRefused::Unknown));

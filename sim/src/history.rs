@@ -581,7 +581,7 @@ impl History {
                     taken.is_some_and(|taken| (taken.request, taken.at) == (Some(*request), at.0));
                 broken(!same, RULE, || format!("it was {taken:?}"))
             }
-            Carry::Header(epochs) => {
+            Carry::Header { epochs, .. } => {
                 let other = epochs
                     .iter()
                     .find(|e| self.epochs.get(&e.epoch.0).map(|known| known.0) != Some(e.lsn.0));

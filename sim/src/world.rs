@@ -831,8 +831,9 @@ fn difference(mut before: Digest, mut after: Digest) -> Option<String> {
         item.body.0 = Place::default();
         item.error = item.error.map(|(_, len)| (Place::default(), len));
     }
-    for (_, _, items) in before.drains.iter_mut().chain(&mut after.drains) {
-        items
+    for drain in before.drains.iter_mut().chain(&mut after.drains) {
+        drain
+            .items
             .iter_mut()
             .for_each(|(place, _)| *place = Place::default());
     }

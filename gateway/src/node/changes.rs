@@ -86,6 +86,6 @@ fn refused(why: ItemRefused) -> Error {
     match why {
         ItemRefused::NotFound => errors::item_not_found(),
         ItemRefused::NotDead => Error::item_not_dead(why.to_string()),
-        ItemRefused::AttemptsUsedUp => Error::item_not_dead(why.to_string()),
+        ItemRefused::AttemptsUsedUp => Error::item_attempts_used_up(why.to_string()),
     }
 }

@@ -116,9 +116,9 @@ impl<D: Disk> Core<D> {
                 let decided = self.decide_change(now, namespace, log, change, &entries);
                 (namespace, decided)
             }
-            Part::Restore(namespace, entries) => (
+            Part::Restore(namespace, room, entries) => (
                 namespace,
-                self.decide_restore(now, namespace, log, &entries),
+                self.decide_restore(now, namespace, log, (room, &entries)),
             ),
             Part::List(namespace, wish) => {
                 let decided = self.decide_list(namespace, log, &wish);
@@ -181,7 +181,7 @@ impl<D: Disk> Core<D> {
                 entries.len() * SMALL_BYTES,
                 Some(SMALL_BYTES),
             ),
-            Part::Restore(_, entries) => {
+            Part::Restore(_, _, entries) => {
                 let bytes = entries.iter().map(|e| restored_bytes(&e.item));
                 (Admit::Enqueue, bytes.clone().sum(), bytes.max())
             }
@@ -203,7 +203,7 @@ impl<D: Disk> Core<D> {
             Part::Enqueue(_, entries) => entries.iter().map(|e| e.index).collect(),
             Part::Settle(_, entries) => entries.iter().map(|e| e.index).collect(),
             Part::Change(_, _, entries) => entries.iter().map(|e| e.index).collect(),
-            Part::Restore(_, entries) => entries.iter().map(|e| e.index).collect(),
+            Part::Restore(_, _, entries) => entries.iter().map(|e| e.index).collect(),
             Part::List(..) | Part::Explain(..) | Part::Drain(..) => vec![0],
             Part::Take(..) => Vec::new(),
         };

@@ -11,7 +11,7 @@ use omnirelay_net::messages::{
 };
 use omnirelay_net::rpc::{self, Call, Error, Reply, SettleAction};
 use omnirelay_queue::{
-    LeaseId, Listing, Nanos, SequenceId, ShardId, Token, shard_index_of_key,
+    LeaseId, Listing, Nanos, Ordering, SequenceId, ShardId, Token, shard_index_of_key,
     shard_index_of_resource,
 };
 use omnirelay_wal::Disk;
@@ -174,7 +174,9 @@ impl<D: Disk> Core<D> {
 
     fn route(&self, context: &CallContext, request: &EnqueueRequest) -> ShardId {
         let namespace = self.layout.namespace(context.namespace);
-        let index = match &context.shard_key {
+        // Only a resource's own shard can keep its items in order.
+        let is_ordered = namespace.options.ordering == Ordering::PerResource;
+        let index = match context.shard_key.as_ref().filter(|_| !is_ordered) {
             Some(key) => shard_index_of_key(key, namespace.shards),
             None => {
                 let payload = request.payload.as_ref().expect("validated");

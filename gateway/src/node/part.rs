@@ -37,8 +37,8 @@ pub(super) enum Part {
     Take(NamespaceId, Take),
     /// Cancel or redrive items.
     Change(NamespaceId, Change, Vec<ChangeEntry>),
-    /// Put items in that were taken out.
-    Restore(NamespaceId, Vec<RestoreEntry>),
+    /// Put items in that were taken out, so many new ones at most.
+    Restore(NamespaceId, u64, Vec<RestoreEntry>),
     /// Show items of a shard.
     List(NamespaceId, ListWish),
     /// Say why an item of a shard is not being worked on.

@@ -26,16 +26,12 @@ pub(super) struct RestoreEntry {
 }
 
 impl<D: Disk> Core<D> {
-    /// Routes and sends on what a restore brings. What is beyond the `room` that its namespace
-    /// has is refused.
+    /// Routes and sends on what a restore brings. What is new, and beyond the `room` that its
+    /// namespace has, is refused.
     pub(super) fn restore(&mut self, now: Nanos, id: CallId, items: Vec<PendingItem>, room: u64) {
         let namespace = self.calls.get_mut(id).expect("just made").namespace;
-        let mut results: Vec<Option<ItemResult>> = (0..items.len()).map(|_| None).collect();
-        let taken = usize::try_from(room).unwrap_or(usize::MAX).min(items.len());
-        for result in &mut results[taken..] {
-            *result = Some(ItemResult::Refused(errors::at_capacity()));
-        }
-        let parts = self.restore_parts(namespace, items.into_iter().take(taken));
+        let results = (0..items.len()).map(|_| None).collect();
+        let parts = self.restore_parts(namespace, room, items);
         self.start(now, id, results, parts);
     }
 
@@ -45,7 +41,7 @@ impl<D: Disk> Core<D> {
             core: self.id,
             call: CallId::NOBODY,
         };
-        for (log, part) in self.restore_parts(namespace, items.into_iter()) {
+        for (log, part) in self.restore_parts(namespace, u64::MAX, items) {
             self.dispatch(now, ticket, log, part);
         }
     }
@@ -53,7 +49,8 @@ impl<D: Disk> Core<D> {
     fn restore_parts(
         &self,
         namespace: NamespaceId,
-        items: impl Iterator<Item = PendingItem>,
+        room: u64,
+        items: Vec<PendingItem>,
     ) -> Vec<(LogId, Part)> {
         let mut parts: Vec<(LogId, Vec<RestoreEntry>)> = Vec::new();
         for (index, item) in (0u32..).zip(items) {
@@ -67,7 +64,7 @@ impl<D: Disk> Core<D> {
         }
         parts
             .into_iter()
-            .map(|(log, entries)| (log, Part::Restore(namespace, entries)))
+            .map(|(log, entries)| (log, Part::Restore(namespace, room, entries)))
             .collect()
     }
 
@@ -92,19 +89,30 @@ impl<D: Disk> Core<D> {
         now: Nanos,
         namespace: NamespaceId,
         log: usize,
-        entries: &[RestoreEntry],
+        (mut room, entries): (u64, &[RestoreEntry]),
     ) -> Decided {
         let durable = self.is_durable(namespace);
         let mut decided = Decided::with_capacity(entries.len());
         for entry in entries {
             let slot = self.locate(log, entry.shard);
             let decision = with_restored(&entry.item, |item| {
-                self.logs[log].with_shard(slot, |shard, out| shard.handle_restore(now, item, out))
+                self.logs[log].with_shard(slot, |shard, out| {
+                    let is_taken = room > 0 || shard.has_restored(item, now);
+                    is_taken.then(|| shard.handle_restore(now, item, out))
+                })
             });
+            let Some(decision) = decision else {
+                let refused = ItemResult::Refused(errors::at_capacity());
+                decided.push(entry.index, refused);
+                continue;
+            };
             let result = match self.rest(&mut decided, durable, log, slot, decision) {
-                Ok(restored) => ItemResult::Restored {
-                    duplicate: restored.duplicate,
-                },
+                Ok(restored) => {
+                    room -= u64::from(!restored.duplicate);
+                    ItemResult::Restored {
+                        duplicate: restored.duplicate,
+                    }
+                }
                 Err(why) => ItemResult::Refused(refused(why)),
             };
             decided.push(entry.index, result);

@@ -1,12 +1,12 @@
 //! The one function that changes logged state.
 
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
 use crate::list::List;
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
-use crate::slab::{ITEMS_MAX, Slot};
+use crate::slab::{ITEMS_MAX, NO_SLOT, Slot};
 
 use super::Shard;
 
@@ -117,7 +117,12 @@ impl Shard {
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
             Event::ItemExpired { item, last } => self.item_expired(*item, *last, at),
-            Event::Cancelled { item, last } => self.cancelled(*item, *last, at),
+            Event::Cancelled {
+                item,
+                last,
+                leased,
+                dead,
+            } => self.cancelled(*item, *last, (*leased, *dead), at),
             Event::Redriven { item, max_attempts } => self.redriven(*item, *max_attempts, at),
             Event::DrainSnapshot { request, snapshot } => {
                 let place = snapshot_place(&record.event, place);
@@ -199,6 +204,7 @@ impl Shard {
             error: Place::default(),
             ttl: body.ttl.unwrap_or_default(),
             timer: Links::NONE,
+            next_in_index: NO_SLOT,
             bucket: NO_BUCKET,
             max_attempts: body.max_attempts,
             attempt: 0,
@@ -209,7 +215,7 @@ impl Shard {
             state: State::Delayed,
         });
         self.item_bytes += u64::from(body_len);
-        self.index.insert(lsn, slot);
+        self.index.insert(&mut self.slab, slot);
         self.classify(slot, &body.payload);
         self.ready_at(slot, body.ready_at, at);
         if let Some(key) = self.request_key(&body.payload) {
@@ -222,8 +228,7 @@ impl Shard {
     /// Checks that an item with this LSN can be in the shard.
     pub(super) fn ensure_room(&self, lsn: Lsn) -> Change {
         ensure(self.slab.len() < ITEMS_MAX, "the shard is full")?;
-        let last = (SEQUENCE_ID_MAX - u64::from(self.spec.index)) / u64::from(self.spec.count);
-        ensure(lsn.0 <= last, "the sequence ids are used up")
+        ensure(self.spec.has_id(lsn), "the sequence ids are used up")
     }
 
     fn lease_granted(
@@ -368,10 +373,21 @@ impl Shard {
         Ok(())
     }
 
-    fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
+    fn cancelled(
+        &mut self,
+        lsn: Lsn,
+        last: Option<(LeaseRef, FenceReason)>,
+        was: (bool, bool),
+        at: Nanos,
+    ) -> Change {
         let slot = self.find(lsn)?;
-        let is_last = self.slab[slot].cancelled() == last;
-        ensure(is_last, "its lease is not the item's last")?;
+        let item = &self.slab[slot];
+        ensure(item.cancelled() == last, "its lease is not the item's last")?;
+        let is = (
+            matches!(item.state, State::Leased { .. }),
+            matches!(item.state, State::Dead(_)),
+        );
+        ensure(is == was, "its item is in another state")?;
         if let Some((lease, reason)) = last {
             self.settled.insert(&lease, reason, at);
         }
@@ -493,7 +509,7 @@ impl Shard {
         if !self.redriven.is_empty() {
             self.redriven.remove(&self.slab[slot].lsn);
         }
-        self.index.remove(self.slab[slot].lsn, slot);
+        self.index.remove(&mut self.slab, slot);
         self.slab.remove(slot);
     }
 }

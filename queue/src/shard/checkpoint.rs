@@ -82,7 +82,12 @@ impl Shard {
             Step::Header => {
                 checkpoint.step = Step::Drains;
                 let epochs = self.settled.epochs();
-                self.commit_carry(Carry::Header(Rows::Values(&epochs)), log)
+                let header = Carry::Header {
+                    pending: self.stats.pending + self.stats.delayed,
+                    active: self.stats.active,
+                    epochs: Rows::Values(&epochs),
+                };
+                self.commit_carry(header, log)
             }
             Step::Drains => {
                 checkpoint.step = Step::Dedupe;
@@ -178,7 +183,7 @@ fn take_rows<T: Row>(
 const _: () = {
     let rows = ROWS_BYTES_MAX + 64;
     assert!(rows <= CHECKPOINT_RECORD_BYTES_MAX);
-    assert!(crate::settled::PAGE_WORDS * u64::LEN <= ROWS_BYTES_MAX);
+    assert!(crate::marks::PAGE_WORDS * u64::LEN <= ROWS_BYTES_MAX);
     assert!(crate::settled::EPOCHS_MAX * EpochStart::LEN <= ROWS_BYTES_MAX);
     assert!(crate::drains::DRAINS_MAX * DrainPart::LEN <= ROWS_BYTES_MAX);
 };

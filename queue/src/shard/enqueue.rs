@@ -42,7 +42,7 @@ impl Shard {
                 return self.refuse(Err(EnqueueRefused::DedupeFull));
             }
         }
-        if self.stats.live() >= self.options.capacity || self.slab.len() >= ITEMS_MAX {
+        if self.is_full() {
             return self.refuse(Err(EnqueueRefused::CapacityReached));
         }
         let max_attempts = item.max_attempts.unwrap_or(self.options.max_attempts);
@@ -74,6 +74,14 @@ impl Shard {
         let id = payload.request_id?;
         let secret = &self.spec.secret;
         Some(secret.request_key(payload.resource_type, payload.resource_id, id))
+    }
+
+    /// Whether there is room for no further item.
+    pub(super) fn is_full(&self) -> bool {
+        let items = self.slab.len();
+        // The counts are looked at only when they can matter.
+        let is_near = u64::from(items) >= self.options.capacity;
+        items >= ITEMS_MAX || is_near && self.stats.live() >= self.options.capacity
     }
 }
 

@@ -29,6 +29,7 @@ impl Shard {
     ) -> Option<Decision<Grant>> {
         let at = self.advance(now);
         let (slot, _) = self.best(at, wish.partition_key)?;
+        self.index.expect(slot);
         let duration = wish
             .lease
             .map_or(self.options.lease_duration.into(), in_range);

@@ -5,7 +5,7 @@ use crate::item::{Item, Links, NO_BUCKET, State};
 use crate::outcome::Decision;
 use crate::payload::{Attributes, PayloadRef};
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Log, Record};
-use crate::slab::{ITEMS_MAX, Slot};
+use crate::slab::{ITEMS_MAX, NO_SLOT, Slot};
 use crate::snapshot::{ItemSnapshot, SnapshotState};
 
 use super::Shard;
@@ -166,6 +166,11 @@ impl Shard {
         }
     }
 
+    /// Whether an item was put back within the window, or never left.
+    pub fn has_restored(&self, item: &RestoredItem<'_>, now: Nanos) -> bool {
+        self.restored_before(item, self.clock.max(now)).is_some()
+    }
+
     /// The record that put the item back within the window, or that of its
     /// enqueue if it never left.
     fn restored_before(&self, item: &RestoredItem<'_>, at: Nanos) -> Option<Lsn> {
@@ -269,6 +274,7 @@ impl Shard {
             },
             ttl: snapshot.ttl.unwrap_or_default(),
             timer: Links::NONE,
+            next_in_index: NO_SLOT,
             bucket: NO_BUCKET,
             max_attempts: snapshot.max_attempts,
             attempt: snapshot.attempt,
@@ -279,7 +285,7 @@ impl Shard {
             state: State::Delayed,
         });
         self.item_bytes += u64::from(body_len) + u64::from(error_len);
-        self.index.insert(snapshot.lsn, slot);
+        self.index.insert(&mut self.slab, slot);
         self.classify(slot, payload);
         Ok(slot)
     }

@@ -23,10 +23,11 @@ impl Shard {
         log: &mut impl Log,
     ) -> Decision<Result<Lsn, TokenRefused>> {
         self.advance(now);
-        let lease = match self.check(token) {
-            Ok((_, lease)) => lease,
+        let slot = match self.check(token) {
+            Ok((slot, _)) => slot,
             Err(refused) => return self.refuse_token(refused),
         };
+        let lease = self.slab[slot].last_lease();
         let lsn = self.commit(Event::Completed { lease }, log);
         Decision {
             outcome: Ok(lsn),

@@ -1,0 +1,291 @@
+//! Two bits for each LSN, in pages that are made where something is marked
+//! and are looked at again in the order in which they were made.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::ids::{Lsn, Nanos};
+use crate::split_table::mix;
+
+pub(crate) const PAGE_LSNS: u64 = 1 << 16;
+pub(crate) const PAGE_WORDS: usize = (PAGE_LSNS * 2 / 64) as usize;
+
+/// Most pages: 64 MiB.
+const PAGES_MAX: usize = 4096;
+
+/// A page with fewer marks is not given up before its time: an entry in a
+/// table takes some 60 bytes for each, a page 16 KiB for all.
+const PAGE_MARKS_WORTH: u32 = 256;
+
+#[derive(Debug)]
+struct Page {
+    number: u64,
+    in_line_at: Nanos,
+    last_at: Nanos,
+    marks: u32,
+    bits: Box<[u64; PAGE_WORDS]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Marks {
+    /// In the order in which they were made or last looked at.
+    pages: VecDeque<Page>,
+    /// How many pages have left the front of `pages` so far: what a page's
+    /// place in there is counted from.
+    left: u64,
+    places: HashMap<u64, u64, BuildHasherDefault<PageHasher>>,
+    /// The place of the page that was marked last, likely the next one too.
+    last: u64,
+    /// The highest number of a page so far.
+    highest: u64,
+    /// A page to be used again.
+    spare: Option<Box<[u64; PAGE_WORDS]>>,
+}
+
+/// Page numbers are counted, not chosen by anyone.
+#[derive(Clone, Copy, Debug, Default)]
+struct PageHasher(u64);
+
+impl Hasher for PageHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = mix(self.0 ^ number);
+    }
+}
+
+impl Marks {
+    pub(crate) fn new() -> Marks {
+        Marks {
+            pages: VecDeque::new(),
+            left: 0,
+            places: HashMap::default(),
+            last: 0,
+            highest: 0,
+            spare: None,
+        }
+    }
+
+    /// Marks an LSN, which is not marked yet, with a number from 1 to 3. False
+    /// when there may be no further page.
+    pub(crate) fn set(&mut self, lsn: Lsn, mark: u8, at: Nanos) -> bool {
+        assert!((1..=3).contains(&mark), "{mark} does not fit two bits");
+        let number = lsn.0 / PAGE_LSNS;
+        let nth = match self.find(number) {
+            Some(nth) => nth,
+            None if self.make_room(number) => {
+                self.push(number, at);
+                self.pages.len() - 1
+            }
+            None => return false,
+        };
+        self.last = self.left + nth as u64;
+        let page = &mut self.pages[nth];
+        let (word, shift) = position(lsn);
+        page.bits[word] |= u64::from(mark) << shift;
+        page.marks += 1;
+        page.last_at = at;
+        true
+    }
+
+    /// The mark of an LSN; 0 when it has none.
+    pub(crate) fn get(&self, lsn: Lsn) -> u8 {
+        let (word, shift) = position(lsn);
+        self.find(lsn.0 / PAGE_LSNS)
+            .map_or(0, |nth| (self.pages[nth].bits[word] >> shift) as u8 & 3)
+    }
+
+    /// Looks at the first page in line: if its last mark `is_over`, the page
+    /// goes, otherwise it is in line again as of that mark. False when no
+    /// page's turn has come.
+    pub(crate) fn sweep(&mut self, is_over: impl Fn(Nanos) -> bool) -> bool {
+        match self.pages.front() {
+            Some(page) if !is_over(page.in_line_at) => return false,
+            Some(page) if is_over(page.last_at) => self.forget_first(),
+            Some(_) => self.line_up_first(),
+            None => return false,
+        }
+        true
+    }
+
+    /// The numbers of the pages.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.pages.iter().map(|page| page.number)
+    }
+
+    /// When a page was last marked, and its bits.
+    pub(crate) fn page(&self, number: u64) -> Option<(Nanos, &[u64])> {
+        let page = &self.pages[self.find(number)?];
+        Some((page.last_at, &page.bits[..]))
+    }
+
+    /// Adds marks to a page, at an earlier time than others perhaps.
+    pub(crate) fn carried(
+        &mut self,
+        number: u64,
+        last_at: Nanos,
+        first_word: u16,
+        words: impl Iterator<Item = u64>,
+    ) {
+        let nth = match self.find(number) {
+            Some(nth) => nth,
+            None if self.pages.len() < PAGES_MAX => {
+                self.push(number, last_at);
+                self.pages.len() - 1
+            }
+            None => return,
+        };
+        let page = &mut self.pages[nth];
+        page.last_at = page.last_at.max(last_at);
+        for (bits, word) in page.bits[usize::from(first_word)..].iter_mut().zip(words) {
+            *bits |= word;
+        }
+        // Each mark has one or both of its bits set.
+        let marked = |word: &u64| ((word | word >> 1) & 0x5555_5555_5555_5555).count_ones();
+        page.marks = page.bits.iter().map(marked).sum();
+    }
+
+    /// Lines the pages up by time again.
+    pub(crate) fn restore_order(&mut self) {
+        let pages = self.pages.make_contiguous();
+        pages.sort_unstable_by_key(|page| (page.in_line_at, page.number));
+        for (nth, page) in pages.iter().enumerate() {
+            self.places.insert(page.number, self.left + nth as u64);
+        }
+    }
+
+    fn find(&self, number: u64) -> Option<usize> {
+        let last = self.last.wrapping_sub(self.left) as usize;
+        match self.pages.get(last) {
+            Some(page) if page.number == number => Some(last),
+            _ => Some((self.places.get(&number)? - self.left) as usize),
+        }
+    }
+
+    /// Makes sure that there may be one page more. LSNs ahead of all others
+    /// take the place of the oldest ones; others do not.
+    fn make_room(&mut self, number: u64) -> bool {
+        if self.pages.len() < PAGES_MAX {
+            return true;
+        }
+        let is_ahead = number > self.highest;
+        let is_worth = self.pages[0].marks >= PAGE_MARKS_WORTH;
+        if is_ahead && is_worth {
+            self.forget_first();
+        }
+        is_ahead && is_worth
+    }
+
+    fn push(&mut self, number: u64, at: Nanos) {
+        let bits = self.spare.take();
+        self.highest = self.highest.max(number);
+        self.line_up(Page {
+            number,
+            in_line_at: at,
+            last_at: at,
+            marks: 0,
+            bits: bits.unwrap_or_else(|| Box::new([0; PAGE_WORDS])),
+        });
+    }
+
+    fn line_up(&mut self, page: Page) {
+        let place = self.left + self.pages.len() as u64;
+        self.places.insert(page.number, place);
+        self.pages.push_back(page);
+    }
+
+    fn line_up_first(&mut self) {
+        let mut page = self.pages.pop_front().expect("there is a first page");
+        self.left += 1;
+        page.in_line_at = page.last_at;
+        self.line_up(page);
+    }
+
+    fn forget_first(&mut self) {
+        let mut page = self.pages.pop_front().expect("there is a first page");
+        self.left += 1;
+        self.places.remove(&page.number);
+        page.bits.fill(0);
+        self.spare = Some(page.bits);
+    }
+}
+
+fn position(lsn: Lsn) -> (usize, u64) {
+    let bit = (lsn.0 % PAGE_LSNS) * 2;
+    ((bit / 64) as usize, bit % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: u64 = 100;
+
+    fn is_over(now: u64) -> impl Fn(Nanos) -> bool {
+        move |at| at.0 + WINDOW <= now
+    }
+
+    proptest! {
+        #[test]
+        fn marks_are_kept_for_the_window_and_their_pages_no_longer_than_two(
+            ops in prop::collection::vec((0..8_u64, 0..50_u64, 1..4_u8, 0..20_u64), 1..300),
+        ) {
+            let mut marks = Marks::new();
+            let mut model: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
+            let mut now = 0;
+            for (page, nth, mark, wait) in ops {
+                now += wait;
+                while marks.sweep(is_over(now)) {}
+                let lsn = page * PAGE_LSNS + nth * 1_009;
+                let (kept, at) = model.get(&lsn).copied().unwrap_or((0, 0));
+                if kept == 0 {
+                    prop_assert_eq!(marks.get(Lsn(lsn)), 0);
+                    prop_assert!(marks.set(Lsn(lsn), mark, Nanos(now)));
+                    model.insert(lsn, (mark, now));
+                } else if at + WINDOW > now {
+                    prop_assert_eq!(marks.get(Lsn(lsn)), kept);
+                }
+                let last_of_page = |page| {
+                    let lsns = page * PAGE_LSNS..(page + 1) * PAGE_LSNS;
+                    model.range(lsns).map(|(_, (_, at))| *at).max()
+                };
+                let gone = |page| last_of_page(page).is_none_or(|at| at + 2 * WINDOW <= now);
+                for page in (0..8).filter(|page| gone(*page)) {
+                    prop_assert!(marks.find(page).is_none());
+                }
+                model.retain(|lsn, _| marks.find(lsn / PAGE_LSNS).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn when_there_are_too_many_pages_the_oldest_give_way_to_what_is_ahead() {
+        let mut marks = Marks::new();
+        let pages = PAGES_MAX as u64;
+        let set = |marks: &mut Marks, lsn| marks.set(Lsn(lsn), 1, Nanos(0));
+        for page in 0..pages {
+            assert!(set(&mut marks, page * PAGE_LSNS + 5));
+        }
+        let ahead = pages * PAGE_LSNS;
+        assert!(!set(&mut marks, ahead), "one mark is not worth a page");
+        for lsn in 6..5 + u64::from(PAGE_MARKS_WORTH) {
+            assert!(set(&mut marks, lsn));
+        }
+        assert!(set(&mut marks, ahead));
+        assert_eq!(marks.get(Lsn(5)), 0);
+        assert_eq!(marks.get(Lsn(PAGE_LSNS + 5)), 1);
+        assert!(!set(&mut marks, 7), "what is behind takes no page's place");
+    }
+}
