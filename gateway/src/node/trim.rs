@@ -62,8 +62,8 @@ enum Stage {
     Scanning,
     /// What lives in a chunk is being written again.
     Carrying(Chunk),
-    /// The error of the chunk's first item, which lies there, is being read.
-    ReadingError(Chunk, u64, Place),
+    /// The error of the chunk's first item is being read.
+    ReadingError(Chunk, u64),
     /// The floor is in this batch.
     Floor(u64),
     /// The segment is becoming a spare.
@@ -82,7 +82,7 @@ struct Chunk {
     records: VecDeque<(RecordHeader, Position, Bytes)>,
     next: Option<Cursor>,
     /// The last error of the first record's item, once it has been read.
-    error: Option<(Place, Bytes)>,
+    error: Option<Bytes>,
 }
 
 /// A log's trimming.
@@ -213,8 +213,8 @@ impl<D: Disk> Core<D> {
     ) {
         let owned = &mut self.logs[log];
         match (std::mem::take(&mut owned.trim.stage), bytes) {
-            (Stage::ReadingError(mut chunk, expected, place), Ok(bytes)) if expected == read => {
-                chunk.error = Some((place, bytes));
+            (Stage::ReadingError(mut chunk, expected), Ok(bytes)) if expected == read => {
+                chunk.error = Some(bytes);
                 owned.trim.stage = Stage::Carrying(chunk);
             }
             (Stage::ReadingError(..), Err(why)) => owned.block_trim(why),
@@ -298,14 +298,14 @@ impl<D: Disk> Core<D> {
             let Some((header, at, body)) = chunk.records.front() else {
                 break;
             };
-            let bytes = body.len() + chunk.error.as_ref().map_or(0, |(_, error)| error.len());
+            let bytes = body.len() + chunk.error.as_ref().map_or(0, Bytes::len);
             if carried_bytes > 0 && carried_bytes + bytes > CARRY_BYTES_PER_TURN
                 || !owned.can_carry(bytes)
             {
                 owned.trim.stage = Stage::Carrying(chunk);
                 return;
             }
-            match owned.carry(header, *at, body, chunk.error.as_ref()) {
+            match owned.carry(header, *at, body, chunk.error.as_deref()) {
                 Ok(Carried::NotRooted) => {}
                 Ok(Carried::Done) => carried_bytes += bytes,
                 Ok(Carried::NeedsError(place, len)) => {
@@ -331,14 +331,14 @@ impl<D: Disk> Core<D> {
             .appender
             .unwritten(at, len)
             .or_else(|| self.readers[log].recent(at, len));
-        if let Some(found) = found {
-            chunk.error = Some((place, found));
+        if found.is_some() {
+            chunk.error = found;
             owned.trim.stage = Stage::Carrying(chunk);
             return;
         }
         let id = self.reads.next_id();
         self.reads.expect_error(id, (owned.id, at.segment), log);
-        owned.trim.stage = Stage::ReadingError(chunk, id, place);
+        owned.trim.stage = Stage::ReadingError(chunk, id);
         self.tasks
             .push_back(LogTask::Read(owned.id, ReadRequest { id, at, len }));
     }
@@ -388,21 +388,12 @@ impl OwnedLog {
         header: &RecordHeader,
         at: Position,
         body: &[u8],
-        error: Option<&(Place, Bytes)>,
+        error: Option<&[u8]>,
     ) -> Result<Carried, String> {
         let slot = (header.shard / u32::from(self.logs)) as usize;
         let (kind, lsn) = (header.kind, omnirelay_queue::Lsn(header.lsn));
         self.with_shard(slot, |shard, out| {
-            let needed = shard.carry(kind, lsn, place(at), body, None, out)?;
-            match (needed, error) {
-                // It may have failed again while the error was being read.
-                (Carried::NeedsError(place_now, _), Some((read_at, error)))
-                    if place_now == *read_at =>
-                {
-                    shard.carry(kind, lsn, place(at), body, Some(error), out)
-                }
-                (needed, _) => Ok(needed),
-            }
+            shard.carry(kind, lsn, place(at), body, error, out)
         })
         .map_err(|error| error.to_string())
     }
