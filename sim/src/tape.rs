@@ -115,7 +115,10 @@ impl Tape {
             furthest = furthest.max(matched);
             let reaches = last as u64 >= least && first as u64 + 1 <= self.floor_at(last);
             if matched == found.len() && reaches {
-                return Ok(last as u64);
+                // Batches without records may not be there at all.
+                let silent = self.batches[..last].iter().rev();
+                let silent = silent.take_while(|batch| batch.records.is_empty()).count();
+                return Ok(((last - silent) as u64).max(least));
             }
         }
         let parts = found.get(furthest).map(|found| found.header);

@@ -28,6 +28,8 @@ pub(super) struct Bundle {
     life: u32,
     at: u64,
     items: Vec<Moved>,
+    /// Everything that the request was ever given.
+    given: Vec<Moved>,
 }
 
 impl Moved {
@@ -145,16 +147,17 @@ impl Checker {
                     "the same request gets the same bundle",
                     || format!("{request}: {moved:?}, was {:?}", before.items),
                 )?;
-                again.clone_from(&before.items);
+                again.clone_from(&before.given);
             }
-            if again != moved {
-                let bundle = Bundle {
-                    life: at.life,
-                    at: at.now,
-                    items: moved.clone(),
-                };
-                self.bundles.insert(name, bundle);
-            }
+            let mut given = again.clone();
+            given.extend(moved.iter().filter(|moved| !again.contains(moved)).cloned());
+            let bundle = Bundle {
+                life: at.life,
+                at: at.now,
+                items: moved.clone(),
+                given,
+            };
+            self.bundles.insert(name, bundle);
         }
         for moved in moved.into_iter().filter(|moved| !again.contains(moved)) {
             self.goes(at, space, moved.sequence_id, "taken out")?;
