@@ -39,7 +39,10 @@ pub fn all_bugs() -> Result<Vec<Bug>, String> {
     let mut bugs = Vec::new();
     for file in files.flatten() {
         let path = file.path();
-        if path.extension().is_some_and(|extension| extension == "patch") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "patch")
+        {
             bugs.push(read_bug(path)?);
         }
     }
@@ -62,7 +65,9 @@ fn read_bug(path: PathBuf) -> Result<Bug, String> {
             .parse()
             .map_err(|_| format!("{}: Seeds: is no number", path.display()))?,
     };
-    let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_stem()
+        .map(|name| name.to_string_lossy().into_owned());
     Ok(Bug {
         name: name.unwrap_or_default(),
         what,

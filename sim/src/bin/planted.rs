@@ -82,7 +82,13 @@ impl Plot {
     fn copy_tree(&self) -> Result<(), String> {
         let list = output(
             Command::new("git")
-                .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+                .args([
+                    "ls-files",
+                    "-z",
+                    "--cached",
+                    "--others",
+                    "--exclude-standard",
+                ])
                 .current_dir(workspace()),
         )?;
         for name in String::from_utf8_lossy(&list.stdout).split_terminator('\0') {
