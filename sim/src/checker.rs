@@ -179,6 +179,8 @@ pub struct Checker {
     tokens: BTreeMap<(usize, u64), Vec<String>>,
     /// Items that were taken out or away, in which life and how.
     gone: BTreeMap<(usize, u64), (u32, &'static str)>,
+    /// Items that somebody asked to take away.
+    doomed: BTreeSet<(usize, u64)>,
     bundles: BTreeMap<(usize, String), Bundle>,
     /// Items that came in, by namespace, origin and number there, and in which life.
     came: BTreeMap<(usize, [u8; 16], u64), u32>,
@@ -334,9 +336,10 @@ impl Checker {
         let name = (reply.space, reply.sequence_id);
         let gone = self.gone.get(&name);
         let gone = gone.filter(|(life, _)| self.holds(reply.space, *life, at));
+        // A lease may be on its way while its item is taken away, but not while it is taken out.
         broken(
-            gone.is_some(),
-            "what was taken out or away is not handed out",
+            gone.is_some() && !self.doomed.contains(&name),
+            "what was taken out is not handed out",
             || format!("{reply:?}, {gone:?}"),
         )?;
         for lease_id in self.tokens.get(&name).into_iter().flatten() {
@@ -364,7 +367,10 @@ impl Checker {
                 || late,
             )?;
         }
-        let fate = if reply.delivered {
+        let fate = if reply.delivered && self.doomed.contains(&name) {
+            // Somebody has asked to take its item away.
+            Fate::InDoubt
+        } else if reply.delivered {
             Fate::Held
         } else {
             Fate::Undelivered

@@ -577,8 +577,9 @@ impl History {
                 request, lsn, at, ..
             } => {
                 let taken = self.taken.get(&lsn.0);
+                // The time is that of the bundle, which later items prolong.
                 let same =
-                    taken.is_some_and(|taken| (taken.request, taken.at) == (Some(*request), at.0));
+                    taken.is_some_and(|taken| taken.request == Some(*request) && taken.at <= at.0);
                 broken(!same, RULE, || format!("it was {taken:?}"))
             }
             Carry::Header { epochs, .. } => {

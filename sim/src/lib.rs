@@ -7,6 +7,7 @@
 //! that breaks a rule does so again under the same seed.
 #![forbid(unsafe_code)]
 
+pub mod bugs;
 pub mod checker;
 pub mod client;
 pub mod clock;

@@ -615,6 +615,8 @@ impl World {
             known[log] = kept;
         }
         if is_less {
+            let tapes = self.tapes.iter().zip(&known);
+            tapes.for_each(|(tape, kept)| tape.borrow_mut().lose_after(*kept));
             self.hits.hit(Fault::LieLost);
             self.checker.recovered_less(histories);
         } else {
@@ -809,6 +811,16 @@ impl World {
     }
 }
 
+/// What only one of two lists has.
+fn odd<T: PartialEq + std::fmt::Debug>(what: &str, before: &[T], after: &[T]) -> String {
+    let lost: Vec<_> = before.iter().filter(|one| !after.contains(one)).collect();
+    let new: Vec<_> = after.iter().filter(|one| !before.contains(one)).collect();
+    format!(
+        "{what} lost {lost:?} new {new:?} same order {}",
+        before == after
+    )
+}
+
 /// How much later than on record an item may have become ready, because its timer was late and
 /// others were ready in the meantime.
 const LATENESS_NS_MAX: u64 = 10 * MILLI;
@@ -825,6 +837,9 @@ fn difference(mut before: Digest, mut after: Digest) -> Option<String> {
             .iter_mut()
             .for_each(|(place, _)| *place = Place::default());
     }
+    // Their order is told by their times, and made when the epoch begins.
+    before.dead.sort_unstable();
+    after.dead.sort_unstable();
     for item in &mut before.items {
         let replayed = after.items.iter().find(|other| other.lsn == item.lsn);
         if let Some(replayed) = replayed
@@ -837,5 +852,14 @@ fn difference(mut before: Digest, mut after: Digest) -> Option<String> {
             return Some(format!("{item:?}, replayed {replayed:?}"));
         }
     }
-    (before != after).then(|| format!("{before:?}, replayed {after:?}"))
+    let parts = [
+        format!("{:?} {:?}", before.last_lsn, before.epoch),
+        format!("dead {:?} {:?}", before.dead, after.dead),
+        format!("owners {:?} {:?}", before.owners, after.owners),
+        format!("live bytes {} {}", before.live_bytes, after.live_bytes),
+        odd("requests", &before.dedupe, &after.dedupe),
+        odd("restored", &before.restored, &after.restored),
+        odd("drains", &before.drains, &after.drains),
+    ];
+    (before != after).then(|| parts.join("; "))
 }

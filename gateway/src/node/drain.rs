@@ -84,6 +84,16 @@ impl DrainWalk {
     }
 }
 
+impl Draining {
+    /// Gives the shard up when too many looks at it have found nothing.
+    fn found_nothing(&mut self, looks: u32) {
+        self.empty_looks += looks;
+        if self.empty_looks > EMPTY_LOOKS_MAX {
+            self.is_over = true;
+        }
+    }
+}
+
 impl<D: Disk> Core<D> {
     pub(super) fn drain(
         &mut self,
@@ -272,10 +282,7 @@ impl<D: Disk> Core<D> {
                 let then = Then::Drain(Box::new(draining));
                 return self.gather(now, log, ticket, fitting, then);
             }
-            draining.empty_looks += 1;
-            if draining.empty_looks > EMPTY_LOOKS_MAX {
-                draining.is_over = true;
-            }
+            draining.found_nothing(1);
         }
     }
 
@@ -301,7 +308,7 @@ impl<D: Disk> Core<D> {
         let namespace = draining.namespace;
         if draining.decided.results.len() == before {
             // They cannot be read, or went elsewhere: looking again would find the same.
-            draining.empty_looks += EMPTY_LOOKS_MAX / 4;
+            draining.found_nothing(EMPTY_LOOKS_MAX / 4);
         }
         self.note_change(namespace, draining.log);
         self.look_for_candidates(now, ticket, draining);

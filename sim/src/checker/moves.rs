@@ -28,6 +28,8 @@ pub(super) struct Bundle {
     life: u32,
     at: u64,
     items: Vec<Moved>,
+    /// Everything that the request was ever given.
+    given: Vec<Moved>,
 }
 
 impl Moved {
@@ -71,6 +73,7 @@ impl Checker {
     /// Somebody is about to take items away: their leases may end from now on.
     pub fn cancelling(&mut self, space: usize, ids: &[u64]) {
         for id in ids {
+            self.doomed.insert((space, *id));
             let tokens = self.tokens.get(&(space, *id)).cloned();
             for lease_id in tokens.into_iter().flatten() {
                 self.settling(&lease_id);
@@ -131,6 +134,8 @@ impl Checker {
             "a bundle says which namespace it is of",
             || format!("{foreign:?}"),
         )?;
+        // Each shard forgets its part when its window is over: some may be given again, some new.
+        let mut again = Vec::new();
         if let Some(request) = request {
             let name = (space, request.to_owned());
             if let Some(before) = self.bundles.get(&name) {
@@ -142,18 +147,19 @@ impl Checker {
                     "the same request gets the same bundle",
                     || format!("{request}: {moved:?}, was {:?}", before.items),
                 )?;
-                if counts {
-                    return Ok(());
-                }
+                again.clone_from(&before.given);
             }
+            let mut given = again.clone();
+            given.extend(moved.iter().filter(|moved| !again.contains(moved)).cloned());
             let bundle = Bundle {
                 life: at.life,
                 at: at.now,
                 items: moved.clone(),
+                given,
             };
             self.bundles.insert(name, bundle);
         }
-        for moved in moved {
+        for moved in moved.into_iter().filter(|moved| !again.contains(moved)) {
             self.goes(at, space, moved.sequence_id, "taken out")?;
             let (shard, item) = self.place(space, moved.sequence_id);
             self.promise(at, space, shard, Promised::Drained { item, moved });
