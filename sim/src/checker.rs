@@ -187,6 +187,8 @@ pub struct Checker {
     histories: BTreeMap<u32, History>,
     /// Node time at which each life before this one began and ended.
     lives: BTreeMap<u32, (u64, u64)>,
+    /// Numbers of items that are lost are given again, and bundles may name either.
+    numbers_repeat: bool,
     memory_lost: u64,
     was_full: bool,
 }
@@ -679,6 +681,7 @@ impl Checker {
         for tokens in self.tokens.values_mut() {
             tokens.retain(|token| grants.contains_key(token));
         }
+        self.numbers_repeat = true;
         // Which grants reached somebody is known only of those that were heard of.
         self.was_full = true;
         self.histories = histories;
