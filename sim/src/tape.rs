@@ -113,7 +113,7 @@ impl Tape {
         for first in 0..=self.batches.len() {
             let (last, matched) = self.match_from(first, found);
             furthest = furthest.max(matched);
-            let reaches = last as u64 >= least && first as u64 + 1 <= self.floor_at(last);
+            let reaches = last as u64 >= least && (first as u64) < self.floor_at(last);
             if matched == found.len() && reaches {
                 // Batches without records may not be there at all.
                 let silent = self.batches[..last].iter().rev();
