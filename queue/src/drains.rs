@@ -86,14 +86,15 @@ impl Drains {
     pub(crate) fn insert(&mut self, request: RequestKey, lsn: Lsn, at: Nanos, item: (Place, u32)) {
         let bundle = self.bundle(request, at);
         bundle.last_lsn = bundle.last_lsn.max(lsn);
-        match bundle.drains.binary_search(&lsn) {
-            Ok(nth) => bundle.items[nth] = item,
+        let before = match bundle.drains.binary_search(&lsn) {
+            Ok(nth) => std::mem::replace(&mut bundle.items[nth], item).1,
             Err(nth) => {
                 bundle.drains.insert(nth, lsn);
                 bundle.items.insert(nth, item);
-                self.bytes += u64::from(item.1);
+                0
             }
-        }
+        };
+        self.bytes = self.bytes - u64::from(before) + u64::from(item.1);
     }
 
     /// Remembers that the request has got all that it will.
@@ -172,4 +173,20 @@ impl Bundle {
 
 fn is_over(at: Nanos, window: Duration, now: Nanos) -> bool {
     at.saturating_add(window) <= now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_the_items_as_they_lie_now() {
+        let mut drains = Drains::new(Duration::from_nanos(10));
+        let place = Place::default();
+        drains.insert([1, 2], Lsn(5), Nanos(0), (place, 100));
+        drains.insert([1, 2], Lsn(5), Nanos(0), (place, 130));
+        assert_eq!(drains.bytes(), 130);
+        let room = drains.make_room([3, 4], Nanos(20));
+        assert_eq!((room, drains.bytes()), (Ok(()), 0));
+    }
 }

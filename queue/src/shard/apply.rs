@@ -68,7 +68,8 @@ impl Shard {
     fn change(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
         ensure(at <= TIME_MAX, "its time is out of range")?;
-        ensure(record.lsn.0 <= SEQUENCE_ID_MAX, "its LSN is out of range")?;
+        let lsns = 1..=SEQUENCE_ID_MAX;
+        ensure(lsns.contains(&record.lsn.0), "its LSN is out of range")?;
         if let Event::EpochStarted { previous } = record.event {
             ensure(record.lsn > self.last_lsn, "its LSN goes back")?;
             ensure(previous == self.epoch, "its epoch follows another")?;
