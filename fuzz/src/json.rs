@@ -124,7 +124,14 @@ fn integers(call: &Call) -> Vec<u64> {
             };
             items.flat_map(of).collect()
         }
-        Call::Stats(_) => Vec::new(),
+        Call::Redrive(change) => change.sequence_ids.iter().map(|id| Some(*id)).collect(),
+        Call::Cancel(change) => change.sequence_ids.iter().map(|id| Some(*id)).collect(),
+        Call::Explain(explain) => vec![Some(explain.sequence_id)],
+        Call::Restore(restore) => {
+            let items = restore.items.iter();
+            items.map(|item| Some(item.sequence_id)).collect()
+        }
+        Call::Stats(_) | Call::Peek(_) | Call::DeadLetters(_) | Call::Drain(_) => Vec::new(),
     };
     found.into_iter().flatten().collect()
 }
@@ -133,6 +140,9 @@ fn items(call: &Call) -> usize {
     match call {
         Call::EnqueueBatch(batch) => batch.items.len(),
         Call::Settle(batch) => batch.items.len(),
+        Call::Restore(batch) => batch.items.len(),
+        Call::Redrive(change) => change.sequence_ids.len(),
+        Call::Cancel(change) => change.sequence_ids.len(),
         _ => 0,
     }
 }

@@ -3,7 +3,9 @@
 
 use arbitrary::{Result, Unstructured};
 
-use self::model::{Op, World, options};
+use omnirelay_queue::{Fairness, Options, Ordering};
+
+use self::model::{Op, World, plain};
 
 #[path = "../../queue/tests/model.rs"]
 #[allow(
@@ -24,7 +26,8 @@ const OPERATIONS_MAX: usize = 400;
 /// When they differ.
 pub fn operations(bytes: &[u8]) -> &'static str {
     let mut unstructured = Unstructured::new(bytes);
-    let mut world = World::new();
+    let options = options(unstructured.arbitrary().unwrap_or(0));
+    let mut world = World::new(&options);
     let start = world.now;
     let mut done = 0;
     while !unstructured.is_empty() && done < OPERATIONS_MAX {
@@ -33,10 +36,10 @@ pub fn operations(bytes: &[u8]) -> &'static str {
         };
         let outcome = world.run(&op);
         outcome.unwrap_or_else(|error| panic!("operation {done}, {op:?}: {error}"));
-        world.lax_reasons = world.now.since(start) >= options().dedupe_window;
+        world.lax_reasons = world.now.since(start) >= options.dedupe_window;
         done += 1;
     }
-    let outcome = world.replays();
+    let outcome = world.replays(&options);
     outcome.unwrap_or_else(|error| panic!("replay after {done} operations: {error}"));
     match (done, world.lax_reasons) {
         (0, _) => "nothing",
@@ -45,12 +48,29 @@ pub fn operations(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// The ways in which a namespace may order its items.
+fn options(byte: u8) -> Options {
+    let mut options = plain();
+    if byte & 1 != 0 {
+        options.ordering = Ordering::PerResource;
+    }
+    if byte & 2 != 0 {
+        options.fairness = Fairness::PartitionKey;
+        options.weights = [("a".to_owned(), 3), ("b".to_owned(), 2)].into();
+    }
+    options
+}
+
 /// The next operation. What is likely in a queue's life takes few bytes.
 fn op(u: &mut Unstructured<'_>) -> Result<Op> {
-    let op = match u.arbitrary::<u8>()? % 16 {
+    let op = match u.arbitrary::<u8>()? % 18 {
         0..=3 => enqueue(u)?,
         4..=6 => Op::Lease {
             lease_ms: option(u, 40_000)?,
+            key: match u.ratio(1, 4)? {
+                true => Some(u.int_in_range(0..=3)?),
+                false => None,
+            },
         },
         7 => Op::Release(token(u)?),
         8 | 9 => Op::Heartbeat(token(u)?, option(u, 40_000)?),
@@ -68,6 +88,8 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
             ms: u.int_in_range(0..=30_000)?,
             nanos: 0,
         },
+        15 => Op::Cancel(token(u)?),
+        16 => Op::Redrive(token(u)?),
         _ => Op::Open {
             skip: u.int_in_range(0..=2)?,
         },
@@ -81,6 +103,8 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         | Op::Heartbeat(..)
         | Op::Complete(_)
         | Op::Fail { .. }
+        | Op::Cancel(_)
+        | Op::Redrive(_)
         | Op::Pass { .. }
         | Op::Open { .. } => Ok(op),
     }
@@ -92,6 +116,11 @@ fn enqueue(u: &mut Unstructured<'_>) -> Result<Op> {
     Ok(Op::Enqueue {
         request: match or_none(1) {
             true => Some(u.int_in_range(0..=5)?),
+            false => None,
+        },
+        resource: u.int_in_range(0..=3)?,
+        key: match or_none(32) {
+            true => Some(u.int_in_range(0..=2)?),
             false => None,
         },
         delay_ms: match or_none(2) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use omnirelay_queue::{
-    Attributes, EPOCH_MAX, EnqueuedBody, Epoch, Event, FailedBody, Failure, LeaseRef, Log, Lsn,
-    Millis, Nanos, Options, PayloadRef, Place, Record, Secret, Shard, ShardId, ShardSpec,
+    Attributes, EPOCH_MAX, EnqueuedBody, Epoch, Event, FailedBody, Failure, LeaseRef, LeaseWish,
+    Log, Lsn, Millis, Nanos, Options, PayloadRef, Place, Record, Secret, Shard, ShardId, ShardSpec,
 };
 
 /// The most records of one input.
@@ -63,6 +63,7 @@ fn shard() -> Shard {
         index: 2,
         count: 5,
         secret: Secret(*b"a shard's secret"),
+        origin: [7; 16],
     };
     Shard::new(spec, Options::default())
 }
@@ -79,6 +80,12 @@ impl Log for Void {
     }
 }
 
+const WISH: LeaseWish<'_> = LeaseWish {
+    owner: "ann",
+    lease: None,
+    partition_key: None,
+};
+
 /// What a node does with a shard once its log is replayed: opens it, lets time
 /// pass, hands out what waits, and settles it.
 fn work_off(shard: &mut Shard) {
@@ -91,7 +98,7 @@ fn work_off(shard: &mut Shard) {
         let steps = shard.handle_time(now, &mut Void, STEPS_MAX);
         assert!(steps < STEPS_MAX, "time does not come to an end");
         let mut grants = 0;
-        while let Some(decision) = shard.handle_lease(now, "ann", None, &mut Void) {
+        while let Some(decision) = shard.handle_lease(now, &WISH, &mut Void) {
             let token = decision.outcome.token;
             let failure = Failure {
                 reason: None,
@@ -180,6 +187,7 @@ fn event<'a>(u: &mut Unstructured<'a>, shard: &Shard) -> Result<Event<'a>> {
         },
         _ => Event::ItemExpired {
             item: item(u, shard)?,
+            last: None,
         },
     })
 }

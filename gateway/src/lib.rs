@@ -9,4 +9,5 @@ pub mod demo;
 pub mod inbound;
 pub mod logging;
 pub mod node;
+pub mod replication;
 pub mod serve;

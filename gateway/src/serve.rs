@@ -20,6 +20,7 @@ use crate::data_dir::{
     Catalog, DataDir, DataDirError, LogRecovery, LogSettings, NodeFile, open_logs,
 };
 use crate::node::Layout;
+use crate::replication::{self, Replication};
 
 /// Why a node did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -120,6 +121,7 @@ impl Node {
         for recovery in &opened.recoveries {
             tell_recovery(recovery);
         }
+        let replication = Replication::new(Arc::clone(&layout), opened.committed);
         let cores = Cores::start(Startup {
             layout: Arc::clone(&layout),
             cpus: config.cores.clone(),
@@ -153,6 +155,7 @@ impl Node {
             listen,
             admin_listen,
             recoveries: opened.recoveries,
+            replication: Arc::new(replication),
         });
         let node = Node {
             listen,
@@ -323,6 +326,7 @@ fn abort_on_panic() {
 fn start_admin(listener: TcpListener, status: Arc<NodeStatus>) -> io::Result<Admin> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(replication::READERS_MAX)
         .build()?;
     listener.set_nonblocking(true)?;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -21,6 +21,8 @@ fn the_command_describes_itself() {
       lease        Enqueue work, take it, settle it, look at it, move it
       config       Check or show the configuration
       introspect   Show what a running node knows about itself
+      replication  Read what a running node commits
+      wal          Look at a data directory's logs
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 

@@ -29,9 +29,16 @@ pub enum Carry<'a> {
         /// As it was.
         snapshot: ItemSnapshot<'a>,
     },
-    /// When the shard's latest epochs began. The shard's last LSN, its epoch
-    /// and its time are the record's own.
-    Header(Rows<'a, EpochStart>),
+    /// The shard as it was after its last record, whose LSN, epoch and time are
+    /// this one's own.
+    Header {
+        /// Items that waited or were delayed.
+        pending: u64,
+        /// Items that were leased.
+        active: u64,
+        /// When the latest epochs began.
+        epochs: Rows<'a, EpochStart>,
+    },
     /// Since when items wait that may have got their turn by records which
     /// replay passes over.
     Turns(Rows<'a, Turn>),
@@ -217,7 +224,7 @@ impl<'a> Carry<'a> {
         1 + match self {
             Carry::Item(snapshot) => snapshot.encoded_len(),
             Carry::Drained { snapshot, .. } => 16 + 8 + 8 + snapshot.encoded_len(),
-            Carry::Header(rows) => rows.len() * EpochStart::LEN,
+            Carry::Header { epochs, .. } => 8 + 8 + epochs.len() * EpochStart::LEN,
             Carry::Turns(rows) => rows.len() * Turn::LEN,
             Carry::Drains(rows) => rows.len() * DrainPart::LEN,
             Carry::Dedupe(rows) | Carry::Restored(rows) => rows.len() * Remembered::LEN,
@@ -244,7 +251,16 @@ impl<'a> Carry<'a> {
                 out.extend_from_slice(&at.0.to_le_bytes());
                 snapshot.encode(out);
             }
-            Carry::Header(rows) => put_rows(out, HEADER, rows),
+            Carry::Header {
+                pending,
+                active,
+                epochs,
+            } => {
+                out.push(HEADER);
+                out.extend_from_slice(&pending.to_le_bytes());
+                out.extend_from_slice(&active.to_le_bytes());
+                epochs.encode(out);
+            }
             Carry::Turns(rows) => put_rows(out, TURNS, rows),
             Carry::Drains(rows) => put_rows(out, DRAINS, rows),
             Carry::Dedupe(rows) => put_rows(out, DEDUPE, rows),
@@ -274,7 +290,11 @@ impl<'a> Carry<'a> {
                 at: Nanos(reader.u64()?),
                 snapshot: ItemSnapshot::decode(reader.rest())?,
             },
-            HEADER => Carry::Header(Rows::decode(reader.rest())?),
+            HEADER => Carry::Header {
+                pending: reader.u64()?,
+                active: reader.u64()?,
+                epochs: Rows::decode(reader.rest())?,
+            },
             TURNS => Carry::Turns(Rows::decode(reader.rest())?),
             DRAINS => Carry::Drains(Rows::decode(reader.rest())?),
             DEDUPE => Carry::Dedupe(Rows::decode(reader.rest())?),

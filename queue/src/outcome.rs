@@ -38,12 +38,15 @@ pub enum EnqueueRefused {
     DedupeFull,
 }
 
-/// The waiting item that would be leased next.
+/// The waiting item that would be leased next. Where partition keys take turns
+/// and no key is asked for, it is made to look like any other: shards take
+/// turns too, whatever priorities their keys have inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Its priority with what it gained by waiting.
+    /// Its priority with what it gained by waiting; 0 where keys take turns.
     pub effective_priority: u8,
-    /// Since when it could have been leased.
+    /// Since when it could have been leased; not before the shard's last grant
+    /// where keys take turns.
     pub ready_since: Nanos,
 }
 

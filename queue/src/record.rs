@@ -150,6 +150,10 @@ pub enum Event<'a> {
         /// Its last lease, if it ever had one, and how that ended: what is
         /// remembered of the item, also where nothing else of it is left.
         last: Option<(LeaseRef, FenceReason)>,
+        /// It was leased.
+        leased: bool,
+        /// It was a dead letter.
+        dead: bool,
     },
     /// A dead letter waits again, at once. Its attempts go on counting.
     Redriven {
@@ -229,6 +233,9 @@ const HAS_REASON: u8 = 2;
 const HAS_CODE: u8 = 4;
 const HAS_REQUEST: u8 = 1;
 const HAS_ITEM: u8 = 2;
+/// Beside the reason why an item's last lease ended.
+const WAS_LEASED: u8 = 0x40;
+const WAS_DEAD: u8 = 0x80;
 const ENTERS_REQUEST: u8 = 1;
 
 /// Length of the checksum that an `Enqueued` record's body begins with.
@@ -317,16 +324,15 @@ impl<'a> Event<'a> {
                 out.put_u64_le(item.0);
                 out.put_u16_le(*max_attempts);
             }
-            Event::ItemExpired { item, last } | Event::Cancelled { item, last } => {
-                out.put_u64_le(item.0);
-                match last {
-                    None => out.put_u8(0),
-                    Some((lease, reason)) => {
-                        assert_eq!(lease.item, *item, "an item ends with its own lease");
-                        out.put_u8(*reason as u8);
-                        lease.encode_without_item(out);
-                    }
-                }
+            Event::ItemExpired { item, last } => put_end(out, *item, *last, 0),
+            Event::Cancelled {
+                item,
+                last,
+                leased,
+                dead,
+            } => {
+                let flags = flag(*leased, WAS_LEASED) | flag(*dead, WAS_DEAD);
+                put_end(out, *item, *last, flags);
             }
             Event::DrainSnapshot { request, snapshot } => {
                 out.put_u8(
@@ -428,12 +434,17 @@ impl<'a> Event<'a> {
                 max_attempts: reader.u16()?,
             },
             kind::ITEM_EXPIRED => {
-                let (item, last) = item_and_last(&mut reader)?;
+                let (item, last, _) = item_end(&mut reader, 0)?;
                 Event::ItemExpired { item, last }
             }
             kind::CANCELLED => {
-                let (item, last) = item_and_last(&mut reader)?;
-                Event::Cancelled { item, last }
+                let (item, last, flags) = item_end(&mut reader, WAS_LEASED | WAS_DEAD)?;
+                Event::Cancelled {
+                    item,
+                    last,
+                    leased: flags & WAS_LEASED != 0,
+                    dead: flags & WAS_DEAD != 0,
+                }
             }
             kind::DRAIN_SNAPSHOT => return drain_snapshot(reader),
             kind::RESTORE_SNAPSHOT => {
@@ -454,16 +465,31 @@ impl<'a> Event<'a> {
 
 type LastLease = Option<(LeaseRef, FenceReason)>;
 
-fn item_and_last(reader: &mut Reader<'_>) -> Result<(Lsn, LastLease), DecodeError> {
+/// Writes which item ends and how its last lease ended; `flags` are beside the
+/// reason.
+fn put_end(out: &mut Vec<u8>, item: Lsn, last: LastLease, flags: u8) {
+    out.put_u64_le(item.0);
+    match last {
+        None => out.put_u8(flags),
+        Some((lease, reason)) => {
+            assert_eq!(lease.item, item, "an item ends with its own lease");
+            out.put_u8(reason as u8 | flags);
+            lease.encode_without_item(out);
+        }
+    }
+}
+
+fn item_end(reader: &mut Reader<'_>, known: u8) -> Result<(Lsn, LastLease, u8), DecodeError> {
     let item = Lsn(reader.u64()?);
-    let last = match reader.u8()? {
+    let byte = reader.u8()?;
+    let last = match byte & !known {
         0 => None,
-        byte => {
-            let reason = reason(byte)?;
+        number => {
+            let reason = reason(number)?;
             Some((LeaseRef::decode_without_item(item, reader)?, reason))
         }
     };
-    Ok((item, last))
+    Ok((item, last, byte & known))
 }
 
 fn drain_snapshot<'a>(mut reader: Reader<'a>) -> Result<Event<'a>, DecodeError> {

@@ -17,6 +17,7 @@ mod line;
 mod listing;
 pub(crate) mod restore;
 mod settle;
+mod survey;
 mod time;
 mod trimmed;
 
@@ -78,6 +79,9 @@ pub struct Shard {
     stats: Stats,
     /// Bytes of the log that the items' bodies and errors take.
     item_bytes: u64,
+    /// The item that the last offered record is of, and where its error lies
+    /// that was asked for.
+    asked_for: Option<(Lsn, Place)>,
     last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
@@ -117,6 +121,7 @@ impl Shard {
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
             item_bytes: 0,
+            asked_for: None,
             last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,
@@ -254,20 +259,7 @@ impl Shard {
 
     #[inline]
     fn issue(&self, lease: &LeaseRef) -> Token {
-        let sequence_id = self.spec.sequence_id(lease.item);
-        let attempt = u32::from(lease.attempt);
-        Token {
-            sequence_id,
-            attempt,
-            lease_id: LeaseId::issue(
-                &self.spec.secret,
-                self.spec.shard,
-                lease.epoch,
-                sequence_id,
-                attempt,
-                lease.grant,
-            ),
-        }
+        self.spec.token(lease)
     }
 
     /// The active lease that a token is for.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ids::{EPOCH_MAX, Epoch, SHARD_ID_MAX, Secret, SequenceId, ShardId};
+use crate::ids::{EPOCH_MAX, Epoch, SHARD_ID_MAX, Secret, SequenceId, ShardId, ShardSpec};
+use crate::record::LeaseRef;
 
 /// Length of a lease id as text.
 const TEXT_LEN: usize = 36;
@@ -33,6 +34,29 @@ pub struct Token {
 /// Version and variant take the six bits that are left.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseId([u8; 16]);
+
+impl ShardSpec {
+    /// The token of a lease.
+    ///
+    /// # Panics
+    /// When the lease is not one that the shard can have granted.
+    pub fn token(&self, lease: &LeaseRef) -> Token {
+        let sequence_id = self.sequence_id(lease.item);
+        let attempt = u32::from(lease.attempt);
+        Token {
+            sequence_id,
+            attempt,
+            lease_id: LeaseId::issue(
+                &self.secret,
+                self.shard,
+                lease.epoch,
+                sequence_id,
+                attempt,
+                lease.grant,
+            ),
+        }
+    }
+}
 
 impl LeaseId {
     /// The lease id of a grant.

@@ -97,7 +97,7 @@ fn a_shard_at_work_allocates_nothing() {
         index: 2,
         count: 5,
         secret: Secret(*b"a shard's secret"),
-        origin: [7; 16],
+        origin: *b"a shard's origin",
     };
     let mut shard = Shard::new(spec, options);
     let mut now = Nanos(1_790_000_000_000_000_000);

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use tape::{START, Tape, item, open, replay};
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Enqueue {
         request: Option<u8>,
         resource: u8,
@@ -82,7 +82,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn plain() -> Options {
+pub(crate) fn plain() -> Options {
     Options {
         lease_duration: Duration::from_secs(10),
         requeue_delay: Duration::from_secs(1),
@@ -111,20 +111,20 @@ fn options() -> impl Strategy<Value = Options> {
     })
 }
 
-struct World {
+pub(crate) struct World {
     shard: Shard,
     tape: Tape,
     model: Model,
-    now: Nanos,
+    pub(crate) now: Nanos,
     last_grant_at: Nanos,
     /// When the reasons of earlier leases may be forgotten.
-    lax_reasons: bool,
+    pub(crate) lax_reasons: bool,
 }
 
 type Outcome = Result<(), TestCaseError>;
 
 impl World {
-    fn new(options: &Options) -> World {
+    pub(crate) fn new(options: &Options) -> World {
         let (shard, tape) = open(options.clone());
         World {
             shard,
@@ -148,7 +148,26 @@ impl World {
         (!range.is_empty()).then(|| range[(nth / 4) % range.len()])
     }
 
-    fn run(&mut self, op: &Op) -> Outcome {
+    /// A shard made from the log so far is this one, down to what each token
+    /// that was ever granted is worth.
+    pub(crate) fn replays(&mut self, options: &Options) -> Outcome {
+        let mut copy = replay(options.clone(), &self.tape, self.tape.entries.len());
+        prop_assert_eq!(self.shard.digest(self.now), copy.digest(self.now));
+        for token in &self.model.tokens.clone() {
+            let (now, mut void) = (self.now, Tape::default());
+            let refused = copy.handle_heartbeat(now, token, None, &mut void);
+            match refused.outcome {
+                Err(refused) => {
+                    let same = self.shard.handle_complete(now, token, &mut void);
+                    prop_assert_eq!(same.outcome, Err(refused));
+                }
+                Ok(_) => prop_assert!(self.model.check(token, &self.shard).is_ok()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn run(&mut self, op: &Op) -> Outcome {
         let leasable = self.model.leasable();
         self.run_at_once(op)?;
         let taken = self.shard.handle_time(self.now, &mut self.tape, usize::MAX);
@@ -716,19 +735,7 @@ proptest! {
         for (nth, op) in ops.iter().enumerate() {
             world.run(op)?;
             if nth == cut || nth == ops.len() - 1 {
-                let mut copy = replay(options.clone(), &world.tape, world.tape.entries.len());
-                prop_assert_eq!(world.shard.digest(world.now), copy.digest(world.now));
-                for token in &world.model.tokens.clone() {
-                    let (now, mut void) = (world.now, Tape::default());
-                    let refused = copy.handle_heartbeat(now, token, None, &mut void);
-                    match refused.outcome {
-                        Err(refused) => {
-                            let same = world.shard.handle_complete(now, token, &mut void);
-                            prop_assert_eq!(same.outcome, Err(refused));
-                        }
-                        Ok(_) => prop_assert!(world.model.check(token, &world.shard).is_ok()),
-                    }
-                }
+                world.replays(&options)?;
             }
         }
     }

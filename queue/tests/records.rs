@@ -57,7 +57,7 @@ proptest! {
         check(&Event::Expired { lease, dead })?;
         for last in [None, Some((lease, FenceReason::Expired))] {
             check(&Event::ItemExpired { item: lease.item, last })?;
-            check(&Event::Cancelled { item: lease.item, last })?;
+            check(&Event::Cancelled { item: lease.item, last, leased: counted, dead })?;
         }
         check(&Event::Redriven { item: lease.item, max_attempts: lease.attempt })?;
     }

@@ -4,12 +4,16 @@
 //! crash. A promise is judged twice: against what was promised before, when it is made; and
 //! against the durable history, when that is known.
 
+pub(crate) mod moves;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use omnirelay_queue::LeaseId;
 
 use crate::history::{End, History, LeaseKey, Phase};
 use crate::violation::{Violation, broken};
+
+use moves::{Bundle, Moved};
 
 /// A namespace as the checker has to know it.
 #[derive(Debug, Clone)]
@@ -22,6 +26,14 @@ pub struct Space {
     pub durable: bool,
     /// How long request ids are remembered.
     pub dedupe_ns: u64,
+    /// How long restored items are.
+    pub restore_ns: u64,
+    /// Names it in bundles.
+    pub origin: [u8; 16],
+    /// Whether a job's items are leased one after the other.
+    pub ordered: bool,
+    /// Whether partition keys take turns, and no worker asks out of turn: their weights.
+    pub weights: Option<BTreeMap<String, u32>>,
 }
 
 /// Which life of the node, and its clock.
@@ -79,11 +91,11 @@ struct Promise {
 enum Promised {
     Enqueued {
         lsn: u64,
-        resource: String,
+        job: String,
     },
     Granted {
         key: LeaseKey,
-        resource: String,
+        job: String,
     },
     Ended {
         key: LeaseKey,
@@ -94,6 +106,22 @@ enum Promised {
         key: LeaseKey,
         reason: Option<String>,
         told_at: u64,
+    },
+    Gone {
+        item: u64,
+        phase: Phase,
+    },
+    Drained {
+        item: u64,
+        moved: Moved,
+    },
+    Redriven {
+        item: u64,
+        lsn: u64,
+    },
+    Restored {
+        space: usize,
+        moved: Moved,
     },
 }
 
@@ -108,8 +136,8 @@ pub struct GrantReply {
     pub sequence_id: u64,
     /// Its attempt.
     pub attempt: u32,
-    /// The resource in its payload.
-    pub resource: String,
+    /// The job in its payload.
+    pub job: String,
     /// Its end by the node's clock.
     pub ends_at: u64,
     /// Its duration.
@@ -131,8 +159,8 @@ pub struct EnqueueReply {
     pub sequence_id: u64,
     /// Whether it was known.
     pub duplicate: bool,
-    /// The resource.
-    pub resource: String,
+    /// The job.
+    pub job: String,
     /// The request id it was sent under.
     pub request_id: Option<String>,
     /// The durability in the receipt.
@@ -149,6 +177,11 @@ pub struct Checker {
     grants: BTreeMap<String, Grant>,
     /// Tokens of an item, in the order of their replies.
     tokens: BTreeMap<(usize, u64), Vec<String>>,
+    /// Items that were taken out or away, in which life and how.
+    gone: BTreeMap<(usize, u64), (u32, &'static str)>,
+    bundles: BTreeMap<(usize, String), Bundle>,
+    /// Items that came in, by namespace, origin and number there, and in which life.
+    came: BTreeMap<(usize, [u8; 16], u64), u32>,
     histories: BTreeMap<u32, History>,
     /// Node time at which each life before this one began and ended.
     lives: BTreeMap<u32, (u64, u64)>,
@@ -159,10 +192,12 @@ pub struct Checker {
 impl Checker {
     /// Knows the namespaces, and nothing that happened.
     pub fn new(spaces: Vec<Space>) -> Checker {
-        Checker {
+        let mut checker = Checker {
             spaces,
             ..Checker::default()
-        }
+        };
+        checker.histories = checker.empty_histories();
+        checker
     }
 
     /// Acknowledgements in memory namespaces that were found lost after a crash.
@@ -180,13 +215,15 @@ impl Checker {
         &self.histories
     }
 
-    /// A history in which nothing has happened yet.
-    pub fn empty_history(&self, shard: u32) -> Option<History> {
-        let space = self
+    /// Histories in which nothing has happened yet.
+    pub fn empty_histories(&self) -> BTreeMap<u32, History> {
+        let shards = self
             .spaces
             .iter()
-            .find(|s| (s.first_shard..s.first_shard + s.shards).contains(&shard))?;
-        Some(History::new(shard, space.durable, space.dedupe_ns))
+            .flat_map(|s| (s.first_shard..s.first_shard + s.shards).map(move |shard| (shard, s)));
+        shards
+            .map(|(shard, space)| (shard, History::new(shard, space)))
+            .collect()
     }
 
     fn promise(&mut self, at: Moment, space: usize, shard: u32, what: Promised) {
@@ -225,7 +262,7 @@ impl Checker {
         let name = (reply.space, reply.sequence_id);
         let known = self.items.get(&name);
         broken(
-            known.is_some_and(|known| *known != reply.resource),
+            known.is_some_and(|known| *known != reply.job),
             "sequence ids are unique",
             || format!("{reply:?}, was {known:?}"),
         )?;
@@ -239,9 +276,9 @@ impl Checker {
             "only a request id makes a duplicate",
             || format!("{reply:?}"),
         )?;
-        self.items.insert(name, reply.resource.clone());
+        self.items.insert(name, reply.job.clone());
         if let Some(id) = &reply.request_id {
-            let request = (reply.space, reply.resource.clone(), id.clone());
+            let request = (reply.space, reply.job.clone(), id.clone());
             let dedupe_ns = self.spaces[reply.space].dedupe_ns;
             match self.requests.get(&request) {
                 Some(&(first, when, life)) if first != reply.sequence_id => {
@@ -265,7 +302,7 @@ impl Checker {
         }
         let what = Promised::Enqueued {
             lsn: reply.lsn,
-            resource: reply.resource,
+            job: reply.job,
         };
         self.promise(at, reply.space, reply.shard, what);
         Ok(())
@@ -283,7 +320,7 @@ impl Checker {
             reply.attempt,
         );
         let known = self.items.get(&(reply.space, reply.sequence_id));
-        let other = known.is_some_and(|known| *known != reply.resource);
+        let other = known.is_some_and(|known| *known != reply.job);
         broken(
             other,
             "a lease brings the payload that was enqueued",
@@ -295,6 +332,13 @@ impl Checker {
             || format!("{reply:?}"),
         )?;
         let name = (reply.space, reply.sequence_id);
+        let gone = self.gone.get(&name);
+        let gone = gone.filter(|(life, _)| self.holds(reply.space, *life, at));
+        broken(
+            gone.is_some(),
+            "what was taken out or away is not handed out",
+            || format!("{reply:?}, {gone:?}"),
+        )?;
         for lease_id in self.tokens.get(&name).into_iter().flatten() {
             let other = &self.grants[lease_id];
             if !self.holds(other.space, other.life, at) {
@@ -343,7 +387,7 @@ impl Checker {
             shard,
             Promised::Granted {
                 key,
-                resource: reply.resource,
+                job: reply.job,
             },
         );
         Ok(())
@@ -570,11 +614,16 @@ impl Checker {
         histories: BTreeMap<u32, History>,
         proven: bool,
     ) -> Result<(), Violation> {
-        for (shard, before) in &self.histories {
-            before.continues_in(&histories[shard])?;
-        }
         for promise in &self.promises {
-            let kept = keeps(&histories[&promise.shard], promise);
+            let kept = match &promise.what {
+                Promised::Restored { space, moved } => {
+                    match self.came_in(&histories, *space, moved) {
+                        true => Ok(()),
+                        false => Err(lost("a restored item is there", promise)),
+                    }
+                }
+                _ => keeps(&histories[&promise.shard], promise),
+            };
             if self.spaces[promise.space].durable {
                 kept?;
             } else if kept.is_err() {
@@ -587,6 +636,46 @@ impl Checker {
             self.histories = histories;
         }
         Ok(())
+    }
+
+    /// Goes by what the logs hold after syncs have lied: what they say is so, and what else was
+    /// promised is void.
+    pub fn recovered_less(&mut self, histories: BTreeMap<u32, History>) {
+        self.promises.clear();
+        self.requests.clear();
+        self.bundles.clear();
+        self.came.clear();
+        let spaces = &self.spaces;
+        let item = |space: usize, id: u64| {
+            let shards = u64::from(spaces[space].shards);
+            let index = u32::try_from(id % shards).expect("few shards");
+            let history = &histories[&(spaces[space].first_shard + index)];
+            history.items.get(&(id / shards))
+        };
+        self.items
+            .retain(|&(space, id), _| item(space, id).is_some());
+        self.gone
+            .retain(|&(space, id), _| item(space, id).is_some_and(|item| !item.phase.is_there()));
+        self.grants.retain(|_, grant| {
+            let history = &histories[&grant.shard];
+            let item = history.items.get(&grant.key.0);
+            grant.ends_at = 0;
+            grant.fate = match history.ended.get(&grant.key).map(|ended| ended.how) {
+                Some(End::Completed) => Fate::Completed,
+                Some(End::Failed) => Fate::Failed,
+                Some(End::Released) => Fate::Undelivered,
+                Some(End::Expired | End::Cancelled) => Fate::Fenced,
+                None => Fate::InDoubt,
+            };
+            item.is_some_and(|item| item.leases.contains(&grant.key))
+        });
+        let grants = &self.grants;
+        for tokens in self.tokens.values_mut() {
+            tokens.retain(|token| grants.contains_key(token));
+        }
+        // Which grants reached somebody is known only of those that were heard of.
+        self.was_full = true;
+        self.histories = histories;
     }
 
     /// No lease that reached its owner was taken back, and none that reached nobody was left to
@@ -630,7 +719,7 @@ impl Checker {
         let mut open = BTreeSet::new();
         for (shard, history) in &self.histories {
             for (lsn, item) in &history.items {
-                if matches!(item.phase, Phase::Waiting(_) | Phase::Leased(_)) {
+                if item.phase.is_open() {
                     open.insert((*shard, *lsn));
                 }
             }
@@ -639,33 +728,27 @@ impl Checker {
     }
 }
 
+fn lost(rule: &'static str, promise: &Promise) -> Violation {
+    let (shard, life) = (promise.shard, promise.life);
+    Violation::new(
+        rule,
+        format!("shard {shard}: {:?}, life {life}", promise.what),
+    )
+}
+
 fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
-    let lost = |what: &'static str| {
-        Violation::new(
-            what,
-            format!(
-                "shard {}: {:?}, life {}",
-                promise.shard, promise.what, promise.life
-            ),
-        )
-    };
+    let lost = |rule| lost(rule, promise);
     match &promise.what {
-        Promised::Enqueued { lsn, resource } => {
-            let kept = history
-                .items
-                .get(lsn)
-                .is_some_and(|item| item.resource == *resource);
+        Promised::Enqueued { lsn, job } => {
+            let kept = history.items.get(lsn).is_some_and(|item| item.job == *job);
             if kept {
                 Ok(())
             } else {
                 Err(lost("an acknowledged enqueue survives every crash"))
             }
         }
-        Promised::Granted { key, resource } => {
-            let item = history
-                .items
-                .get(&key.0)
-                .filter(|item| item.resource == *resource);
+        Promised::Granted { key, job } => {
+            let item = history.items.get(&key.0).filter(|item| item.job == *job);
             let kept = item.is_some_and(|item| item.leases.contains(key));
             if kept {
                 Ok(())
@@ -713,5 +796,24 @@ fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
                 Err(lost("a refusal says how the lease ended"))
             }
         }
+        Promised::Gone { item, phase } => {
+            match history.items.get(item).is_some_and(|i| i.phase == *phase) {
+                true => Ok(()),
+                false => Err(lost("what was taken away stays away")),
+            }
+        }
+        Promised::Drained { item, moved } => {
+            let item = history.items.get(item);
+            let item = item.filter(|item| item.phase == Phase::Drained);
+            match item.is_some_and(|item| moved.was(item)) {
+                true => Ok(()),
+                false => Err(lost("what was taken out is as it was, and out")),
+            }
+        }
+        Promised::Redriven { item, lsn } => match history.redriven.get(lsn) == Some(item) {
+            true => Ok(()),
+            false => Err(lost("an acknowledged redrive survives every crash")),
+        },
+        Promised::Restored { .. } => unreachable!("judged over all shards"),
     }
 }

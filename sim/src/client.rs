@@ -2,24 +2,39 @@
 //! the careless ones too.
 
 use omnirelay_net::messages::{
-    CompleteRequest, EnqueueBatchRequest, EnqueueRequest, FailRequest, HeartbeatRequest,
-    LeaseBatchRequest, LeaseRequest, OwnershipToken, Payload, SettleItem, SettleRequest,
-    StatsRequest,
+    CancelRequest, CompleteRequest, DeadLettersRequest, DrainRequest, EnqueueBatchRequest,
+    EnqueueRequest, ExplainRequest, FailRequest, HeartbeatRequest, LeaseBatchRequest, LeaseRequest,
+    OwnershipToken, Payload, PeekRequest, PendingItem, RedriveRequest, RestoreRequest, SettleItem,
+    SettleRequest, StatsRequest,
 };
 use omnirelay_net::rpc::Call;
+use omnirelay_queue::Ordering;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use crate::history::JOB_ATTRIBUTE;
 use crate::plan::Plan;
 
 /// Tokens that a worker remembers after their time, to try them again.
 const STALE_MAX: usize = 16;
 
+/// Partition keys of jobs.
+const KEYS: [Option<&str>; 6] = [
+    None,
+    Some("light"),
+    Some("heavy"),
+    Some("heavy"),
+    Some("heavy"),
+    Some("plain"),
+];
+
 /// A piece of work to enqueue.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The resource, which no other job of the run has.
-    pub resource: String,
+    /// Its name, which no other job of the run has.
+    pub name: String,
+    resource: String,
+    key: Option<String>,
     /// What it is retried under.
     pub request_id: Option<String>,
     delay_ms: Option<u64>,
@@ -75,6 +90,8 @@ pub enum Intent {
     Lease {
         /// The namespace's place in the plan.
         space: usize,
+        /// Only of this partition key.
+        key: Option<String>,
         /// How many at most.
         max: u32,
         /// Whether to send a batch.
@@ -96,6 +113,60 @@ pub enum Intent {
         /// The namespace's place in the plan.
         space: usize,
     },
+    /// Take items out, to take them in elsewhere.
+    Drain {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// The namespace they are to come into.
+        into: usize,
+        /// How many at most.
+        max: u32,
+        /// Only from this shard.
+        shard: Option<u32>,
+        /// Makes it repeatable.
+        request_id: Option<String>,
+    },
+    /// Take items in.
+    Restore {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// What was taken out.
+        items: Vec<PendingItem>,
+        /// Whether all of it was taken in before.
+        again: bool,
+    },
+    /// Look at items.
+    List {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// Dead letters instead of waiting items.
+        dead: bool,
+        /// How many at most.
+        max: u32,
+        /// Where the page before ended.
+        cursor: Option<String>,
+    },
+    /// Take items away.
+    Cancel {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// Their numbers.
+        ids: Vec<u64>,
+    },
+    /// Revive dead letters.
+    Redrive {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// Their numbers.
+        ids: Vec<u64>,
+    },
+    /// Ask why an item is not worked on.
+    Explain {
+        /// The namespace's place in the plan.
+        space: usize,
+        /// Its number.
+        id: u64,
+    },
 }
 
 impl Intent {
@@ -104,6 +175,12 @@ impl Intent {
         match self {
             Intent::Enqueue { space, .. }
             | Intent::Lease { space, .. }
+            | Intent::Drain { space, .. }
+            | Intent::Restore { space, .. }
+            | Intent::List { space, .. }
+            | Intent::Cancel { space, .. }
+            | Intent::Redrive { space, .. }
+            | Intent::Explain { space, .. }
             | Intent::Stats { space } => *space,
             Intent::Settle { acts, .. } => acts[0].0.space,
         }
@@ -119,23 +196,29 @@ impl Intent {
                 items: jobs.iter().map(Job::request).collect(),
                 ..Default::default()
             }),
-            &Intent::Lease {
+            Intent::Lease {
                 max,
                 batch: true,
                 wait_ms,
                 lease_ms,
+                key,
                 ..
             } => Call::LeaseBatch(LeaseBatchRequest {
-                max_items: max,
-                wait_ms,
-                lease_ms,
+                max_items: *max,
+                wait_ms: *wait_ms,
+                lease_ms: *lease_ms,
+                partition_key: key.clone(),
                 ..Default::default()
             }),
-            &Intent::Lease {
-                wait_ms, lease_ms, ..
-            } => Call::Lease(LeaseRequest {
+            Intent::Lease {
                 wait_ms,
                 lease_ms,
+                key,
+                ..
+            } => Call::Lease(LeaseRequest {
+                wait_ms: *wait_ms,
+                lease_ms: *lease_ms,
+                partition_key: key.clone(),
                 ..Default::default()
             }),
             Intent::Settle { acts, batch: true } => {
@@ -147,6 +230,48 @@ impl Intent {
             }
             Intent::Settle { acts, .. } => acts[0].1.call(&acts[0].0),
             Intent::Stats { .. } => Call::Stats(StatsRequest::default()),
+            Intent::Drain {
+                max,
+                shard,
+                request_id,
+                ..
+            } => Call::Drain(DrainRequest {
+                max_items: Some(*max),
+                shard: *shard,
+                request_id: request_id.clone(),
+                ..Default::default()
+            }),
+            Intent::Restore { items, .. } => Call::Restore(RestoreRequest {
+                items: items.clone(),
+                ..Default::default()
+            }),
+            Intent::List {
+                dead: true,
+                max,
+                cursor,
+                ..
+            } => Call::DeadLetters(DeadLettersRequest {
+                max_items: Some(*max),
+                cursor: cursor.clone(),
+                ..Default::default()
+            }),
+            Intent::List { max, cursor, .. } => Call::Peek(PeekRequest {
+                max_items: Some(*max),
+                cursor: cursor.clone(),
+                ..Default::default()
+            }),
+            Intent::Cancel { ids, .. } => Call::Cancel(CancelRequest {
+                sequence_ids: ids.clone(),
+                ..Default::default()
+            }),
+            Intent::Redrive { ids, .. } => Call::Redrive(RedriveRequest {
+                sequence_ids: ids.clone(),
+                ..Default::default()
+            }),
+            Intent::Explain { id, .. } => Call::Explain(ExplainRequest {
+                sequence_id: *id,
+                ..Default::default()
+            }),
         }
     }
 }
@@ -157,10 +282,11 @@ impl Job {
             payload: Some(Payload {
                 resource_type: "job".into(),
                 resource_id: self.resource.clone(),
+                partition_key: self.key.clone(),
                 payload_encoding: "raw".into(),
                 body: self.body().into(),
+                attributes: [(JOB_ATTRIBUTE.to_owned(), self.name.clone())].into(),
                 request_id: self.request_id.clone(),
-                ..Default::default()
             }),
             delay_ms: self.delay_ms,
             priority: Some(self.priority),
@@ -171,13 +297,29 @@ impl Job {
     }
 
     fn body(&self) -> Vec<u8> {
-        body(&self.resource, self.body_bytes)
+        body(&self.name, self.body_bytes)
     }
 }
 
-/// The body of a resource's job: told by its name and length.
-pub fn body(resource: &str, bytes: usize) -> Vec<u8> {
-    resource.bytes().cycle().take(bytes).collect()
+/// The job that a payload is of.
+pub fn job_of(payload: &Payload) -> String {
+    payload
+        .attributes
+        .get(JOB_ATTRIBUTE)
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// Whether a payload's body is what its job was enqueued with.
+pub fn is_whole(payload: &Payload) -> bool {
+    payload.body == body(&job_of(payload), payload.body.len())
+}
+
+/// The body of a job: told by its name and length.
+fn body(name: &str, bytes: usize) -> Vec<u8> {
+    let mut body = name.repeat(bytes / name.len().max(1) + 1).into_bytes();
+    body.truncate(bytes);
+    body
 }
 
 impl Act {
@@ -229,32 +371,49 @@ impl Act {
     }
 }
 
+/// What a caller does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Enqueues.
+    Producer,
+    /// Leases.
+    Worker,
+    /// Takes items out and in, looks at them, takes them away, revives them.
+    Operator,
+}
+
 /// A caller with one call at a time.
 #[derive(Debug)]
 pub struct Client {
     /// Its name, which owns its leases.
     pub name: String,
-    /// Enqueues; otherwise leases.
-    pub produces: bool,
+    /// What it does.
+    pub role: Role,
     /// Has a call open.
     pub is_busy: bool,
     /// What to send again.
     pub retry: Option<Intent>,
     /// Leases it works on.
     pub held: Vec<Held>,
+    /// What it may do next.
+    pub ideas: Vec<Intent>,
     stale: Vec<Held>,
     made: u64,
 }
 
+/// Ideas that an operator keeps.
+const IDEAS_MAX: usize = 16;
+
 impl Client {
     /// A caller that has not called yet.
-    pub fn new(name: String, produces: bool) -> Client {
+    pub fn new(name: String, role: Role) -> Client {
         Client {
             name,
-            produces,
+            role,
             is_busy: false,
             retry: None,
             held: Vec::new(),
+            ideas: Vec::new(),
             stale: Vec::new(),
             made: 0,
         }
@@ -265,10 +424,47 @@ impl Client {
         if let Some(again) = self.retry.take() {
             return Some(again);
         }
-        match (self.produces, closing) {
-            (true, true) => None,
-            (true, false) => Some(self.produce(plan, rng)),
-            (false, _) => Some(self.work(plan, closing, rng)),
+        match (self.role, closing) {
+            (Role::Producer | Role::Operator, true) => None,
+            (Role::Producer, false) => Some(self.produce(plan, rng)),
+            (Role::Operator, false) => Some(self.operate(plan, rng)),
+            (Role::Worker, _) => Some(self.work(plan, closing, rng)),
+        }
+    }
+
+    /// Notes what could be done next.
+    pub fn consider(&mut self, idea: Intent) {
+        if self.ideas.len() < IDEAS_MAX {
+            self.ideas.push(idea);
+        }
+    }
+
+    fn operate(&mut self, plan: &Plan, rng: &mut SmallRng) -> Intent {
+        if !self.ideas.is_empty() && rng.random_bool(0.7) {
+            let at = rng.random_range(0..self.ideas.len());
+            return self.ideas.swap_remove(at);
+        }
+        let space = plan.random_space(rng);
+        if rng.random_bool(0.5) {
+            self.made += 1;
+            let namespace = plan.namespace(space);
+            return Intent::Drain {
+                space,
+                into: plan.random_space(rng),
+                max: rng.random_range(1..=12),
+                shard: rng
+                    .random_bool(0.3)
+                    .then(|| namespace.first_shard.0 + rng.random_range(0..namespace.shards)),
+                request_id: rng
+                    .random_bool(0.7)
+                    .then(|| format!("{}-{}", self.name, self.made)),
+            };
+        }
+        Intent::List {
+            space,
+            dead: rng.random_bool(0.5),
+            max: rng.random_range(1..=6),
+            cursor: None,
         }
     }
 
@@ -276,7 +472,8 @@ impl Client {
         let space = plan.random_space(rng);
         let batch = rng.random_bool(0.3);
         let count = if batch { rng.random_range(1..=6) } else { 1 };
-        let jobs = (0..count).map(|_| self.job(plan, rng)).collect();
+        let ordered = plan.namespace(space).options.ordering == Ordering::PerResource;
+        let jobs = (0..count).map(|_| self.job(plan, rng, ordered)).collect();
         Intent::Enqueue {
             space,
             jobs,
@@ -285,14 +482,16 @@ impl Client {
         }
     }
 
-    fn job(&mut self, plan: &Plan, rng: &mut SmallRng) -> Job {
+    fn job(&mut self, plan: &Plan, rng: &mut SmallRng, ordered: bool) -> Job {
         self.made += 1;
-        let resource = format!("{}-{}", self.name, self.made);
+        let name = format!("{}-{}", self.name, self.made);
         if plan.ordered {
             let priority = rng.random_range(0..4);
-            let resource = format!("{priority}-{resource}");
+            let name = format!("{priority}-{name}");
             return Job {
-                resource,
+                resource: name.clone(),
+                name,
+                key: None,
                 request_id: None,
                 delay_ms: None,
                 priority,
@@ -302,7 +501,13 @@ impl Client {
             };
         }
         Job {
-            request_id: rng.random_bool(0.7).then(|| format!("once-{}", self.made)),
+            request_id: rng.random_bool(0.7).then(|| format!("once-{name}")),
+            resource: if ordered {
+                format!("resource{}", rng.random_range(0..plan.resources))
+            } else {
+                name.clone()
+            },
+            key: KEYS[rng.random_range(0..KEYS.len())].map(str::to_owned),
             delay_ms: rng.random_bool(0.2).then(|| rng.random_range(0..400)),
             priority: if rng.random_bool(0.3) {
                 rng.random_range(0..=255)
@@ -312,7 +517,7 @@ impl Client {
             max_attempts: rng.random_bool(0.2).then(|| rng.random_range(1..=3)),
             ttl_ms: rng.random_bool(0.05).then(|| rng.random_range(1..1_000)),
             body_bytes: rng.random_range(0..=plan.body_bytes_max),
-            resource,
+            name,
         }
     }
 
@@ -345,8 +550,14 @@ impl Client {
         } else {
             [None, Some(0), Some(rng.random_range(1..1_000))][rng.random_range(0..3)]
         };
+        let is_keyed = plan.keyed && !closing && rng.random_bool(0.2);
         Intent::Lease {
             space: plan.random_space(rng),
+            key: is_keyed.then(|| {
+                KEYS[rng.random_range(1..KEYS.len())]
+                    .unwrap_or("")
+                    .to_owned()
+            }),
             max: if batch { rng.random_range(1..=5) } else { 1 },
             batch,
             wait_ms,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use omnirelay_wal::fault::{FaultCounts, FaultDisk, FaultFile, Faults};
-use omnirelay_wal::{Disk, DiskFile, Mapping};
+use omnirelay_wal::{Disk, DiskFile, Mapping, SECTOR_BYTES};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -17,6 +17,20 @@ struct Mood {
     /// Something is set up to fail, which counts operations and bytes.
     has_fault: bool,
     cold: bool,
+    /// Share of reads that fail.
+    read_errors: f64,
+    /// Share of renames and removals that fail.
+    name_errors: f64,
+    counts: MoodCounts,
+}
+
+/// How often faults happened that are not the fault disk's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MoodCounts {
+    /// Reads that failed.
+    pub reads_failed: u64,
+    /// Renames and removals that failed.
+    pub names_failed: u64,
 }
 
 /// What may always happen.
@@ -27,8 +41,23 @@ const USUAL: Faults = Faults {
     lie_about_syncs: false,
     tear_sectors: true,
     capacity_bytes: None,
-    scribble_recycled: None,
+    scribble_recycled: Some(0x5c21_bb1e),
 };
+
+const SECTOR: usize = SECTOR_BYTES as usize;
+
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+
+/// A bit that was flipped.
+#[derive(Debug, Clone)]
+pub struct Rot {
+    /// In which file.
+    pub name: String,
+    start: usize,
+    at: usize,
+    bit: u8,
+    rotten: Vec<u8>,
+}
 
 /// A directory.
 #[derive(Debug, Clone)]
@@ -52,6 +81,9 @@ impl SimDisk {
             faults: USUAL,
             has_fault: false,
             cold: false,
+            read_errors: 0.0,
+            name_errors: 0.0,
+            counts: MoodCounts::default(),
         };
         let disk = FaultDisk::new();
         disk.set_faults(USUAL);
@@ -103,6 +135,82 @@ impl SimDisk {
         self.mood().cold = cold;
     }
 
+    /// Fails this share of reads, and of renames and removals.
+    pub fn set_errors(&self, reads: f64, names: f64) {
+        let mut mood = self.mood();
+        (mood.read_errors, mood.name_errors) = (reads, names);
+    }
+
+    /// Syncs of files say that they are done, and are not.
+    pub fn begin_lies(&self) {
+        self.change(|faults| faults.lie_about_syncs = true);
+    }
+
+    /// How often it failed beyond that.
+    pub fn mood_counts(&self) -> MoodCounts {
+        self.mood().counts
+    }
+
+    /// Another disk with the same files, all of them durable.
+    pub fn copy(&self, seed: u64) -> SimDisk {
+        let copy = SimDisk::new(seed);
+        for (name, contents) in self.files() {
+            copy.disk.put(&name, &contents);
+        }
+        copy
+    }
+
+    /// All files with what reads see of them.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let names = self.disk.list().unwrap_or_default();
+        let contents = |name: String| self.disk.contents(&name).map(|bytes| (name, bytes));
+        names.into_iter().filter_map(contents).collect()
+    }
+
+    /// Flips one bit that was written to a segment; says where, if anything was.
+    pub fn rot(&self) -> Option<Rot> {
+        let mut mood = self.mood();
+        let mut random = |below: usize| mood.rng.random_range(0..below);
+        let files = self.files();
+        let written: Vec<(&str, usize, &[u8])> = files
+            .iter()
+            .filter(|(name, _)| name.ends_with(".seg"))
+            .flat_map(|(name, bytes)| {
+                let sectors = bytes.chunks(SECTOR).enumerate();
+                sectors.map(|(at, sector)| (name.as_str(), at * SECTOR, sector))
+            })
+            .filter(|(_, _, sector)| sector.iter().any(|&byte| byte != 0))
+            .collect();
+        if written.is_empty() {
+            return None;
+        }
+        let (name, start, sector) = written[random(written.len())];
+        let at = random(sector.len());
+        let bit = u8::try_from(random(8)).expect("one of eight");
+        let mut rotten = sector.to_vec();
+        rotten[at] ^= 1 << bit;
+        self.disk.flip_bit(name, start + at, bit);
+        Some(Rot {
+            name: name.to_owned(),
+            start,
+            at,
+            bit,
+            rotten,
+        })
+    }
+
+    /// Flips the bit back, unless something else has been written there since, or the segment is
+    /// gone.
+    pub fn repair(&self, rot: &Rot) {
+        let Some(bytes) = self.disk.contents(&rot.name) else {
+            return;
+        };
+        let sector = bytes.get(rot.start..rot.start + rot.rotten.len());
+        if sector == Some(&rot.rotten[..]) {
+            self.disk.flip_bit(&rot.name, rot.start + rot.at, rot.bit);
+        }
+    }
+
     /// What it did so far.
     pub fn counts(&self) -> FaultCounts {
         self.disk.counts()
@@ -119,7 +227,18 @@ impl SimDisk {
     /// was not synced is neither lost nor safe.
     pub fn begin_life(&self) {
         self.disk.restart();
+        self.set_errors(0.0, 0.0);
         self.change(|faults| *faults = USUAL);
+    }
+
+    fn name_fails(&self) -> io::Result<()> {
+        let mut mood = self.mood();
+        let share = mood.name_errors;
+        if share == 0.0 || !mood.rng.random_bool(share) {
+            return Ok(());
+        }
+        mood.counts.names_failed += 1;
+        Err(io::Error::other("a simulated error of the directory"))
     }
 
     fn file(&self, file: FaultFile) -> SimFile {
@@ -146,10 +265,12 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.name_fails()?;
         self.disk.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.name_fails()?;
         self.disk.remove(name)
     }
 
@@ -178,6 +299,13 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut mood = self.mood();
+        let share = mood.read_errors;
+        if share > 0.0 && mood.rng.random_bool(share) {
+            mood.counts.reads_failed += 1;
+            return Err(io::Error::other("a simulated read error"));
+        }
+        drop(mood);
         self.file.read_at(buffer, offset)
     }
 
@@ -188,7 +316,7 @@ impl DiskFile for SimFile {
             return self.file.write_at(slices, offset);
         };
         let limited = self.mood().has_fault;
-        if limited || offset != self.file.len()? || only.iter().any(|&byte| byte != 0) {
+        if limited || offset != self.file.len()? || ZEROS.get(..only.len()) != Some(&only[..]) {
             return self.file.write_at(slices, offset);
         }
         self.file.set_len(offset + only.len() as u64)

@@ -1,12 +1,11 @@
 //! Replies as the checker and their callers hear them.
 
-use omnirelay_net::messages::{
-    EnqueueResult, Error as WireError, LeaseResponse, SettleResult, Timestamp,
-};
+use omnirelay_net::messages::{EnqueueResult, Error as WireError, LeaseResponse, SettleResult};
 use omnirelay_net::rpc::{Error, Reply, codes};
 
+use crate::checker::moves::nanos;
 use crate::checker::{EnqueueReply, GrantReply, Moment};
-use crate::client::{Act, Held, Intent, Job, body};
+use crate::client::{Act, Held, Intent, Job, is_whole, job_of};
 use crate::hits::Fault;
 use crate::violation::{Violation, broken};
 use crate::world::{OpenCall, World};
@@ -64,8 +63,12 @@ impl World {
                 }
                 Ok(())
             }
-            (Intent::Lease { space, .. }, Ok(reply)) => {
+            (Intent::Lease { space, key, .. }, Ok(reply)) => {
                 let held = self.hear_leases(at, *space, reply, delivered)?;
+                if let Some(key) = key {
+                    self.hits.hit(Fault::KeyedLease);
+                    check_key(key, reply)?;
+                }
                 if !lost {
                     self.clients[call.client].held.extend(held);
                 }
@@ -78,7 +81,13 @@ impl World {
                 }
                 Ok(())
             }
-            (Intent::Stats { .. } | Intent::Lease { .. }, _) => Ok(()),
+            (Intent::Lease { .. }, Err(error)) => {
+                let unreadable = error.is(codes::INTERNAL);
+                self.hits.add(Fault::Unreadable, u64::from(unreadable));
+                Ok(())
+            }
+            (Intent::Stats { .. }, _) => Ok(()),
+            _ => self.hear_operator(at, call, reply, lost),
         }
     }
 
@@ -107,7 +116,7 @@ impl World {
             lsn: receipt.lsn,
             sequence_id: result.sequence_id,
             duplicate: result.duplicate,
-            resource: job.resource.clone(),
+            job: job.name.clone(),
             request_id: job.request_id.clone(),
             durability: receipt.durability,
         };
@@ -141,11 +150,10 @@ impl World {
         for lease in leases {
             let token = lease.ownership_token.clone().unwrap_or_default();
             let payload = lease.payload.clone().unwrap_or_default();
-            let whole = payload.body == body(&payload.resource_id, payload.body.len());
             broken(
-                !whole,
+                !is_whole(&payload),
                 "a lease brings the payload that was enqueued",
-                || payload.resource_id.clone(),
+                || format!("{} {:?}", payload.resource_id, payload.attributes),
             )?;
             let same = token.sequence_id == lease.sequence_id && token.attempt == lease.attempt;
             broken(!same, "a lease and its token say the same", || {
@@ -157,7 +165,7 @@ impl World {
                 lease_id: token.lease_id.clone(),
                 sequence_id: lease.sequence_id,
                 attempt: lease.attempt,
-                resource: payload.resource_id,
+                job: job_of(&payload),
                 ends_at: nanos(lease.lease_expires_at),
                 lease_ns: lease.lease_for_ms * NANOS_PER_MS,
                 delivered,
@@ -252,9 +260,22 @@ impl World {
     }
 }
 
-fn nanos(at: Option<Timestamp>) -> u64 {
-    let at = at.unwrap_or_default();
-    u64::try_from(at.seconds).unwrap_or(0) * 1_000_000_000 + u64::try_from(at.nanos).unwrap_or(0)
+/// Who asks for one partition key gets nothing else.
+fn check_key(key: &str, reply: &Reply) -> Result<(), Violation> {
+    let leases = match reply {
+        Reply::Lease(lease) => std::slice::from_ref(lease),
+        Reply::LeaseBatch(batch) => &batch.leases,
+        _ => &[],
+    };
+    let keys = leases.iter().flat_map(|lease| &lease.payload);
+    let other = keys
+        .map(|payload| payload.partition_key.as_deref().unwrap_or_default())
+        .find(|other| *other != key);
+    broken(
+        other.is_some(),
+        "who asks for one partition key gets nothing else",
+        || format!("{other:?}, not {key:?}"),
+    )
 }
 
 /// One result for each job, whatever the form of the call.

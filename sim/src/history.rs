@@ -2,11 +2,21 @@
 //! the queue's code. It judges whether each record may follow from those before, and says what
 //! became of every item and every lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use omnirelay_queue::{Event, LeaseRef, Record};
+use omnirelay_queue::{
+    Carry, Digest, Event, ItemSnapshot, LeaseRef, PayloadRef, Record, SnapshotState,
+};
 
+use crate::checker::Space;
+use crate::line::Lines;
+use crate::tape::digest;
+use crate::turns::Turns;
 use crate::violation::{Violation, broken};
+
+const NANOS_PER_MS: u64 = 1_000_000;
+/// The attribute of a payload that says which job it is.
+pub const JOB_ATTRIBUTE: &str = "job";
 
 /// Names a lease in its shard: the item's LSN, attempt, grant counter, epoch.
 pub type LeaseKey = (u64, u16, u16, u32);
@@ -29,6 +39,22 @@ pub enum Phase {
     Completed,
     /// Outlived its time.
     Outlived,
+    /// Taken away.
+    Cancelled,
+    /// Taken out.
+    Drained,
+}
+
+impl Phase {
+    /// Whether there is still something to be done.
+    pub fn is_open(self) -> bool {
+        matches!(self, Phase::Waiting(_) | Phase::Leased(_))
+    }
+
+    /// Whether the item is there, if only as a dead letter.
+    pub fn is_there(self) -> bool {
+        self.is_open() || self == Phase::Dead
+    }
 }
 
 /// An active lease.
@@ -53,6 +79,8 @@ pub enum End {
     Expired,
     /// It never reached its owner.
     Released,
+    /// Its item was taken away.
+    Cancelled,
 }
 
 impl End {
@@ -62,7 +90,7 @@ impl End {
             End::Completed => "completed",
             End::Failed => "failed",
             End::Expired => "expired",
-            End::Released => "superseded",
+            End::Released | End::Cancelled => "superseded",
         }
     }
 }
@@ -83,38 +111,70 @@ pub struct Ended {
 /// An item.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// The resource it is about.
-    pub resource: String,
+    /// The job it is, which no other item of the run is, unless it was taken out and in again.
+    pub job: String,
     /// Where it is.
     pub phase: Phase,
     /// Attempts that count.
     pub attempts: u16,
-    max_attempts: u16,
-    enqueued_at: u64,
-    ttl_ns: Option<u64>,
-    /// Every lease it was ever given, in order.
+    /// Attempts until it is a dead letter.
+    pub max_attempts: u16,
+    attempts_at_first: u16,
+    grants: u16,
+    /// When it was enqueued.
+    pub enqueued_at: u64,
+    /// How long it lives, if not for ever.
+    pub ttl_ns: Option<u64>,
+    /// Its priority.
+    pub priority: u8,
+    resource: String,
+    key: String,
+    /// Stands for the bytes of the body that it was enqueued with.
+    body: u64,
+    /// Stands for the bytes of its last failure; those of none if it never failed.
+    error: u64,
+    /// Every lease it was ever given here, in order.
     pub leases: Vec<LeaseKey>,
 }
 
+/// An item that was taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    request: Option<[u64; 2]>,
+    item: u64,
+    at: u64,
+}
+
 /// A shard's history.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct History {
     /// The shard.
     pub shard: u32,
-    durable: bool,
-    dedupe_ns: u64,
+    space: Space,
     last_lsn: u64,
     last_at: u64,
     epoch: u32,
     /// By the LSN of their enqueue.
     pub items: BTreeMap<u64, Item>,
+    /// Of `items`, those that are there.
+    there: BTreeSet<u64>,
     /// How leases ended.
     pub ended: BTreeMap<LeaseKey, Ended>,
-    /// Time of each epoch's beginning.
-    pub epochs: BTreeMap<u32, u64>,
+    /// Time and LSN of each epoch's beginning.
+    pub epochs: BTreeMap<u32, (u64, u64)>,
     requests: BTreeMap<(String, String), u64>,
-    /// Each record's LSN and fingerprint.
-    pub prints: Vec<(u64, u64)>,
+    /// By origin and number there: the item that came of it, and when.
+    pub restored: BTreeMap<([u8; 16], u64), (u64, u64)>,
+    /// By the LSN of the record that took it out.
+    taken: BTreeMap<u64, Taken>,
+    /// Requests of which the shard's part is complete, since when.
+    complete: BTreeMap<[u64; 2], u64>,
+    /// By the record's LSN: the item.
+    pub redriven: BTreeMap<u64, u64>,
+    lines: Lines,
+    turns: Option<Turns>,
+    /// Things written again.
+    pub carries: u64,
 }
 
 /// Items by state, as `stats` counts them.
@@ -129,25 +189,39 @@ pub struct Counts {
 }
 
 impl History {
-    /// Nothing has happened. In a shard that is not `durable` LSNs may skip.
-    pub fn new(shard: u32, durable: bool, dedupe_ns: u64) -> History {
+    /// Nothing has happened in this shard of the namespace.
+    pub fn new(shard: u32, space: &Space) -> History {
         History {
             shard,
-            durable,
-            dedupe_ns,
-            ..History::default()
+            turns: space.weights.clone().map(Turns::new),
+            space: space.clone(),
+            last_lsn: 0,
+            last_at: 0,
+            epoch: 0,
+            items: BTreeMap::new(),
+            there: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            restored: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            complete: BTreeMap::new(),
+            redriven: BTreeMap::new(),
+            lines: Lines::default(),
+            carries: 0,
         }
     }
 
-    /// Takes the next record in.
+    /// Takes the next record in, with its encoded body.
     ///
     /// # Errors
     /// The rule that it breaks.
-    pub fn record(&mut self, record: &Record<'_>, print: u64) -> Result<(), Violation> {
+    pub fn record(&mut self, record: &Record<'_>, body: &[u8]) -> Result<(), Violation> {
         let (lsn, at, epoch) = (record.lsn.0, record.at.0, record.epoch.0);
-        let next = self.last_lsn + 1;
         let begins = matches!(record.event, Event::EpochStarted { .. });
-        let follows = lsn == next || (begins && !self.durable && lsn > next);
+        let carries = matches!(record.event, Event::Carry(_));
+        let next = self.last_lsn + u64::from(!carries);
+        let follows = lsn == next || (begins && !self.space.durable && lsn > next);
         broken(!follows, "LSNs are gap-free and never repeat", || {
             format!("{} record {lsn} comes after {}", self.at(), self.last_lsn)
         })?;
@@ -170,7 +244,7 @@ impl History {
                 )
             },
         )?;
-        self.change(record).map_err(|mut violation| {
+        self.change(record, body).map_err(|mut violation| {
             violation.detail = format!(
                 "{} record {lsn} at {at}: {}; {:?}",
                 self.at(),
@@ -180,7 +254,6 @@ impl History {
             violation
         })?;
         (self.last_lsn, self.last_at, self.epoch) = (lsn, at, epoch);
-        self.prints.push((lsn, print));
         Ok(())
     }
 
@@ -188,95 +261,40 @@ impl History {
         format!("shard {}", self.shard)
     }
 
-    fn change(&mut self, record: &Record<'_>) -> Result<(), Violation> {
+    fn change(&mut self, record: &Record<'_>, body: &[u8]) -> Result<(), Violation> {
         let (lsn, at) = (record.lsn.0, record.at.0);
         match &record.event {
-            Event::EpochStarted { .. } => {
-                self.epochs.insert(record.epoch.0, at);
-                for item in self.items.values_mut() {
-                    if let Phase::Leased(lease) = &mut item.phase {
-                        lease.ends_at = at + lease.granted_ms * 1_000_000;
-                    }
-                }
-            }
-            Event::Enqueued(body) => {
-                let payload = &body.payload;
-                if let Some(id) = payload.request_id {
-                    let request = (payload.resource_id.to_owned(), id.to_owned());
-                    let before = self.requests.insert(request, at);
-                    let again = before.is_some_and(|before| at < before + self.dedupe_ns);
-                    broken(
-                        again,
-                        "a request id makes one item within the window",
-                        || format!("{} {id} again, first at {before:?}", payload.resource_id),
-                    )?;
-                }
+            Event::EpochStarted { .. } => self.epoch_started(record.epoch.0, lsn, at),
+            Event::Enqueued(enqueued) => {
+                let payload = &enqueued.payload;
+                self.remember_request(payload, at)?;
+                let max_attempts = enqueued.max_attempts;
                 let item = Item {
-                    resource: payload.resource_id.to_owned(),
-                    phase: Phase::Waiting(body.ready_at.0.max(at)),
-                    attempts: 0,
-                    max_attempts: body.max_attempts,
+                    max_attempts,
+                    attempts_at_first: max_attempts,
                     enqueued_at: at,
-                    ttl_ns: body.ttl.map(|ttl| u64::from(ttl.0) * 1_000_000),
-                    leases: Vec::new(),
+                    ttl_ns: enqueued.ttl.map(|ttl| u64::from(ttl.0) * NANOS_PER_MS),
+                    priority: enqueued.priority,
+                    ..Item::new(payload, body)
                 };
                 self.items.insert(lsn, item);
+                self.wait(lsn, enqueued.ready_at.0, at);
             }
             Event::LeaseGranted {
                 lease, duration, ..
-            } => {
-                let key = key(lease);
-                let item = self.item(lease)?;
-                let Phase::Waiting(from) = item.phase else {
-                    return Err(Violation::new(
-                        "an item has at most one lease",
-                        format!("it was {:?}", item.phase),
-                    ));
-                };
-                broken(from > at, "a delay is not cut short", || {
-                    format!("ready at {from}")
-                })?;
-                broken(
-                    lease.attempt != item.attempts + 1,
-                    "attempts count granted leases, and no others",
-                    || format!("attempt {} after {}", lease.attempt, item.attempts),
-                )?;
-                broken(
-                    lease.attempt > item.max_attempts,
-                    "an item has max_attempts attempts",
-                    || format!("attempt {} of {}", lease.attempt, item.max_attempts),
-                )?;
-                broken(
-                    item.leases.contains(&key),
-                    "no two leases are alike",
-                    || format!("{key:?} again"),
-                )?;
-                item.attempts = lease.attempt;
-                item.leases.push(key);
-                let granted_ms = u64::from(duration.0);
-                item.phase = Phase::Leased(Lease {
-                    key,
-                    ends_at: at + granted_ms * 1_000_000,
-                    granted_ms,
-                });
-                let own = lease.epoch == record.epoch;
-                broken(!own, "a lease is of the epoch it is granted in", || {
-                    format!("{key:?}")
-                })?;
-            }
+            } => self.granted(record, lease, u64::from(duration.0))?,
             Event::GrantReleased {
                 lease,
                 counted,
                 dead,
             } => {
-                let (item, _) = self.end(lease, record, End::Released)?;
                 broken(
                     *counted || *dead,
                     "an undelivered grant does not count",
                     || format!("{:?}", lease),
                 )?;
-                item.attempts -= 1;
-                item.phase = Phase::Waiting(at);
+                self.end(lease, record, End::Released)?.0.attempts -= 1;
+                self.wait(lease.item.0, at, at);
             }
             Event::Heartbeat { lease, .. } => {
                 let active = self.is_active(key(lease));
@@ -285,21 +303,19 @@ impl History {
                 })?;
             }
             Event::Completed { lease } => {
-                self.end(lease, record, End::Completed)?.0.phase = Phase::Completed
+                self.end(lease, record, End::Completed)?;
+                self.leave(lease.item.0, Phase::Completed);
             }
-            Event::Failed(body) => {
-                let (item, _) = self.end(&body.lease, record, End::Failed)?;
+            Event::Failed(failed) => {
+                let (item, _) = self.end(&failed.lease, record, End::Failed)?;
                 let spent = item.attempts >= item.max_attempts;
                 broken(
-                    spent && !body.dead,
+                    spent && !failed.dead,
                     "an item has max_attempts attempts",
                     || "it waits again".to_owned(),
                 )?;
-                item.phase = if body.dead {
-                    Phase::Dead
-                } else {
-                    Phase::Waiting(body.ready_at.0.max(at))
-                };
+                item.error = digest(body);
+                self.wait_or_die(failed.lease.item.0, failed.dead, failed.ready_at.0, at);
             }
             Event::Expired { lease, dead } => {
                 let (item, ended) = self.end(lease, record, End::Expired)?;
@@ -312,14 +328,10 @@ impl History {
                 broken(spent != *dead, "an item has max_attempts attempts", || {
                     format!("{} of {}", item.attempts, item.max_attempts)
                 })?;
-                item.phase = if *dead {
-                    Phase::Dead
-                } else {
-                    Phase::Waiting(at)
-                };
+                self.wait_or_die(lease.item.0, *dead, at, at);
             }
-            Event::ItemExpired { item, .. } => {
-                let item = self.items.get_mut(&item.0).ok_or_else(unknown_item)?;
+            Event::ItemExpired { item: lsn, .. } => {
+                let item = self.items.get_mut(&lsn.0).ok_or_else(unknown_item)?;
                 let waits = matches!(item.phase, Phase::Waiting(_));
                 broken(!waits, "only a waiting item outlives its time", || {
                     format!("it was {:?}", item.phase)
@@ -328,10 +340,343 @@ impl History {
                 broken(!over, "no item ends before its time", || {
                     format!("enqueued at {} for {:?}", item.enqueued_at, item.ttl_ns)
                 })?;
-                item.phase = Phase::Outlived;
+                self.leave(lsn.0, Phase::Outlived);
+            }
+            Event::Cancelled { item: lsn, .. } => {
+                let item = self.items.get(&lsn.0).ok_or_else(unknown_item)?;
+                broken(
+                    !item.phase.is_there(),
+                    "only what is there is cancelled",
+                    || format!("it was {:?}", item.phase),
+                )?;
+                if let Phase::Leased(lease) = item.phase {
+                    self.ended
+                        .insert(lease.key, Ended::of(record, End::Cancelled));
+                }
+                self.leave(lsn.0, Phase::Cancelled);
+            }
+            Event::Redriven {
+                item: lsn,
+                max_attempts,
+            } => {
+                self.redriven.insert(record.lsn.0, lsn.0);
+                self.revive(lsn.0, *max_attempts, at)?;
+            }
+            Event::DrainSnapshot {
+                request,
+                snapshot: Some(snapshot),
+            } => self.drained(record, *request, snapshot)?,
+            Event::DrainSnapshot { request, .. } => {
+                if let Some(request) = request {
+                    self.complete.insert(*request, at);
+                }
+            }
+            Event::RestoreSnapshot {
+                origin,
+                sequence_id,
+                enters_request,
+                snapshot,
+            } => {
+                self.restored(lsn, at, (*origin, sequence_id.0), *enters_request, snapshot)?;
+            }
+            Event::Carry(carry) => {
+                self.carries += 1;
+                self.carried(carry)?;
             }
         }
         Ok(())
+    }
+
+    fn epoch_started(&mut self, epoch: u32, lsn: u64, at: u64) {
+        self.epochs.insert(epoch, (lsn, at));
+        for lsn in &self.there {
+            let item = self.items.get_mut(lsn).expect("it is there");
+            if let Phase::Leased(lease) = &mut item.phase {
+                lease.ends_at = at + lease.granted_ms * NANOS_PER_MS;
+            }
+        }
+        if let Some(turns) = &mut self.turns {
+            turns.begin();
+        }
+    }
+
+    fn remember_request(&mut self, payload: &PayloadRef<'_>, at: u64) -> Result<(), Violation> {
+        let Some(id) = payload.request_id else {
+            return Ok(());
+        };
+        let request = (payload.resource_id.to_owned(), id.to_owned());
+        let before = self.requests.insert(request, at);
+        let again = before.is_some_and(|before| at < before + self.space.dedupe_ns);
+        broken(
+            again,
+            "a request id makes one item within the window",
+            || format!("{} {id} again, first at {before:?}", payload.resource_id),
+        )
+    }
+
+    fn granted(
+        &mut self,
+        record: &Record<'_>,
+        lease: &LeaseRef,
+        granted_ms: u64,
+    ) -> Result<(), Violation> {
+        let (at, key) = (record.at.0, key(lease));
+        let item = self.item(lease)?;
+        let Phase::Waiting(from) = item.phase else {
+            return Err(Violation::new(
+                "an item has at most one lease",
+                format!("it was {:?}", item.phase),
+            ));
+        };
+        broken(from > at, "a delay is not cut short", || {
+            format!("ready at {from}")
+        })?;
+        broken(
+            lease.attempt != item.attempts + 1,
+            "attempts count granted leases, and no others",
+            || format!("attempt {} after {}", lease.attempt, item.attempts),
+        )?;
+        broken(
+            lease.attempt > item.max_attempts,
+            "an item has max_attempts attempts",
+            || format!("attempt {} of {}", lease.attempt, item.max_attempts),
+        )?;
+        broken(
+            item.leases.contains(&key),
+            "no two leases are alike",
+            || format!("{key:?} again"),
+        )?;
+        item.attempts = lease.attempt;
+        item.grants = lease.grant;
+        item.leases.push(key);
+        item.phase = Phase::Leased(Lease {
+            key,
+            ends_at: at + granted_ms * NANOS_PER_MS,
+            granted_ms,
+        });
+        let own = lease.epoch == record.epoch;
+        broken(!own, "a lease is of the epoch it is granted in", || {
+            format!("{key:?}")
+        })?;
+        let item = &self.items[&lease.item.0];
+        if self.space.ordered {
+            self.lines.lease(&item.resource, lease.item.0)?;
+        }
+        match &mut self.turns {
+            Some(turns) => turns.serve(&item.key, lease.item.0),
+            None => Ok(()),
+        }
+    }
+
+    fn revive(&mut self, lsn: u64, max_attempts: u16, at: u64) -> Result<(), Violation> {
+        let item = self.items.get_mut(&lsn).ok_or_else(unknown_item)?;
+        broken(
+            item.phase != Phase::Dead,
+            "only a dead letter is redriven",
+            || format!("it was {:?}", item.phase),
+        )?;
+        let more = item.attempts.saturating_add(item.attempts_at_first);
+        broken(
+            max_attempts != more,
+            "a redriven item has its attempts once more",
+            || format!("{max_attempts}, not {more}"),
+        )?;
+        item.max_attempts = max_attempts;
+        if item.ttl_ns.is_some_and(|ttl| item.enqueued_at + ttl <= at) {
+            item.ttl_ns = None;
+        }
+        self.wait(lsn, at, at);
+        Ok(())
+    }
+
+    fn drained(
+        &mut self,
+        record: &Record<'_>,
+        request: Option<[u64; 2]>,
+        snapshot: &ItemSnapshot<'_>,
+    ) -> Result<(), Violation> {
+        let lsn = snapshot.lsn.0;
+        self.agrees(snapshot)?;
+        let item = &self.items[&lsn];
+        broken(
+            !matches!(item.phase, Phase::Waiting(_) | Phase::Dead),
+            "only what waits or is dead is taken out",
+            || format!("it was {:?}", item.phase),
+        )?;
+        let window = self.space.dedupe_ns;
+        let is_over = request.and_then(|request| self.complete.get(&request));
+        broken(
+            is_over.is_some_and(|since| record.at.0 < since + window),
+            "a bundle that is complete stays as it is",
+            || format!("complete since {is_over:?}"),
+        )?;
+        let taken = Taken {
+            request,
+            item: lsn,
+            at: record.at.0,
+        };
+        self.taken.insert(record.lsn.0, taken);
+        self.leave(lsn, Phase::Drained);
+        Ok(())
+    }
+
+    fn restored(
+        &mut self,
+        lsn: u64,
+        at: u64,
+        name: ([u8; 16], u64),
+        enters_request: bool,
+        snapshot: &ItemSnapshot<'_>,
+    ) -> Result<(), Violation> {
+        let before = self.restored.insert(name, (lsn, at));
+        broken(
+            before.is_some_and(|(_, before)| at < before + self.space.restore_ns),
+            "an item is restored once",
+            || format!("{name:?} again, first {before:?}"),
+        )?;
+        let shards = u64::from(self.space.shards);
+        let is_here = name.0 == self.space.origin
+            && name.1 % shards == u64::from(self.shard - self.space.first_shard)
+            && self.there.contains(&(name.1 / shards));
+        broken(is_here, "what never left is not restored", || {
+            format!("{name:?} is there")
+        })?;
+        let enqueued = snapshot
+            .enqueued()
+            .map_err(|error| Violation::new("a restored item can be read", error.to_string()))?;
+        if enters_request {
+            self.remember_request(&enqueued.payload, at)?;
+        }
+        let item = Item {
+            attempts: snapshot.attempt,
+            max_attempts: snapshot.max_attempts,
+            attempts_at_first: snapshot.max_attempts,
+            grants: snapshot.grant,
+            enqueued_at: snapshot.enqueued_at.0,
+            ttl_ns: snapshot.ttl.map(|ttl| u64::from(ttl.0) * NANOS_PER_MS),
+            priority: snapshot.priority,
+            error: digest(snapshot.error),
+            ..Item::new(&enqueued.payload, snapshot.body)
+        };
+        self.items.insert(lsn, item);
+        let is_dead = snapshot.state == SnapshotState::Dead;
+        self.wait_or_die(lsn, is_dead, snapshot.since.0, at);
+        Ok(())
+    }
+
+    /// What is written again is as it was.
+    fn carried(&self, carry: &Carry<'_>) -> Result<(), Violation> {
+        const RULE: &str = "what is written again is as it was";
+        match carry {
+            Carry::Item(snapshot) => {
+                self.agrees(snapshot)?;
+                let there = self.items[&snapshot.lsn.0].phase.is_there();
+                broken(!there, RULE, || "the item is gone".to_owned())
+            }
+            Carry::Drained {
+                request, lsn, at, ..
+            } => {
+                let taken = self.taken.get(&lsn.0);
+                let same =
+                    taken.is_some_and(|taken| (taken.request, taken.at) == (Some(*request), at.0));
+                broken(!same, RULE, || format!("it was {taken:?}"))
+            }
+            Carry::Header { epochs, .. } => {
+                let other = epochs
+                    .iter()
+                    .find(|e| self.epochs.get(&e.epoch.0).map(|known| known.0) != Some(e.lsn.0));
+                broken(other.is_some(), RULE, || format!("{other:?}"))
+            }
+            Carry::Settled(rows) => {
+                let other = rows
+                    .iter()
+                    .find(|row| !self.ended_so(&row.lease, row.reason.as_str()));
+                broken(other.is_some(), RULE, || format!("{other:?}"))
+            }
+            Carry::Dedupe(rows) => {
+                let other = rows.iter().find(|row| !self.items.contains_key(&row.lsn.0));
+                broken(other.is_some(), RULE, || format!("{other:?}"))
+            }
+            Carry::Restored(rows) => {
+                let is_known = |lsn, at| self.restored.values().any(|known| *known == (lsn, at));
+                let other = rows.iter().find(|row| !is_known(row.lsn.0, row.at.0));
+                broken(other.is_some(), RULE, || format!("{other:?}"))
+            }
+            Carry::Drains(_) | Carry::SettledPage { .. } | Carry::Turns(_) => Ok(()),
+        }
+    }
+
+    /// Whether a lease ended so. What is remembered of one that did not count has the attempts
+    /// that did.
+    fn ended_so(&self, lease: &LeaseRef, reason: &str) -> bool {
+        let of_item = (lease.item.0, 0, 0, 0)..(lease.item.0 + 1, 0, 0, 0);
+        let mut ended = self.ended.range(of_item);
+        ended.any(|(key, ended)| {
+            (key.2, key.3) == (lease.grant, lease.epoch.0) && ended.how.reason() == reason
+        })
+    }
+
+    /// Whether a snapshot says of an item what the records say.
+    fn agrees(&self, snapshot: &ItemSnapshot<'_>) -> Result<(), Violation> {
+        let item = self.items.get(&snapshot.lsn.0).ok_or_else(unknown_item)?;
+        let state = match item.phase {
+            Phase::Leased(lease) => {
+                matches!(snapshot.state, SnapshotState::Leased { .. })
+                    && snapshot.lease_epoch.0 == lease.key.3
+            }
+            Phase::Dead => snapshot.state == SnapshotState::Dead,
+            _ => snapshot.state == SnapshotState::Waiting,
+        };
+        let ttl_ns = snapshot.ttl.map(|ttl| u64::from(ttl.0) * NANOS_PER_MS);
+        let counts = (item.attempts, item.max_attempts, item.grants);
+        let same = state
+            && counts == (snapshot.attempt, snapshot.max_attempts, snapshot.grant)
+            && (item.enqueued_at, item.ttl_ns) == (snapshot.enqueued_at.0, ttl_ns)
+            && item.priority == snapshot.priority
+            && item.body == digest(snapshot.body)
+            && item.error == digest(snapshot.error);
+        broken(!same, "a snapshot says what the records say", || {
+            format!("{item:?}")
+        })
+    }
+
+    fn wait_or_die(&mut self, lsn: u64, dead: bool, from: u64, at: u64) {
+        if dead {
+            self.leave(lsn, Phase::Dead);
+            self.there.insert(lsn);
+        } else {
+            self.wait(lsn, from, at);
+        }
+    }
+
+    /// An item waits, from some time on.
+    fn wait(&mut self, lsn: u64, from: u64, at: u64) {
+        let item = self.items.get_mut(&lsn).expect("just seen");
+        item.phase = Phase::Waiting(from.max(at));
+        self.there.insert(lsn);
+        if self.space.ordered {
+            self.lines.stand(&item.resource, lsn);
+        }
+        if let Some(turns) = &mut self.turns {
+            if from <= at {
+                turns.wait(&item.key, lsn);
+            } else {
+                turns.leave(&item.key, lsn);
+            }
+        }
+    }
+
+    /// An item waits no longer.
+    fn leave(&mut self, lsn: u64, phase: Phase) {
+        let item = self.items.get_mut(&lsn).expect("just seen");
+        item.phase = phase;
+        self.there.remove(&lsn);
+        if self.space.ordered {
+            self.lines.leave(&item.resource, lsn);
+        }
+        if let Some(turns) = &mut self.turns {
+            turns.leave(&item.key, lsn);
+        }
     }
 
     fn item(&mut self, lease: &LeaseRef) -> Result<&mut Item, Violation> {
@@ -346,13 +691,7 @@ impl History {
         how: End,
     ) -> Result<(&mut Item, Lease), Violation> {
         let key = key(lease);
-        let ended = Ended {
-            how,
-            at: record.at.0,
-            lsn: record.lsn.0,
-            epoch: record.epoch.0,
-        };
-        self.ended.insert(key, ended);
+        self.ended.insert(key, Ended::of(record, how));
         let item = self.items.get_mut(&lease.item.0).ok_or_else(unknown_item)?;
         match item.phase {
             Phase::Leased(current) if current.key == key => Ok((item, current)),
@@ -365,7 +704,7 @@ impl History {
 
     /// Whether the end of a lease is to be remembered at a time.
     pub fn remembers(&self, ended: &Ended, at: u64) -> bool {
-        at < ended.at + self.dedupe_ns
+        at < ended.at + self.space.dedupe_ns
     }
 
     /// Whether the lease is the item's active one.
@@ -374,40 +713,83 @@ impl History {
         item.is_some_and(|item| matches!(item.phase, Phase::Leased(lease) if lease.key == key))
     }
 
+    /// Where a shard's state is not what its records say, if it is not.
+    pub fn difference(&self, digest: &Digest) -> Option<String> {
+        if (digest.last_lsn.0, digest.epoch.0) != (self.last_lsn, self.epoch) {
+            let (lsn, epoch) = (digest.last_lsn, digest.epoch);
+            return Some(format!(
+                "{} is at {lsn:?} of {epoch:?}, by its records at {} of {}",
+                self.at(),
+                self.last_lsn,
+                self.epoch
+            ));
+        }
+        let found: BTreeSet<u64> = digest.items.iter().map(|item| item.lsn.0).collect();
+        if found != self.there {
+            let odd: Vec<_> = found.symmetric_difference(&self.there).collect();
+            return Some(format!("{} has items or has them not: {odd:?}", self.at()));
+        }
+        let wrong = digest.items.iter().find(|item| {
+            let known = &self.items[&item.lsn.0];
+            let state = match known.phase {
+                Phase::Leased(_) => item.state == "leased",
+                Phase::Dead => item.state == "dead",
+                _ => matches!(item.state, "waiting" | "delayed"),
+            };
+            !state
+                || item.counts != (known.attempts, known.max_attempts, known.grants)
+                || (item.times.0.0, item.priority) != (known.enqueued_at, known.priority)
+        });
+        wrong.map(|item| format!("{} {item:?}, is {:?}", self.at(), self.items[&item.lsn.0]))
+    }
+
     /// How many items are in which state.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for item in self.items.values() {
-            match item.phase {
+        for lsn in &self.there {
+            match self.items[lsn].phase {
                 Phase::Waiting(_) => counts.waiting += 1,
                 Phase::Leased(_) => counts.active += 1,
                 Phase::Dead => counts.dead += 1,
-                Phase::Completed | Phase::Outlived => {}
+                Phase::Completed | Phase::Outlived | Phase::Cancelled | Phase::Drained => {}
             }
         }
         counts
     }
+}
 
-    /// Whether `later` begins with all of this.
-    ///
-    /// # Errors
-    /// Where they part.
-    pub fn continues_in(&self, later: &History) -> Result<(), Violation> {
-        let same = later.prints.len() >= self.prints.len()
-            && later.prints[..self.prints.len()] == self.prints;
-        broken(!same, "what was durable stays as it was", || {
-            let parts = self
-                .prints
-                .iter()
-                .zip(&later.prints)
-                .position(|(a, b)| a != b);
-            format!(
-                "{}: {} records, then {}; they part at {parts:?}",
-                self.at(),
-                self.prints.len(),
-                later.prints.len()
-            )
-        })
+impl Item {
+    /// An item that nothing is known of but what it carries.
+    fn new(payload: &PayloadRef<'_>, body: &[u8]) -> Item {
+        let mut attributes = payload.attributes.iter();
+        let job = attributes.find(|(name, _)| *name == JOB_ATTRIBUTE);
+        Item {
+            job: job.map_or("", |(_, job)| job).to_owned(),
+            phase: Phase::Dead,
+            attempts: 0,
+            max_attempts: 0,
+            attempts_at_first: 0,
+            grants: 0,
+            enqueued_at: 0,
+            ttl_ns: None,
+            priority: 0,
+            resource: payload.resource_id.to_owned(),
+            key: payload.partition_key.unwrap_or_default().to_owned(),
+            body: digest(body),
+            error: digest(&[]),
+            leases: Vec::new(),
+        }
+    }
+}
+
+impl Ended {
+    fn of(record: &Record<'_>, how: End) -> Ended {
+        Ended {
+            how,
+            at: record.at.0,
+            lsn: record.lsn.0,
+            epoch: record.epoch.0,
+        }
     }
 }
 

@@ -75,6 +75,56 @@ faults! {
     Backpressure "backpressure";
     /// A token was used after its lease.
     StaleToken "stale token used";
+    /// A sync said that it was done, and was not.
+    LyingSync "lying sync";
+    /// After lying syncs a log was refused by name.
+    LieFound "log refused after lying syncs";
+    /// After lying syncs a log went on with less.
+    LieLost "acknowledged work lost to lying syncs";
+    /// A flipped bit kept a log from being opened.
+    RotFound "flipped bit found at opening";
+    /// A flipped bit lay where nothing is needed.
+    RotHarmless "flipped bit where nothing is needed";
+    /// A bit flipped while the node ran.
+    RotRunning "bit flipped in a running log";
+    /// An item's bytes could not be read; nobody was given them.
+    Unreadable "unreadable item";
+    /// A read failed.
+    ReadError "failed read";
+    /// A rename or removal failed.
+    NameError "failed rename or removal";
+    /// A log could not be opened because of such an error, and could the next time.
+    OpenError "opening refused by the disk";
+    /// The node's clock stood still and leapt.
+    ClockJitter "clock that stands still and leaps";
+    /// An enqueue waited for its namespace to have room.
+    GateClosed "enqueue held back at a watermark";
+    /// A log's oldest segment was given up and became a spare.
+    Recycled "segment recycled";
+    /// A log's oldest segment was given up and removed.
+    Trimmed "segment removed";
+    /// A segment could not be given up because the disk refused.
+    FailedRetire "segment not given up";
+    /// A recycled segment was filled with other bytes.
+    Scribbled "recycled segment scribbled on";
+    /// Something was written again so that its segment could go.
+    Carried "carried to the log's end";
+    /// Items were taken out.
+    Drained "items drained";
+    /// A bundle was asked for again.
+    DrainedAgain "bundle asked for again";
+    /// Items were taken in.
+    Restored "items restored";
+    /// A bundle was taken in again.
+    RestoredAgain "bundle restored again";
+    /// An item was taken away.
+    Cancelled "item cancelled";
+    /// A dead letter was revived.
+    Redriven "dead letter redriven";
+    /// A worker asked for one partition key.
+    KeyedLease "lease by partition key";
+    /// A page of items was read.
+    Listed "page of items";
     /// An enqueue was sent again under its request id.
     Duplicate "duplicate request id";
 }
@@ -103,6 +153,11 @@ impl Hits {
     /// How often it happened.
     pub fn of(&self, fault: Fault) -> u64 {
         self.0[fault as usize]
+    }
+
+    /// How often any happened.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
     }
 
     /// Adds another run's counts.

@@ -1,73 +1,105 @@
-//! `omnirelay-sim`: runs seeds and says which rule a seed breaks.
+//! `sim`: runs seeds and says which rule a seed breaks.
 
+use std::io::{IsTerminal, Write, stderr};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use omnirelay_sim::hits::Hits;
+use omnirelay_sim::runner::{Range, SEEDS_FOR_ALL_FAULTS, Summary, all_jobs, run};
 use omnirelay_sim::suite::{run_crashed_at, run_seed};
 
 /// Runs simulated nodes and checks every reply and every record.
 ///
-/// Example: omnirelay-sim --seeds 1000
+/// Exits 0 if no rule was broken and, from 1,000 seeds on, every kind of fault happened; 1 if not.
+///
+/// Example: cargo run --release -p sim -- --seeds 100000
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
     /// How many seeds to run.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = SEEDS_FOR_ALL_FAULTS)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Run only this one.
-    #[arg(long)]
+    /// Run only this one and print its every step.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "jobs", "keep_going", "every_step"])]
     seed: Option<u64>,
-    /// Print every step.
-    #[arg(short, long)]
-    verbose: bool,
+    /// With --seed: print only what it came to.
+    #[arg(short, long, requires = "seed")]
+    quiet: bool,
+    /// Threads to run seeds on; all CPUs unless given.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     /// Go on after a seed that breaks a rule.
     #[arg(long)]
     keep_going: bool,
     /// Instead: crash a short run before its every event, for this many seeds.
-    #[arg(long)]
+    #[arg(long, value_name = "SEEDS")]
     every_step: Option<u64>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(seeds) = args.every_step {
-        return crash_at_every_step(args.from, seeds);
-    }
-    let (from, seeds) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
-    let mut hits = Hits::default();
-    let (mut events, mut replies, mut failed) = (0, 0, 0u64);
-    for seed in from..from + seeds {
-        let report = run_seed(seed, args.verbose);
-        hits.merge(&report.hits);
-        events += report.events;
-        replies += report.replies;
-        if let Some(violation) = report.violation {
-            failed += 1;
-            println!("seed {seed}, event {}: {violation}", report.events);
-            println!("  again: cargo run --release -p omnirelay-sim -- --seed {seed} -v");
-            if !args.keep_going {
-                break;
-            }
-        }
-    }
-    print!("{hits}");
-    println!("{seeds} seeds from {from}, {events} events, {replies} replies, {failed} failed");
-    let missing = hits.missing();
-    if !missing.is_empty() && args.seed.is_none() {
-        println!("never happened: {}", missing.join(", "));
-    }
-    if failed > 0 {
-        ExitCode::FAILURE
-    } else {
+    let is_good = match (args.seed, args.every_step) {
+        (Some(seed), _) => replay(seed, args.quiet),
+        (_, Some(seeds)) => crash_at_every_step(args.from, seeds),
+        _ => run_range(Range {
+            from: args.from,
+            seeds: args.seeds,
+            jobs: args.jobs.unwrap_or_else(all_jobs),
+            keep_going: args.keep_going,
+        }),
+    };
+    if is_good {
         ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
-fn crash_at_every_step(from: u64, seeds: u64) -> ExitCode {
+fn replay(seed: u64, quiet: bool) -> bool {
+    let report = run_seed(seed, !quiet);
+    print!("{}", report.hits);
+    println!(
+        "seed {seed}: {} events, {} replies",
+        report.events, report.replies
+    );
+    match &report.violation {
+        Some(violation) => println!("event {}: {violation}", report.events),
+        None => println!("no rule broken"),
+    }
+    report.violation.is_none()
+}
+
+fn run_range(range: Range) -> bool {
+    let mut progress = Progress::new(range.seeds);
+    let summary = run(range, &mut |so_far| progress.show(so_far));
+    progress.clear();
+    for failure in &summary.failures {
+        let (seed, event) = (failure.seed, failure.event);
+        println!("seed {seed}, event {event}: {}", failure.violation);
+        println!("  again: cargo run --release -p sim -- --seed {seed}");
+    }
+    print!("{}", summary.hits);
+    println!(
+        "{} seeds from {} in {:.1} s, {} events, {} replies, {} failed",
+        summary.seeds,
+        range.from,
+        progress.began.elapsed().as_secs_f64(),
+        summary.events,
+        summary.replies,
+        summary.failures.len()
+    );
+    let missing = summary.missing();
+    if !missing.is_empty() {
+        println!("never happened: {}", missing.join(", "));
+    }
+    summary.is_good()
+}
+
+fn crash_at_every_step(from: u64, seeds: u64) -> bool {
     let mut runs = 0u64;
     for seed in from..from + seeds {
         let (cores, logs) = [(1, 1), (2, 2), (3, 2)][(seed % 3) as usize];
@@ -78,10 +110,58 @@ fn crash_at_every_step(from: u64, seeds: u64) -> ExitCode {
             runs += 1;
             if let Some(violation) = report.violation {
                 println!("seed {seed}, crash before event {event}: {violation}");
-                return ExitCode::FAILURE;
+                return false;
             }
         }
     }
     println!("{seeds} seeds from {from}, {runs} runs, each with a crash at another event");
-    ExitCode::SUCCESS
+    true
+}
+
+/// A line on the terminal that says how far it is; nothing elsewhere.
+struct Progress {
+    began: Instant,
+    shown: Option<Instant>,
+    seeds: u64,
+    is_terminal: bool,
+}
+
+/// How often the line is written anew.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+
+impl Progress {
+    fn new(seeds: u64) -> Progress {
+        Progress {
+            began: Instant::now(),
+            shown: None,
+            seeds,
+            is_terminal: stderr().is_terminal(),
+        }
+    }
+
+    fn show(&mut self, so_far: &Summary) {
+        let is_early = self.shown.is_some_and(|shown| shown.elapsed() < SHOW_EVERY);
+        if !self.is_terminal || is_early {
+            return;
+        }
+        let took = self.began.elapsed();
+        self.shown = Some(self.began + took);
+        let rate = so_far.seeds as f64 / took.as_secs_f64().max(0.001);
+        let left = (self.seeds - so_far.seeds) as f64 / rate.max(0.001);
+        eprint!(
+            "\r\x1b[K{} of {} seeds, {rate:.0} a second, {left:.0} s left, {} faults, {} failed",
+            so_far.seeds,
+            self.seeds,
+            so_far.hits.total(),
+            so_far.failures.len()
+        );
+        // A line that cannot be shown is no reason to stop.
+        let _ = stderr().flush();
+    }
+
+    fn clear(&self) {
+        if self.is_terminal {
+            eprint!("\r\x1b[K");
+        }
+    }
 }

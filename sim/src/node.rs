@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use omnirelay::data_dir::open_log;
+use omnirelay::data_dir::{LogSettings, open_log};
 use omnirelay::node::{
-    Board, CallId, Core, CoreId, Layout, LogId, LogParts, LogTask, Message, Outcome, ReadRequest,
+    Board, CallId, Core, CoreId, Layout, LogId, LogParts, LogSize, LogTask, Message, Outcome,
+    ReadRequest, ScanRequest,
 };
 use omnirelay_queue::{Digest, Nanos, Shard};
-use omnirelay_wal::{Allocator, Batch, Fill, LogOptions, OpenError, Reader, Spare, Writer};
+use omnirelay_wal::{
+    Allocator, Batch, Cleaner, Fill, OpenError, Reader, Reuse, Scanned, Spare, Writer,
+};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -19,6 +22,7 @@ use crate::clock::NodeClock;
 use crate::disk::SimDisk;
 use crate::hits::{Fault, Hits};
 use crate::schedule::Schedule;
+use crate::tape::SharedTape;
 use crate::world::Event;
 
 /// The smallest segments there are, so that logs go through many.
@@ -69,6 +73,14 @@ pub enum Step {
     Read(usize, ReadRequest),
     /// A core is given it.
     ReadDone(usize, u64, Result<bytes::Bytes, String>),
+    /// The reader reads a part of a segment that is given up.
+    Scan(usize, ScanRequest),
+    /// A core is given it.
+    ScanDone(usize, Result<Scanned, String>),
+    /// The allocator gives up a segment.
+    Retire(usize, u32, Reuse),
+    /// A core learns of it.
+    Retired(usize, u32, Result<Option<Spare>, String>),
     /// A core's earliest deadline, planned for this time, has come.
     Timer(usize, u64),
 }
@@ -81,9 +93,11 @@ struct SimCore {
 
 struct SimLog {
     disk: SimDisk,
+    tape: SharedTape,
     core: usize,
     writer: Writer<SimDisk>,
     allocator: Allocator<SimDisk>,
+    cleaner: Cleaner<SimDisk>,
     reader: Reader<SimDisk>,
     batches: VecDeque<Batch>,
     owed: usize,
@@ -113,10 +127,16 @@ pub struct Boot<'a> {
     pub layout: Arc<Layout>,
     /// One for each log, for this life.
     pub disks: &'a [SimDisk],
+    /// One for each log, for all lives.
+    pub tapes: &'a [SharedTape],
+    /// What each log keeps beyond what lives in it.
+    pub history_bytes: u64,
     /// The wall clock's time.
     pub wall: Nanos,
     /// Its monotonic clock's drift.
     pub drift_ppm: i64,
+    /// How its clock stands still and leaps.
+    pub stutter_ns: u64,
     /// How quick things are.
     pub tempo: Tempo,
 }
@@ -136,15 +156,15 @@ impl Node {
         let mut last_at = Nanos(0);
         let mut opened = Vec::new();
         for (log, disk) in (0u16..).zip(boot.disks) {
-            let options = LogOptions {
-                log,
+            let settings = LogSettings {
                 segment_bytes: SEGMENT_BYTES,
+                history_bytes: boot.history_bytes,
             };
             let mut entropy = || rng.random();
             let (log, recovery) = open_log(
                 disk.clone(),
                 Path::new("/simulated"),
-                options,
+                settings,
                 &layout,
                 LogId(log),
                 &mut entropy,
@@ -153,7 +173,8 @@ impl Node {
             opened.push(log);
         }
         opened.iter().flat_map(|log| &log.shards).for_each(replayed);
-        let clock = NodeClock::start(boot.wall, last_at, schedule.now(), boot.drift_ppm);
+        let clock = NodeClock::start(boot.wall, last_at, schedule.now(), boot.drift_ppm)
+            .with_stutter(boot.stutter_ns);
         let board = Arc::new(Board::new(
             layout.namespaces().len(),
             layout.logs(),
@@ -162,13 +183,15 @@ impl Node {
         let mut parts: Vec<Vec<LogParts<SimDisk>>> =
             (0..layout.cores()).map(|_| Vec::new()).collect();
         let mut logs = Vec::new();
-        for (log, disk) in opened.into_iter().zip(boot.disks) {
+        for (log, (disk, tape)) in opened.into_iter().zip(boot.disks.iter().zip(boot.tapes)) {
             let core = usize::from(layout.core_of(log.id).0);
             logs.push(SimLog {
                 disk: disk.clone(),
+                tape: SharedTape::clone(tape),
                 core,
                 writer: log.writer,
                 allocator: log.allocator,
+                cleaner: log.cleaner,
                 reader: log.reader.clone(),
                 batches: VecDeque::new(),
                 owed: 0,
@@ -180,6 +203,7 @@ impl Node {
                 reader: log.reader,
                 shards: log.shards,
                 segment_bytes: log.segment_bytes,
+                history_bytes: log.history_bytes,
             });
         }
         let cores: Vec<SimCore> = (0u16..)
@@ -241,6 +265,17 @@ impl Node {
     /// Whether a log has failed.
     pub fn has_failed(&self) -> bool {
         self.all_cores().any(|core| core.failure().is_some())
+    }
+
+    /// How much later than planned things may be noticed.
+    pub fn slack_ns(&self) -> u64 {
+        2 * (self.tempo.turn + self.tempo.timer + self.clock.stutter_ns()) + 1_000_000
+    }
+
+    /// How large each log is.
+    pub fn log_sizes(&self) -> Vec<LogSize> {
+        let sizes = self.all_cores().flat_map(Core::log_sizes);
+        sizes.map(|(_, size)| size).collect()
     }
 
     /// Whether anything is under way between cores.
@@ -315,6 +350,24 @@ impl Node {
                 );
                 return Vec::new();
             }
+            Step::Scan(log, request) => {
+                let ScanRequest {
+                    segment,
+                    from,
+                    bytes_max,
+                } = request;
+                let scanned = self.logs[log]
+                    .cleaner
+                    .scan(segment, from, ScanRequest::is_wanted, bytes_max)
+                    .map_err(|error| error.to_string());
+                let soon = rng.random_range(0..=self.tempo.ring);
+                self.plan(schedule, soon, Step::ScanDone(log, scanned));
+                return Vec::new();
+            }
+            Step::Retire(log, segment, reuse) => {
+                self.retire(log, segment, reuse, schedule, rng, hits);
+                return Vec::new();
+            }
             Step::Deliver { from, to } => {
                 let ring = from * self.cores.len() + to;
                 let message = self.rings[ring]
@@ -344,6 +397,18 @@ impl Node {
             Step::ReadDone(log, id, bytes) => {
                 let core = self.logs[log].core;
                 self.cores[core].core.handle_read(now, id, bytes);
+                core
+            }
+            Step::ScanDone(log, scanned) => {
+                let core = self.logs[log].core;
+                self.cores[core].core.handle_scanned(log_id(log), scanned);
+                core
+            }
+            Step::Retired(log, segment, retired) => {
+                let core = self.logs[log].core;
+                self.cores[core]
+                    .core
+                    .handle_retired(now, log_id(log), segment, retired);
                 core
             }
             Step::Timer(core, planned) => {
@@ -411,6 +476,7 @@ impl Node {
         match task {
             LogTask::Write(log, batch) => {
                 let log = usize::from(log.0);
+                self.logs[log].tape.borrow_mut().write(&batch);
                 self.logs[log].batches.push_back(batch);
                 self.plan(
                     schedule,
@@ -430,11 +496,18 @@ impl Node {
                 }
             }
             LogTask::Read(log, request) => {
-                self.plan(
-                    schedule,
-                    rng.random_range(0..=self.tempo.ring),
-                    Step::Read(usize::from(log.0), request),
-                );
+                let soon = rng.random_range(0..=self.tempo.ring);
+                self.plan(schedule, soon, Step::Read(usize::from(log.0), request));
+            }
+            LogTask::Scan(log, request) => {
+                let soon = rng.random_range(0..=self.tempo.sync);
+                self.plan(schedule, soon, Step::Scan(usize::from(log.0), request));
+            }
+            LogTask::Retire(log, segment, reuse) => {
+                let log = usize::from(log.0);
+                self.logs[log].reader.forget(segment);
+                let soon = rng.random_range(0..=self.tempo.sync);
+                self.plan(schedule, soon, Step::Retire(log, segment, reuse));
             }
         }
     }
@@ -462,10 +535,38 @@ impl Node {
             return;
         }
         let step = match result {
-            Ok(()) => Step::Synced(log, number),
+            Ok(()) => {
+                sim.tape.borrow_mut().synced(number);
+                Step::Synced(log, number)
+            }
             Err(poisoned) => Step::LogFailed(log, poisoned.to_string()),
         };
         self.plan(schedule, rng.random_range(0..=self.tempo.sync / 4), step);
+    }
+
+    fn retire(
+        &mut self,
+        log: usize,
+        segment: u32,
+        reuse: Reuse,
+        schedule: &mut Schedule<Event>,
+        rng: &mut SmallRng,
+        hits: &mut Hits,
+    ) {
+        let sim = &mut self.logs[log];
+        let retired = sim.allocator.retire(segment, reuse);
+        if sim.disk.is_dead() {
+            return;
+        }
+        let done = match retired {
+            Ok(Some(_)) => Fault::Recycled,
+            Ok(None) => Fault::Trimmed,
+            Err(_) => Fault::FailedRetire,
+        };
+        hits.hit(done);
+        let retired = retired.map_err(|error| error.to_string());
+        let soon = rng.random_range(0..=self.tempo.sync / 4);
+        self.plan(schedule, soon, Step::Retired(log, segment, retired));
     }
 
     fn allocate(

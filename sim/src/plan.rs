@@ -1,10 +1,11 @@
 //! What a seed decides before a run begins.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use omnirelay::node::{Durability, Layout, Namespace, Watermarks};
-use omnirelay_queue::{Options, Secret, ShardId};
+use omnirelay_queue::{Fairness, Options, Ordering, Secret, ShardId};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -48,10 +49,26 @@ pub struct Life {
     pub full: Option<(u64, u64)>,
     /// Payloads may not be in memory.
     pub cold: bool,
+    /// What each log keeps of what has ended.
+    pub history_bytes: u64,
     /// How the wall clock is set before this life, in nanoseconds.
     pub wall_jump: i64,
     /// How the monotonic clock drifts.
     pub drift_ppm: i64,
+    /// It stands still for the better part of such a time, then leaps; 0: it does not.
+    pub stutter_ns: u64,
+    /// Share of reads that fail once the node is open.
+    pub read_errors: f64,
+    /// Share of renames and removals that fail once the node is open.
+    pub name_errors: f64,
+    /// Share of reads, renames and removals that fail while the node opens.
+    pub boot_errors: f64,
+    /// From when on syncs lie, counted from the open node.
+    pub lies_from: Option<u64>,
+    /// When a bit flips, counted from the open node.
+    pub rots_at: Option<u64>,
+    /// Whether, once it is over, bits flip in copies of its logs.
+    pub rots_after: bool,
 }
 
 /// A run.
@@ -66,6 +83,12 @@ pub struct Plan {
     pub producers: usize,
     /// Callers that lease.
     pub workers: usize,
+    /// Callers that take items out and in, look at them, cancel and redrive them.
+    pub operators: usize,
+    /// Workers that now and then take items of one partition key only.
+    pub keyed: bool,
+    /// Resources of a namespace that keeps them in order.
+    pub resources: u32,
     /// The longest pause between two calls of a caller, in nanoseconds.
     pub pause: u64,
     /// Share of replies that are lost on the way.
@@ -85,8 +108,8 @@ pub struct Plan {
 impl Plan {
     /// Draws a run.
     pub fn random(rng: &mut SmallRng) -> Plan {
-        let heavy = rng.random_bool(0.15);
-        let fills = heavy && rng.random_bool(0.7);
+        let heavy = rng.random_bool(0.25);
+        let fills = heavy && rng.random_bool(0.4);
         let lives = rng.random_range(1..=4);
         let mut lives: Vec<Life> = (0..lives).map(|_| Life::random(fills, rng)).collect();
         lives.push(Life::last(rng));
@@ -96,6 +119,9 @@ impl Plan {
             lives,
             producers: rng.random_range(1..=3),
             workers: rng.random_range(1..=4),
+            operators: [0, 1, 1, 2][rng.random_range(0..4)],
+            keyed: rng.random_bool(0.5),
+            resources: rng.random_range(1..=6),
             pause: rng.random_range(1..=30) * MILLI,
             lost: [0.0, 0.02, 0.1][rng.random_range(0..3)],
             undelivered: [0.0, 0.02, 0.1][rng.random_range(0..3)],
@@ -114,7 +140,11 @@ impl Plan {
     pub fn quiet(cores: u16, logs: u16, rng: &mut SmallRng) -> Plan {
         let mut plan = Plan::random(rng);
         plan.namespaces = vec![namespace("resourcelease", 0, 3, Durability::Disk, rng)];
-        plan.namespaces[0].options.capacity = 10_000;
+        let options = &mut plan.namespaces[0].options;
+        options.capacity = 10_000;
+        (options.ordering, options.fairness) = (Ordering::None, Fairness::Fifo);
+        options.weights.clear();
+        plan.namespaces[0].watermarks = Watermarks::of(u64::MAX);
         let calm = Life {
             cores,
             ..Life::last(rng)
@@ -130,7 +160,7 @@ impl Plan {
                 ..calm
             },
         ];
-        (plan.logs, plan.producers, plan.workers) = (logs, 1, 1);
+        (plan.logs, plan.producers, plan.workers, plan.operators) = (logs, 1, 1, 0);
         (plan.lost, plan.undelivered, plan.cancelled, plan.hurried) = (0.0, 0.0, 0.0, 0.0);
         (plan.pause, plan.body_bytes_max) = (5 * MILLI, 200);
         plan
@@ -156,6 +186,16 @@ impl Plan {
         self.namespaces.len()
     }
 
+    /// Items of calls that may be under way at once.
+    pub fn in_flight_max(&self) -> u64 {
+        8 * (self.producers as u64) + 16 * (self.operators as u64)
+    }
+
+    /// A namespace's options.
+    pub fn namespace(&self, space: usize) -> &Namespace {
+        &self.namespaces[space]
+    }
+
     /// A namespace to call; the first one most often.
     pub fn random_space(&self, rng: &mut SmallRng) -> usize {
         if rng.random_bool(0.6) {
@@ -172,6 +212,14 @@ impl Plan {
             shards: n.shards,
             durable: n.durability == Durability::Disk,
             dedupe_ns: u64::try_from(n.options.dedupe_window.as_nanos()).expect("minutes"),
+            restore_ns: u64::try_from(n.options.restore_window.as_nanos()).expect("minutes"),
+            origin: n.origin,
+            ordered: n.options.ordering == Ordering::PerResource,
+            // A blocked item does not wait for its key's turn.
+            weights: (n.options.fairness == Fairness::PartitionKey
+                && n.options.ordering == Ordering::None
+                && !self.keyed)
+                .then(|| n.options.weights.clone()),
         };
         self.namespaces.iter().map(space).collect()
     }
@@ -205,6 +253,9 @@ impl Life {
             8 => Ending::Kill,
             _ => Ending::Clean,
         };
+        let is_power_lost = matches!(ending, Ending::Power | Ending::PowerAfterReply(_));
+        let lies_from = (is_power_lost && rng.random_bool(0.15))
+            .then(|| length - rng.random_range(0..length.min(60 * MILLI)));
         let full_from = rng.random_range(0..length);
         let jump = rng.random_range(0..3_600_000) as i64 * MILLI as i64;
         Life {
@@ -212,9 +263,18 @@ impl Life {
             tempo: Tempo::random(rng),
             length,
             ending,
-            failed_disk: rng.random_bool(0.1).then(|| rng.random_range(0..80)),
+            failed_disk: (lies_from.is_none() && rng.random_bool(0.1))
+                .then(|| rng.random_range(0..80)),
             full: fills.then(|| (full_from, rng.random_range(full_from..length * 2))),
+            stutter_ns: [0, 0, 0, MILLI / 2, 2 * MILLI][rng.random_range(0..5)],
+            read_errors: [0.0, 0.0, 0.0, 0.02][rng.random_range(0..4)],
+            name_errors: [0.0, 0.0, 0.0, 0.3][rng.random_range(0..4)],
+            boot_errors: [0.0, 0.0, 0.0, 0.0, 0.0, 0.02][rng.random_range(0..6)],
+            rots_at: rng.random_bool(0.1).then(|| rng.random_range(0..length)),
+            rots_after: rng.random_bool(0.1),
+            lies_from,
             cold: rng.random_bool(0.3),
+            history_bytes: [0, 0, 1 << 20, 8 << 20][rng.random_range(0..4)],
             wall_jump: [0, jump, -jump, jump / 3_600][rng.random_range(0..4)],
             drift_ppm: rng.random_range(-300..=300),
         }
@@ -224,6 +284,11 @@ impl Life {
         let calm = Life {
             failed_disk: None,
             full: None,
+            read_errors: 0.0,
+            name_errors: 0.0,
+            boot_errors: 0.0,
+            lies_from: None,
+            rots_at: None,
             ..Life::random(false, rng)
         };
         Life {
@@ -237,15 +302,15 @@ impl Life {
 fn namespaces(rng: &mut SmallRng) -> Vec<Namespace> {
     let shards = rng.random_range(1..=5);
     let mut all = vec![namespace("resourcelease", 0, shards, Durability::Disk, rng)];
-    if rng.random_bool(0.5) {
-        let more = rng.random_range(1..=3);
-        all.push(namespace(
-            "resourcelease.cache",
-            shards,
-            more,
-            Durability::Memory,
-            rng,
-        ));
+    for (name, durability) in [
+        ("resourcelease.cache", Durability::Memory),
+        ("resourcelease.other", Durability::Disk),
+    ] {
+        if rng.random_bool(0.4) {
+            let first = all.iter().map(|namespace| namespace.shards).sum();
+            let shards = rng.random_range(1..=3);
+            all.push(namespace(name, first, shards, durability, rng));
+        }
     }
     all
 }
@@ -257,6 +322,14 @@ fn namespace(
     durability: Durability,
     rng: &mut SmallRng,
 ) -> Namespace {
+    let fair = rng.random_bool(0.3);
+    let named = ["", "light", "heavy"];
+    let mut weights = BTreeMap::new();
+    for key in named {
+        if fair && rng.random_bool(0.6) {
+            weights.insert(key.to_owned(), rng.random_range(1..=4));
+        }
+    }
     let options = Options {
         lease_duration: Duration::from_millis(rng.random_range(1_000..2_500)),
         requeue_delay: Duration::from_millis([0, 50, 300][rng.random_range(0..3)]),
@@ -265,10 +338,30 @@ fn namespace(
         dedupe_window: Duration::from_millis([600, 600_000, 600_000][rng.random_range(0..3)]),
         capacity: [8, 1_000, 1_000][rng.random_range(0..3)],
         priority_aging: Duration::from_millis([0, 100, 30_000][rng.random_range(0..3)]),
+        ordering: if rng.random_bool(0.3) {
+            Ordering::PerResource
+        } else {
+            Ordering::None
+        },
+        fairness: if fair {
+            Fairness::PartitionKey
+        } else {
+            Fairness::Fifo
+        },
+        weights,
         ..Options::default()
     };
+    let watermarks = if rng.random_bool(0.3) {
+        let capacity = rng.random_range(6..60);
+        Watermarks {
+            cooldown: Duration::from_millis([0, 20, 200][rng.random_range(0..3)]),
+            ..Watermarks::of(capacity)
+        }
+    } else {
+        Watermarks::of(u64::MAX)
+    };
     Namespace {
-        watermarks: Watermarks::of(u64::MAX),
+        watermarks,
         name: name.into(),
         first_shard: ShardId(first),
         shards,

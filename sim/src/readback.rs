@@ -1,85 +1,61 @@
-//! Reading the logs as they are on disk, record by record, into histories.
+//! Reading the logs as they are on disk, and building histories out of what is durable.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 
 use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Record};
-use omnirelay_wal::{Disk, DiskFile, LogOptions, Mapping, RecordHeader, open};
+use omnirelay_wal::{Disk, DiskFile, LogOptions, Mapping, OpenError, RecordHeader, open};
 
-use crate::checker::Checker;
 use crate::disk::{SimDisk, SimFile};
 use crate::history::History;
 use crate::node::SEGMENT_BYTES;
+use crate::tape::{Found, TapedRecord, print};
 use crate::violation::Violation;
 
-/// Every shard's history. The disks are left as they are.
+/// The records that a log would be opened with. The disk is left as it is.
 ///
 /// # Errors
-/// If a log cannot be read, or its records break a rule.
-pub(crate) fn read_logs(
-    disks: &[SimDisk],
-    checker: &Checker,
-) -> Result<BTreeMap<u32, History>, Violation> {
-    let mut histories: BTreeMap<u32, History> = BTreeMap::new();
-    for shard in 0.. {
-        let Some(empty) = checker.empty_history(shard) else {
-            break;
-        };
-        histories.insert(shard, empty);
-    }
-    for (log, disk) in (0u16..).zip(disks) {
-        let mut violation = None;
-        let mut on_record = |header: &RecordHeader, _, body: &[u8]| {
-            let history = histories
-                .get_mut(&header.shard)
-                .ok_or("a record of no shard")?;
-            let event = Event::decode(header.kind, body).map_err(|error| error.to_string())?;
-            let record = Record {
-                lsn: Lsn(header.lsn),
-                epoch: Epoch(header.epoch),
-                at: Nanos(header.at),
-                event,
-            };
-            history
-                .record(&record, fingerprint(header, body))
-                .map_err(|broken| {
-                    let text = broken.to_string();
-                    violation = Some(broken);
-                    text
-                })
-        };
-        let options = LogOptions {
-            log,
-            segment_bytes: SEGMENT_BYTES,
-        };
-        let opened = open(Untouched(disk.clone()), options, &mut || 7, &mut on_record);
-        if let Some(violation) = violation {
-            return Err(violation);
-        }
-        if let Err(error) = opened {
-            return Err(Violation::new(
-                "a log opens after every crash",
-                error.to_string(),
-            ));
-        }
-    }
-    Ok(histories)
+/// If it would not open.
+pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Vec<Found>, OpenError> {
+    let mut found = Vec::new();
+    let mut on_record = |header: &RecordHeader, _, body: &[u8]| {
+        found.push(Found {
+            header: *header,
+            print: print(header, body),
+        });
+        Ok(())
+    };
+    let options = LogOptions {
+        log,
+        segment_bytes: SEGMENT_BYTES,
+    };
+    open(Untouched(disk.clone()), options, &mut || 7, &mut on_record)?;
+    Ok(found)
 }
 
-/// FNV-1a over all of a record.
-fn fingerprint(header: &RecordHeader, body: &[u8]) -> u64 {
-    let head = [
-        u64::from(header.kind),
-        u64::from(header.epoch),
-        header.lsn,
-        header.at,
-    ];
-    let head = head.into_iter().flat_map(u64::to_le_bytes);
-    head.chain(body.iter().copied())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+/// Adds a record to its shard's history.
+///
+/// # Errors
+/// The rule that it breaks.
+pub(crate) fn add_record(
+    histories: &mut BTreeMap<u32, History>,
+    taped: &TapedRecord,
+) -> Result<(), Violation> {
+    let header = &taped.header;
+    let no_record = |why: String| Violation::new("every record is one of the queue's", why);
+    let history = histories
+        .get_mut(&header.shard)
+        .ok_or_else(|| no_record(format!("{header:?} is of no shard")))?;
+    let event = Event::decode(header.kind, &taped.body)
+        .map_err(|error| no_record(format!("{header:?}: {error}")))?;
+    let record = Record {
+        lsn: Lsn(header.lsn),
+        epoch: Epoch(header.epoch),
+        at: Nanos(header.at),
+        event,
+    };
+    history.record(&record, &taped.body)
 }
 
 /// A disk that is read, and on which nothing is done: recovery replays before it relies on what

@@ -1,6 +1,8 @@
 //! Many runs.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -15,17 +17,37 @@ pub fn run_seed(seed: u64, verbose: bool) -> Report {
     guarded(|| World::new(seed, verbose).run())
 }
 
+thread_local! {
+    /// Some while a run is under way on this thread: what it panicked with.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Panics of runs are kept for the report, with their place; all others are as usual.
+fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let is_kept = PANIC.with_borrow_mut(|kept| {
+                kept.as_mut().map(|text| *text = info.to_string()).is_some()
+            });
+            if !is_kept {
+                usual(info);
+            }
+        }));
+    });
+}
+
 fn guarded(run: impl FnOnce() -> Report) -> Report {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        let violation = Violation::new("no input makes a node panic", text.unwrap_or_default());
-        Report {
-            hits: Hits::default(),
-            events: 0,
-            replies: 0,
-            violation: Some(violation),
-        }
+    keep_panics();
+    PANIC.set(Some(String::new()));
+    let report = catch_unwind(AssertUnwindSafe(run));
+    let text = PANIC.take().unwrap_or_default();
+    report.unwrap_or_else(|_| Report {
+        hits: Hits::default(),
+        events: 0,
+        replies: 0,
+        violation: Some(Violation::new("no input makes a node panic", text)),
     })
 }
 

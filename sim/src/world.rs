@@ -9,14 +9,15 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::checker::{Checker, Moment};
-use crate::client::{Client, Intent};
+use crate::client::{Client, Intent, Role};
 use crate::clock::WallClock;
-use crate::disk::SimDisk;
+use crate::disk::{Rot, SimDisk};
 use crate::hits::{Fault, Hits};
 use crate::node::{Boot, Node, Step};
 use crate::plan::{Ending, Life, Plan};
-use crate::readback::read_logs;
+use crate::readback::{add_record, read_log};
 use crate::schedule::Schedule;
+use crate::tape::SharedTape;
 use crate::violation::{Violation, broken};
 
 pub(crate) const MILLI: u64 = 1_000_000;
@@ -42,6 +43,10 @@ pub enum Event {
     Probe(u32),
     /// A life's time is up.
     EndOfLife(u32),
+    /// Syncs begin to lie.
+    Lie(u32),
+    /// A bit flips.
+    Rot(u32),
     /// Disks fill up, or have room again.
     Full(u32, bool),
     /// The node starts again.
@@ -80,7 +85,16 @@ pub struct World {
     pub(crate) node: Option<Node>,
     pub(crate) closing: bool,
     wall: WallClock,
-    disks: Vec<SimDisk>,
+    pub(crate) disks: Vec<SimDisk>,
+    pub(crate) tapes: Vec<SharedTape>,
+    /// By log: the last batch whose records the histories have.
+    pub(crate) known: Vec<u64>,
+    /// What the histories say is what the disks have.
+    pub(crate) is_proven: bool,
+    /// By log: the last batch that was synced before syncs began to lie.
+    pub(crate) trusted: Option<Vec<u64>>,
+    /// The bit that has flipped in this life, and in which log.
+    pub(crate) rotten: Option<(usize, Rot)>,
     pub(crate) life: u32,
     pub(crate) is_open: bool,
     replies_left: Option<u64>,
@@ -89,6 +103,10 @@ pub struct World {
     crash_at_event: Option<u64>,
     pub(crate) messages_seen: u64,
     pub(crate) busy_since: Vec<Option<u64>>,
+    /// By namespace: since when it has room.
+    pub(crate) roomy_since: Vec<Option<u64>>,
+    /// Since when all work is done.
+    pub(crate) resting_since: Option<u64>,
     pub(crate) digests: BTreeMap<u32, (Nanos, Digest)>,
     verbose: bool,
     pub(crate) done: bool,
@@ -108,12 +126,22 @@ impl World {
     pub fn with_plan(plan: Plan, mut rng: SmallRng, verbose: bool) -> World {
         let checker = Checker::new(plan.spaces());
         let mut clients: Vec<Client> = (0..plan.producers)
-            .map(|n| Client::new(format!("producer{n}"), true))
+            .map(|n| Client::new(format!("producer{n}"), Role::Producer))
             .collect();
-        clients.extend((0..plan.workers).map(|n| Client::new(format!("worker{n}"), false)));
+        clients.extend((0..plan.workers).map(|n| Client::new(format!("worker{n}"), Role::Worker)));
+        clients.extend(
+            (0..plan.operators).map(|n| Client::new(format!("operator{n}"), Role::Operator)),
+        );
         let disks = (0..plan.logs).map(|_| SimDisk::new(rng.random())).collect();
+        let tapes = (0..plan.logs).map(|_| SharedTape::default()).collect();
         let mut world = World {
             busy_since: vec![None; plan.space_count()],
+            roomy_since: vec![None; plan.space_count()],
+            resting_since: None,
+            known: vec![0; usize::from(plan.logs)],
+            is_proven: true,
+            trusted: None,
+            rotten: None,
             plan,
             rng,
             schedule: Schedule::new(),
@@ -125,6 +153,7 @@ impl World {
             closing: false,
             wall: WallClock::default(),
             disks,
+            tapes,
             life: 0,
             is_open: false,
             replies_left: None,
@@ -159,7 +188,14 @@ impl World {
             self.hits.add(Fault::NameLost, counts.names_lost);
             self.hits.add(Fault::FailedSync, counts.syncs_failed);
             self.hits.add(Fault::FailedWrite, counts.writes_failed);
+            self.hits.add(Fault::Scribbled, counts.segments_scribbled);
+            self.hits.add(Fault::LyingSync, counts.syncs_lied);
+            let counts = disk.mood_counts();
+            self.hits.add(Fault::ReadError, counts.reads_failed);
+            self.hits.add(Fault::NameError, counts.names_failed);
         }
+        let carries = self.checker.histories().values().map(|h| h.carries).sum();
+        self.hits.add(Fault::Carried, carries);
         self.hits.add(Fault::MemoryLoss, self.checker.memory_lost());
         if let (Some(violation), true) = (&violation, self.verbose) {
             self.trace(|| violation.to_string());
@@ -223,7 +259,7 @@ impl World {
         }
     }
 
-    fn life(&self) -> &Life {
+    pub(crate) fn life(&self) -> &Life {
         let at = (self.life as usize)
             .saturating_sub(1)
             .min(self.plan.lives.len() - 1);
@@ -262,6 +298,14 @@ impl World {
                 self.trace(|| format!("disks full: {full}"));
                 self.disks.iter().for_each(|disk| disk.set_full(full));
                 self.checker.disk_was_full();
+                Ok(())
+            }
+            Event::Lie(life) if life == self.life && self.node.is_some() => {
+                self.begin_lies();
+                Ok(())
+            }
+            Event::Rot(life) if life == self.life && self.node.is_some() => {
+                self.rot_running();
                 Ok(())
             }
             Event::Boot => self.boot(),
@@ -322,6 +366,15 @@ impl World {
             let log = self.rng.random_range(0..self.disks.len());
             self.disks[log].fail_after(operations);
         }
+        for disk in &self.disks {
+            disk.set_errors(life.read_errors, life.name_errors);
+        }
+        if let Some(from) = life.lies_from {
+            self.schedule.after(from, Event::Lie(self.life));
+        }
+        if let Some(at) = life.rots_at {
+            self.schedule.after(at, Event::Rot(self.life));
+        }
         if let Some((from, to)) = life.full {
             self.schedule.after(from, Event::Full(self.life, true));
             self.schedule.after(to, Event::Full(self.life, false));
@@ -347,7 +400,12 @@ impl World {
             let log = self.rng.random_range(0..self.disks.len());
             self.disks[log].burn_fuse(operations);
         }
-        self.disks.iter().for_each(|disk| disk.set_cold(life.cold));
+        for disk in &self.disks {
+            disk.set_cold(life.cold);
+            disk.set_errors(life.boot_errors, life.boot_errors);
+        }
+        self.hits
+            .add(Fault::ClockJitter, u64::from(life.stutter_ns > 0));
         self.hits
             .add(Fault::SlowLog, u64::from(life.tempo.is_slow()));
         self.trace(|| format!("life {} begins: {life:?}", self.life));
@@ -355,20 +413,27 @@ impl World {
             life: self.life,
             layout: self.plan.layout(life.cores),
             disks: &self.disks,
+            tapes: &self.tapes,
+            history_bytes: life.history_bytes,
             wall: self.wall.at(self.schedule.now()),
             drift_ppm: life.drift_ppm,
+            stutter_ns: life.stutter_ns,
             tempo: life.tempo,
         };
         // What was replayed must be what the node had, if all of that was on disk.
         let expected = std::mem::take(&mut self.digests);
         let mut other = None;
+        let histories = self.is_proven.then(|| self.checker.histories());
         let mut compare = |shard: &Shard| {
-            let Some((at, before)) = expected.get(&shard.spec().shard.0) else {
-                return;
-            };
-            other = other
-                .take()
-                .or_else(|| difference(before.clone(), shard.digest(*at)));
+            let id = shard.spec().shard.0;
+            if other.is_none()
+                && let Some(histories) = histories
+            {
+                other = histories[&id].difference(&shard.digest(shard.last_time()));
+            }
+            if let (None, Some((at, before))) = (&other, expected.get(&id)) {
+                other = difference(before.clone(), shard.digest(*at));
+            }
         };
         let node = Node::boot(boot, &mut self.schedule, &mut self.rng, &mut compare);
         self.is_open = false;
@@ -385,6 +450,11 @@ impl World {
             Err(_) if self.disks.iter().any(SimDisk::is_dead) => {
                 self.hits.hit(Fault::CrashInRecovery);
                 self.power_fails("in recovery")
+            }
+            Err(_) if life.boot_errors > 0.0 => {
+                self.hits.hit(Fault::OpenError);
+                self.digests = expected;
+                self.node_dies("the disk refuses to open", false)
             }
             Err(error) => Err(Violation::new(
                 "a log opens after every crash",
@@ -503,14 +573,57 @@ impl World {
         self.is_open = false;
         self.replies_left = None;
         self.disks.iter().for_each(SimDisk::begin_life);
-        let histories = read_logs(&self.disks, &self.checker)?;
-        self.checker.recovered(histories, proven)?;
+        self.repair();
+        self.read_back(proven)?;
+        self.rot_at_rest()?;
         for (_, call) in std::mem::take(&mut self.open) {
             self.lost(call.client, call.intent);
         }
         self.busy_since.fill(None);
+        self.roomy_since.fill(None);
+        self.resting_since = None;
         let down = self.rng.random_range(1..2_000) * MILLI;
         self.schedule.after(down, Event::Boot);
+        Ok(())
+    }
+
+    /// What is on the disks is what was written, as far as it had to last. Unless it is `proven`,
+    /// the end of it may still be lost: the page cache has it, the disk perhaps not.
+    fn read_back(&mut self, proven: bool) -> Result<(), Violation> {
+        let trusted = self.trusted.take();
+        let mut histories = self.checker.histories().clone();
+        let mut known = self.known.clone();
+        let mut is_less = false;
+        for (at, log) in (0u16..).zip(0..self.disks.len()) {
+            let found = match read_log(at, &self.disks[log]) {
+                Ok(found) => found,
+                Err(error) if trusted.is_some() => return self.refused_after_lies(&error),
+                Err(error) => {
+                    let text = error.to_string();
+                    return Err(Violation::new("a log opens after every crash", text));
+                }
+            };
+            let tape = self.tapes[log].borrow();
+            let synced = tape.last_synced();
+            let least = trusted.as_ref().map_or(synced, |trusted| trusted[log]);
+            let kept = tape.kept(&found, least)?;
+            is_less |= kept < synced;
+            let batches = tape.batches(self.known[log], kept);
+            for record in batches.iter().flat_map(|batch| &batch.records) {
+                add_record(&mut histories, record)?;
+            }
+            known[log] = kept;
+        }
+        if is_less {
+            self.hits.hit(Fault::LieLost);
+            self.checker.recovered_less(histories);
+        } else {
+            self.checker.recovered(histories, proven)?;
+        }
+        if proven {
+            self.known = known;
+        }
+        self.is_proven = proven;
         Ok(())
     }
 
@@ -518,7 +631,7 @@ impl World {
         if self.clients[client].is_busy {
             return;
         }
-        if self.plan.ordered && !self.closing && !self.clients[client].produces {
+        if self.plan.ordered && !self.closing && self.clients[client].role == Role::Worker {
             // Drains what the others have left once they are done.
             self.schedule.after(PROBE_NS, Event::Client(client));
             return;
@@ -547,8 +660,10 @@ impl World {
         if let Intent::Settle { acts, .. } = &intent {
             self.note_settling(moment, acts.clone());
         }
-        if let Intent::Enqueue { again: true, .. } = intent {
-            self.hits.hit(Fault::Duplicate);
+        match &intent {
+            Intent::Enqueue { again: true, .. } => self.hits.hit(Fault::Duplicate),
+            Intent::Cancel { space, ids } => self.checker.cancelling(*space, ids),
+            _ => {}
         }
         let context = CallContext {
             namespace: NamespaceId(u16::try_from(intent.space()).expect("few namespaces")),
@@ -604,8 +719,7 @@ impl World {
             // Its caller went away when the reply was made already.
             return self.undelivered(core, outcome);
         };
-        let tempo = self.life().tempo;
-        let slack = 2 * (tempo.turn + tempo.timer) + MILLI;
+        let slack = self.node.as_ref().map_or(0, Node::slack_ns);
         broken(
             moment.now > call.reply_by.0 + slack,
             "a reply leaves before its deadline",
@@ -683,8 +797,13 @@ impl World {
                     again: true,
                 })
             }
-            settle @ Intent::Settle { .. } => Some(settle),
-            Intent::Lease { .. } | Intent::Stats { .. } => None,
+            again @ (Intent::Settle { .. }
+            | Intent::Restore { .. }
+            | Intent::Drain {
+                request_id: Some(_),
+                ..
+            }) => Some(again),
+            _ => None,
         };
         self.wake(client);
     }
@@ -699,6 +818,12 @@ fn difference(mut before: Digest, mut after: Digest) -> Option<String> {
     for item in before.items.iter_mut().chain(&mut after.items) {
         item.body.0 = Place::default();
         item.error = item.error.map(|(_, len)| (Place::default(), len));
+    }
+    for drain in before.drains.iter_mut().chain(&mut after.drains) {
+        drain
+            .items
+            .iter_mut()
+            .for_each(|(place, _)| *place = Place::default());
     }
     for item in &mut before.items {
         let replayed = after.items.iter().find(|other| other.lsn == item.lsn);

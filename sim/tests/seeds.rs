@@ -1,28 +1,28 @@
 //! The suite: a fixed range of seeds, and a crash at every step of short runs.
 
-use omnirelay_sim::hits::Hits;
+use omnirelay_sim::runner::{Range, SEEDS_FOR_ALL_FAULTS, all_jobs, run};
 use omnirelay_sim::suite::{run_crashed_at, run_ordered, run_seed};
-
-/// Seeds of the suite.
-const SEEDS: u64 = 1_000;
 
 #[test]
 fn no_seed_breaks_a_rule_and_every_fault_happens() {
-    let mut hits = Hits::default();
-    for seed in 0..SEEDS {
-        let report = run_seed(seed, false);
-        if let Some(violation) = report.violation {
-            panic!(
-                "seed {seed}, event {}: {violation}\nagain: cargo run --release -p omnirelay-sim -- --seed {seed} -v",
-                report.events
-            );
-        }
-        hits.merge(&report.hits);
+    let range = Range {
+        from: 0,
+        seeds: SEEDS_FOR_ALL_FAULTS,
+        jobs: all_jobs(),
+        keep_going: false,
+    };
+    let summary = run(range, &mut |_| ());
+    if let Some(failure) = summary.failures.first() {
+        let (seed, event) = (failure.seed, failure.event);
+        panic!(
+            "seed {seed}, event {event}: {}\nagain: cargo run --release -p sim -- --seed {seed}",
+            failure.violation
+        );
     }
     assert_eq!(
-        hits.missing(),
+        summary.missing(),
         Vec::<&str>::new(),
-        "faults that never happened in {SEEDS} seeds"
+        "faults that never happened in {SEEDS_FOR_ALL_FAULTS} seeds"
     );
 }
 

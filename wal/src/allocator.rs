@@ -61,8 +61,8 @@ pub enum Reuse {
     No,
 }
 
-/// Makes spare segments, out of nothing or out of old ones. Every call blocks on the disk, so it has a thread of
-/// its own.
+/// Makes spare segments, out of nothing or out of old ones. Every call blocks on
+/// the disk, so it has a thread of its own.
 #[derive(Debug)]
 pub struct Allocator<D> {
     disk: D,
@@ -125,6 +125,9 @@ impl<D: Disk> Allocator<D> {
     /// A [`Reader`](crate::Reader) that has not
     /// [forgotten](crate::Reader::forget) it keeps it from being used again, if
     /// it is mapped, and its space from being free.
+    ///
+    /// The caller has room for the spare that comes of [`Reuse::Yes`]: an
+    /// appender takes no more than [`SPARES_MAX`](crate::SPARES_MAX).
     ///
     /// # Errors
     /// What the disk said. It can be tried again, with the same result as if it

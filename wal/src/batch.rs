@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::floor::Floor;
-use crate::format::{BATCH_BYTES_MAX, batch_bytes};
+use crate::format::{BATCH_BYTES_MAX, RecordHeader, batch_bytes};
 
 /// The most buffers kept for the next batches. A pipeline has one batch open,
 /// one being written and a few sealed behind it.
@@ -57,6 +57,12 @@ impl Batch {
     /// The segment it goes to.
     pub fn segment(&self) -> u32 {
         self.segment
+    }
+
+    /// Its records, in order: header and body. The log's own are among them.
+    pub fn entries(&self) -> impl Iterator<Item = (RecordHeader, &[u8])> {
+        let mut payload = self.payload();
+        std::iter::from_fn(move || RecordHeader::split(&mut payload))
     }
 
     pub(crate) fn payload(&self) -> &[u8] {

@@ -40,8 +40,13 @@ pub(crate) struct Survey<F> {
 impl<F: DiskFile> Survey<F> {
     pub(crate) fn of<D: Disk<File = F>>(disk: &D, options: &LogOptions) -> Result<Self, OpenError> {
         let numbers = segment_numbers(disk)?;
-        let files = numbers.iter().map(|&one| SegmentFile::open(disk, one));
-        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
+        for &number in &numbers {
+            match SegmentFile::open(disk, number) {
+                Ok(file) => files.push(file),
+                Err(error) => unreadable.push((number, error)),
+            }
+        }
         for file in &files {
             check_belongs(file, disk, options.log)?;
         }
@@ -54,6 +59,12 @@ impl<F: DiskFile> Survey<F> {
             leftovers: Vec::new(),
             last_number: numbers.last().copied().unwrap_or(0),
         };
+        for (number, error) in unreadable {
+            if number >= floor.segment {
+                return Err(error.into());
+            }
+            survey.leftovers.push(number);
+        }
         let mut unused = Vec::new();
         for file in files {
             if file.number < floor.segment {

@@ -312,64 +312,75 @@ fn lives(seed: u64, faults: Faults) -> (FaultDisk, Known) {
     (disk, known)
 }
 
-/// Runs a workload once for each of its operations, and counts.
-fn each_operation(seed: u64, faults: impl Fn(u64) -> Faults) -> (FaultCounts, u64, u64) {
-    let none = Faults {
-        scribble_recycled: Some(seed),
-        ..Faults::default()
-    };
-    let (disk, known) = lives(seed, none);
-    assert!(known.retired > 3, "the workload is about giving up");
-    let (mut counts, mut retired, mut reused) = (FaultCounts::default(), 0, 0);
-    for at in 1..=disk.operations() {
-        let (disk, known) = lives(seed, faults(at));
-        let more = disk.counts();
-        counts.crashes += more.crashes;
-        counts.sectors_lost += more.sectors_lost;
-        counts.sectors_torn += more.sectors_torn;
-        counts.names_lost += more.names_lost;
-        counts.syncs_failed += more.syncs_failed;
-        counts.writes_failed += more.writes_failed;
-        counts.segments_scribbled += more.segments_scribbled;
-        retired += known.retired;
-        reused += known.reused;
+/// What all runs of all workloads did together.
+#[derive(Default)]
+struct Sum {
+    counts: FaultCounts,
+    retired: u64,
+    reused: u64,
+}
+
+/// Runs workloads, each once for each of its operations.
+fn each_operation(seeds: std::ops::Range<u64>, faults: impl Fn(u64) -> Faults) -> Sum {
+    let mut sum = Sum::default();
+    for seed in seeds {
+        let none = Faults {
+            scribble_recycled: Some(seed),
+            ..Faults::default()
+        };
+        let operations = lives(seed, none).0.operations();
+        for at in 1..=operations {
+            let (disk, known) = lives(seed, faults(at));
+            let more = disk.counts();
+            sum.counts.crashes += more.crashes;
+            sum.counts.sectors_lost += more.sectors_lost;
+            sum.counts.sectors_torn += more.sectors_torn;
+            sum.counts.names_lost += more.names_lost;
+            sum.counts.syncs_failed += more.syncs_failed;
+            sum.counts.writes_failed += more.writes_failed;
+            sum.counts.segments_scribbled += more.segments_scribbled;
+            sum.retired += known.retired;
+            sum.reused += known.reused;
+        }
     }
-    (counts, retired, reused)
+    sum
 }
 
 #[test]
 fn a_crash_in_any_operation_of_giving_up_loses_nothing_that_is_needed() {
-    for seed in 0..seeds() {
-        let (counts, retired, reused) = each_operation(seed, |at| Faults {
-            crash_at: Some(at),
-            tear_sectors: at % 2 == 0,
-            scribble_recycled: Some(at),
-            ..Faults::default()
-        });
-        assert!(counts.crashes > 60 && counts.sectors_lost > 60 && counts.names_lost > 5);
-        assert!(
-            counts.sectors_torn > 0 && counts.segments_scribbled > 60,
-            "{counts:?}"
-        );
-        assert!(retired > reused && reused > 60, "{retired} {reused}");
-    }
+    let sum = each_operation(0..seeds(), |at| Faults {
+        crash_at: Some(at),
+        tear_sectors: at % 2 == 0,
+        scribble_recycled: Some(at),
+        ..Faults::default()
+    });
+    let counts = sum.counts;
+    assert!(
+        counts.crashes > 60 * seeds() && counts.sectors_lost > 60 * seeds(),
+        "{counts:?}"
+    );
+    assert!(
+        counts.names_lost > 5 * seeds() && counts.sectors_torn > seeds(),
+        "{counts:?}"
+    );
+    assert!(counts.segments_scribbled > 60, "{counts:?}");
+    assert!(sum.retired > sum.reused && sum.reused > 60);
 }
 
 #[test]
 fn a_failed_sync_or_write_while_giving_up_loses_nothing_that_is_needed() {
-    for seed in 100..100 + seeds() {
-        let (counts, retired, reused) = each_operation(seed, |at| Faults {
-            fail_sync_at: Some(at),
-            fail_write_at: Some(at),
-            scribble_recycled: Some(at),
-            ..Faults::default()
-        });
-        assert!(
-            counts.syncs_failed > 10 && counts.writes_failed > 10,
-            "{counts:?}"
-        );
-        assert!(retired > reused && reused > 60, "{retired} {reused}");
-    }
+    let sum = each_operation(100..100 + seeds(), |at| Faults {
+        fail_sync_at: Some(at),
+        fail_write_at: Some(at),
+        scribble_recycled: Some(at),
+        ..Faults::default()
+    });
+    let counts = sum.counts;
+    assert!(
+        counts.syncs_failed > 10 * seeds() && counts.writes_failed > 10 * seeds(),
+        "{counts:?}"
+    );
+    assert!(sum.retired > sum.reused && sum.reused > 60);
 }
 
 /// A disk that lies about syncs may lose what was acknowledged, after what it

@@ -68,6 +68,7 @@ pub(super) fn facts() -> NodeFacts {
             },
             took: Duration::from_millis(1_500),
         }],
+        replication: None,
     }
 }
 

@@ -32,9 +32,34 @@ pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> Stri
         calls(&mut out, &reports);
         logs(&mut out, &reports);
         recovery(&mut out, facts);
+        replication(&mut out, facts);
     }
     of_process(&mut out, moment, process);
     out.finish()
+}
+
+fn replication(out: &mut Exposition, facts: &NodeFacts) {
+    let Some(replication) = &facts.replication else {
+        return;
+    };
+    out.single(
+        "omnirelay_resourcelease_replication_events",
+        Kind::Counter,
+        "Events handed to readers of the replication stream, each as often as it was.",
+        replication.events(),
+    );
+    out.single(
+        "omnirelay_resourcelease_replication_readers",
+        Kind::Gauge,
+        "Readers of the replication stream.",
+        replication.places().readers(),
+    );
+    out.single(
+        "omnirelay_resourcelease_replication_readers_dropped",
+        Kind::Counter,
+        "Readers that were dropped because they took nothing.",
+        replication.places().dropped(),
+    );
 }
 
 fn node(out: &mut Exposition, moment: &Moment) {

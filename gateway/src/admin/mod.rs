@@ -10,9 +10,11 @@ mod latency;
 mod metrics;
 mod process;
 mod readiness;
+mod replication;
 mod reports;
 mod server;
 mod status;
+mod stream;
 
 #[cfg(test)]
 mod fixture;

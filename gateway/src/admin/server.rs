@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
@@ -13,6 +12,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -27,7 +27,9 @@ use super::introspect::{self, View};
 use super::metrics;
 use super::process::Process;
 use super::readiness::Readiness;
+use super::replication;
 use super::status::NodeStatus;
+use super::stream::StreamLife;
 
 /// Connections served at once; further ones wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 128;
@@ -103,6 +105,13 @@ pub async fn serve(
 
 async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
+    let life = Arc::new(StreamLife::default());
+    let routes = routes.layer(Extension(Arc::clone(&life)));
+    // A stream is ended by whoever fills it.
+    let old = async {
+        sleep(CONNECTION_TIME_MAX).await;
+        life.closed().await;
+    };
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
@@ -111,7 +120,13 @@ async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receive
     let mut serving = pin!(serving);
     let result = tokio::select! {
         result = &mut serving => result,
-        () = async { tokio::select! { _ = ended.wait_for(|ended| *ended) => {}, () = sleep(CONNECTION_TIME_MAX) => {} } } => {
+        () = async {
+            tokio::select! {
+                _ = ended.wait_for(|ended| *ended) => {}
+                () = old => {}
+                () = life.given_up() => {}
+            }
+        } => {
             serving.as_mut().graceful_shutdown();
             timeout(GRACE, serving).await.unwrap_or(Ok(()))
         }
@@ -128,6 +143,11 @@ fn routes(status: Arc<NodeStatus>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/omnirelay/introspect", get(introspect))
+        .route("/omnirelay/control/replication", get(replication::page))
+        .route(
+            "/omnirelay/control/replication/stream",
+            get(replication::stream),
+        )
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(status)
@@ -205,6 +225,8 @@ async fn not_found(uri: Uri) -> Response {
         "/readyz",
         "/metrics",
         "/omnirelay/introspect",
+        "/omnirelay/control/replication",
+        "/omnirelay/control/replication/stream",
     ];
     document(
         StatusCode::NOT_FOUND,
@@ -220,13 +242,17 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     )
 }
 
-fn document(code: StatusCode, value: &Value) -> Response {
+pub(super) fn document(code: StatusCode, value: &Value) -> Response {
+    json_bytes(code, format!("{value}\n").into_bytes())
+}
+
+pub(super) fn json_bytes(code: StatusCode, json: Vec<u8>) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/json"),
         (CACHE_CONTROL, "no-store"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (code, headers, format!("{value}\n")).into_response()
+    (code, headers, json).into_response()
 }
 
 #[cfg(test)]

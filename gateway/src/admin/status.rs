@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::cores::{Clock, Reporter};
 use crate::data_dir::LogRecovery;
 use crate::node::{Board, Layout};
+use crate::replication::Replication;
 
 /// A node whose cores serve.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct RunningNode {
     pub admin_listen: SocketAddr,
     /// How each log was found.
     pub recoveries: Vec<LogRecovery>,
+    /// Reads the logs for those who want their events.
+    pub replication: Arc<Replication>,
 }
 
 /// The parts of a running node that stay as they are.
@@ -42,6 +45,7 @@ pub(super) struct NodeFacts {
     pub(super) listen: SocketAddr,
     pub(super) admin_listen: SocketAddr,
     pub(super) recoveries: Vec<LogRecovery>,
+    pub(super) replication: Option<Arc<Replication>>,
 }
 
 /// What a page is made from: the node at one moment.
@@ -114,6 +118,7 @@ impl NodeStatus {
             listen,
             admin_listen,
             recoveries,
+            replication,
         } = node;
         self.serves(
             NodeFacts {
@@ -123,6 +128,7 @@ impl NodeStatus {
                 listen,
                 admin_listen,
                 recoveries,
+                replication: Some(replication),
             },
             Some(reporter),
         );
@@ -174,6 +180,15 @@ impl NodeStatus {
         moment
     }
 
+    /// Asks the cores how they are now: for what must not be behind what a caller has been told.
+    pub(super) async fn moment_now(&self) -> Moment {
+        let reporter = self.state().reporter.clone();
+        match reporter {
+            Some(reporter) => self.moment_with(reporter.reports().await.into()),
+            None => self.moment_with(CoreReports::default()),
+        }
+    }
+
     /// The node's moment with the given reports.
     pub(super) fn moment_with(&self, reports: CoreReports) -> Moment {
         let state = self.state();
@@ -184,6 +199,11 @@ impl NodeStatus {
             node: state.node.clone(),
             reports,
         }
+    }
+
+    /// Reads the logs, once there is something to read.
+    pub(super) fn replication(&self) -> Option<Arc<Replication>> {
+        self.state().node.as_ref()?.replication.clone()
     }
 
     /// Whether it is worth asking the cores: before they serve and after they were told to end,

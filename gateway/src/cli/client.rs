@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use omnirelay_net::messages;
@@ -121,6 +122,29 @@ impl Connection {
         match timeout(limit, exchange).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(reason)) => Err(Failure::no_reply(&self.address, reason)),
+            Err(_) => Err(Failure::no_reply(
+                &self.address,
+                format!("none within {} s", limit.as_secs_f32()),
+            )),
+        }
+    }
+
+    /// Sends one request and leaves the response's body to be read as it comes.
+    ///
+    /// # Errors
+    /// `cli.no_reply` if the connection ends or `limit` passes before the body begins.
+    pub async fn stream(
+        &mut self,
+        mut request: Request<Bytes>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Incoming), Failure> {
+        if let Ok(host) = header::HeaderValue::from_str(&self.address) {
+            request.headers_mut().entry(header::HOST).or_insert(host);
+        }
+        let sent = self.sender.send_request(request.map(Full::new));
+        match timeout(limit, sent).await {
+            Ok(Ok(response)) => Ok((response.status(), response.into_body())),
+            Ok(Err(error)) => Err(Failure::no_reply(&self.address, error)),
             Err(_) => Err(Failure::no_reply(
                 &self.address,
                 format!("none within {} s", limit.as_secs_f32()),

@@ -13,8 +13,10 @@ mod introspect;
 mod lease;
 mod output;
 mod progress;
+mod replication;
 mod request;
 mod serve;
+mod wal;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -50,6 +52,8 @@ enum Command {
     Lease(lease::LeaseArgs),
     Config(config::ConfigArgs),
     Introspect(introspect::IntrospectArgs),
+    Replication(replication::ReplicationArgs),
+    Wal(wal::WalArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "EXAMPLE:\n  omnirelay completions bash > ~/.local/share/bash-completion/completions/omnirelay"
@@ -88,6 +92,8 @@ fn run(arguments: &[OsString]) -> Result<(), Failure> {
         Command::Lease(args) => lease::run(args),
         Command::Config(args) => config::run(&args),
         Command::Introspect(args) => introspect::run(&args),
+        Command::Replication(args) => replication::run(&args),
+        Command::Wal(args) => wal::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "omnirelay", &mut script);

@@ -10,6 +10,7 @@ use omnirelay_wal::{Disk, Fill, LogOptions, OpenError, RealDisk, RecordHeader, R
 use super::DataDirError;
 use crate::cores::OpenedLog;
 use crate::node::{Layout, LogId, SPARES_MIN};
+use crate::replication::CommittedLog;
 
 /// Room in the log that is enough to start with when the disk gives no more.
 const ROOM_TO_START_BYTES: u64 = 1 << 20;
@@ -38,6 +39,8 @@ pub struct LogRecovery {
 pub struct OpenedLogs<D: Disk> {
     /// In order.
     pub logs: Vec<OpenedLog<D>>,
+    /// The same, to be read by others.
+    pub committed: Vec<CommittedLog<D>>,
     /// What each was like.
     pub recoveries: Vec<LogRecovery>,
     /// The latest time in any record.
@@ -58,6 +61,7 @@ pub fn open_logs(
 ) -> Result<OpenedLogs<RealDisk>, DataDirError> {
     let mut all = OpenedLogs {
         logs: Vec::new(),
+        committed: Vec::new(),
         recoveries: Vec::new(),
         last_at: Nanos(0),
     };
@@ -70,9 +74,11 @@ pub fn open_logs(
         };
         std::fs::create_dir_all(&path).map_err(unusable)?;
         let disk = RealDisk::open(&path).map_err(unusable)?;
-        let (opened, recovery) = open_log(disk, &path, settings, layout, log, entropy)
+        let (opened, recovery) = open_log(disk.clone(), &path, settings, layout, log, entropy)
             .map_err(|source| DataDirError::Log { log: log.0, source })?;
         all.last_at = all.last_at.max(Nanos(recovery.recovery.last_at));
+        let committed = CommittedLog::new(disk, log.0, opened.reader.clone());
+        all.committed.push(committed);
         all.logs.push(opened);
         all.recoveries.push(recovery);
     }

@@ -212,6 +212,10 @@ impl Connection {
             let (name, value) = line.split_once(':').ok_or_else(malformed)?;
             reply.headers.push((name.into(), value.trim().into()));
         }
+        if reply.header("transfer-encoding") == Some("chunked") {
+            reply.body = self.chunks()?;
+            return Ok(reply);
+        }
         let length = reply
             .header("content-length")
             .map_or(Ok(0), str::parse)
@@ -219,6 +223,21 @@ impl Connection {
         reply.body = vec![0; length];
         self.stream.read_exact(&mut reply.body)?;
         Ok(reply)
+    }
+
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let size = usize::from_str_radix(&self.line()?, 16);
+            let size = size.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            let start = body.len();
+            body.resize(start + size, 0);
+            self.stream.read_exact(&mut body[start..])?;
+            self.line()?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
     }
 
     /// No more will be sent; answers can still come.

@@ -8,6 +8,7 @@
 )]
 
 pub mod client;
+pub mod events;
 pub mod mounts;
 pub mod node;
 pub mod segments;

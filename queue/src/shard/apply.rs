@@ -117,7 +117,12 @@ impl Shard {
             }
             Event::Expired { lease, dead } => self.expired(lease, at, *dead),
             Event::ItemExpired { item, last } => self.item_expired(*item, *last, at),
-            Event::Cancelled { item, last } => self.cancelled(*item, *last, at),
+            Event::Cancelled {
+                item,
+                last,
+                leased,
+                dead,
+            } => self.cancelled(*item, *last, (*leased, *dead), at),
             Event::Redriven { item, max_attempts } => self.redriven(*item, *max_attempts, at),
             Event::DrainSnapshot { request, snapshot } => {
                 let place = snapshot_place(&record.event, place);
@@ -368,10 +373,21 @@ impl Shard {
         Ok(())
     }
 
-    fn cancelled(&mut self, lsn: Lsn, last: Option<(LeaseRef, FenceReason)>, at: Nanos) -> Change {
+    fn cancelled(
+        &mut self,
+        lsn: Lsn,
+        last: Option<(LeaseRef, FenceReason)>,
+        was: (bool, bool),
+        at: Nanos,
+    ) -> Change {
         let slot = self.find(lsn)?;
-        let is_last = self.slab[slot].cancelled() == last;
-        ensure(is_last, "its lease is not the item's last")?;
+        let item = &self.slab[slot];
+        ensure(item.cancelled() == last, "its lease is not the item's last")?;
+        let is = (
+            matches!(item.state, State::Leased { .. }),
+            matches!(item.state, State::Dead(_)),
+        );
+        ensure(is == was, "its item is in another state")?;
         if let Some((lease, reason)) = last {
             self.settled.insert(&lease, reason, at);
         }

@@ -36,14 +36,14 @@ pub enum Carried {
     /// What lies in it was written again.
     Done,
     /// What lies in it must be written again together with these bytes: offer
-    /// it once more with them.
+    /// it once more with them, before any other.
     NeedsError(Place, u32),
 }
 
 impl Shard {
     /// Offers a record of a segment that is to be given up: its kind and LSN,
-    /// where its body lies, and the body. `error` holds the bytes that an
-    /// earlier offer asked for.
+    /// where its body lies, and the body. `error` holds the bytes that the
+    /// offer before this one asked for.
     ///
     /// The record that is appended has no LSN of its own, and none of the
     /// shard's numbers moves.
@@ -105,11 +105,16 @@ impl Shard {
             return Ok(Carried::NotRooted);
         }
         let item = &self.slab[slot];
+        let asked_for = self.asked_for.take();
         let error = match (item.last_error(), own, given) {
             (None, _, _) => &[],
             (Some((at, _)), Some((own_at, own)), _) if at == own_at => own,
-            (Some(_), _, Some(given)) => given,
-            (Some((at, len)), _, None) => return Ok(Carried::NeedsError(at, len)),
+            (Some((at, _)), _, Some(given)) if asked_for == Some((lsn, at)) => given,
+            // It may have failed again while its error was read.
+            (Some((at, len)), _, _) => {
+                self.asked_for = Some((lsn, at));
+                return Ok(Carried::NeedsError(at, len));
+            }
         };
         if (body.len(), error.len()) != (item.body_len as usize, item.error_len as usize) {
             return Err(DecodeError::Truncated);
@@ -187,7 +192,7 @@ impl Shard {
                 let item = (place, snapshot.encoded_len() as u32);
                 self.drains.insert(*request, *lsn, *at, item);
             }
-            Carry::Header(epochs) => {
+            Carry::Header { epochs, .. } => {
                 let agrees = self.settled.carried_epochs(epochs);
                 ensure(agrees, "its epochs are not the shard's")?;
             }

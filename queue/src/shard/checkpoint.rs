@@ -82,7 +82,12 @@ impl Shard {
             Step::Header => {
                 checkpoint.step = Step::Drains;
                 let epochs = self.settled.epochs();
-                self.commit_carry(Carry::Header(Rows::Values(&epochs)), log)
+                let header = Carry::Header {
+                    pending: self.stats.pending + self.stats.delayed,
+                    active: self.stats.active,
+                    epochs: Rows::Values(&epochs),
+                };
+                self.commit_carry(header, log)
             }
             Step::Drains => {
                 checkpoint.step = Step::Dedupe;

@@ -23,13 +23,23 @@ pub struct Digest {
     pub dedupe: Vec<(Lsn, RequestKey)>,
     /// Remembered restored items.
     pub restored: Vec<(Lsn, RequestKey)>,
-    /// Drain requests that may be repeated: whether each has got all, and
-    /// where its items lie.
-    pub drains: Vec<(RequestKey, bool, Vec<(Place, u32)>)>,
+    /// Drain requests that may be repeated.
+    pub drains: Vec<DrainDigest>,
     /// Bytes of the log that items and bundles take.
     pub live_bytes: u64,
     /// Owners and their leases.
     pub owners: Vec<(String, u64)>,
+}
+
+/// A drain request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DrainDigest {
+    /// The request.
+    pub request: RequestKey,
+    /// Whether it has got all that it will.
+    pub complete: bool,
+    /// Where its items lie.
+    pub items: Vec<(Place, u32)>,
 }
 
 /// An item's logged state.
@@ -76,10 +86,14 @@ impl Shard {
         let dead = self.dead.iter(&self.slab);
         let drains = self.drains.live(at);
         let mut drains: Vec<_> = drains
-            .map(|bundle| (bundle.request, bundle.complete, bundle.items.clone()))
+            .map(|bundle| DrainDigest {
+                request: bundle.request,
+                complete: bundle.complete,
+                items: bundle.items.clone(),
+            })
             .collect();
         drains.sort_unstable();
-        let drained = drains.iter().flat_map(|(_, _, items)| items);
+        let drained = drains.iter().flat_map(|drain| &drain.items);
         let drained_bytes: u64 = drained.map(|(_, len)| u64::from(*len)).sum();
         Digest {
             last_lsn: self.last_lsn,

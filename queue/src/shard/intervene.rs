@@ -25,6 +25,8 @@ impl Shard {
         let event = Event::Cancelled {
             item: item.lsn,
             last: item.cancelled(),
+            leased: matches!(item.state, State::Leased { .. }),
+            dead: matches!(item.state, State::Dead(_)),
         };
         let lsn = self.commit(event, log);
         Decision {

@@ -1,18 +1,16 @@
 //! A log that has given up its oldest segments makes the same shard as one
 //! that never did.
 
-mod segments;
-
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use crate::segments::{START, Segments, Travelling, drain, payload, shard};
 use omnirelay_queue::{
-    Attributes, Checkpoint, Digest, Event, Failure, Fairness, ItemSnapshot, ItemState, LeaseWish,
-    Lsn, Nanos, NewItem, Options, Ordering, Origin, RequestKey, SequenceId, Shard, Token,
-    TokenRefused, kind,
+    Attributes, Carry, Checkpoint, Digest, Event, Failure, Fairness, ItemSnapshot, ItemState,
+    LeaseWish, Lsn, Nanos, NewItem, Options, Ordering, Origin, RequestKey, SequenceId, Shard,
+    Token, TokenRefused, kind,
 };
 use proptest::prelude::*;
-use segments::{START, Segments, Travelling, drain, payload, shard};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -349,7 +347,7 @@ impl World {
         let items = digest.items.iter();
         let items = items.map(|item| item.body.1 + item.error.map_or(0, |error| error.1));
         let items: u64 = items.map(u64::from).sum();
-        let drained = digest.drains.iter().flat_map(|(_, _, items)| items);
+        let drained = digest.drains.iter().flat_map(|drain| &drain.items);
         let drained: u64 = drained.map(|(_, len)| u64::from(*len)).sum();
         // Old bundles are forgotten when room is needed.
         prop_assert!(self.shard.live_bytes() >= items + drained);
@@ -520,4 +518,143 @@ proptest! {
         let copy = world.check()?;
         world.check_answers(copy)?;
     }
+}
+
+#[test]
+fn a_checkpoint_goes_on_in_the_next_epoch() {
+    let mut world = World::new(options());
+    let enqueue = Op::Enqueue {
+        request: None,
+        resource: 0,
+        delay_ms: 0,
+        priority: 0,
+        max_attempts: None,
+        ttl_ms: None,
+    };
+    let whole = Op::Checkpoint {
+        budget_bytes: 1 << 20,
+    };
+    let ops = [
+        // An ended lease with an entry of its own, and one in a page.
+        enqueue.clone(),
+        Op::Lease(0),
+        Op::Release(0),
+        Op::Lease(0),
+        Op::Complete(1),
+        enqueue,
+        Op::Lease(0),
+        Op::Complete(2),
+        whole.clone(),
+        Op::Roll,
+        Op::Checkpoint { budget_bytes: 0 },
+        Op::Open,
+        whole,
+    ];
+    for op in &ops {
+        world.run(op).expect("all is well");
+    }
+    assert_eq!(world.checkpointed, world.log.newest());
+    while world.log.oldest() < world.checkpointed {
+        world.trim(true);
+    }
+    let copy = world.check().expect("it is the same");
+    world.check_answers(copy).expect("it answers alike");
+}
+
+/// One of everything that is carried: whatever carry is missing, the shard is
+/// not the same. Turns are written where they may be needed, and are not here.
+#[test]
+fn no_carry_can_be_left_out() {
+    let mut world = World::new(Options {
+        ordering: Ordering::PerResource,
+        ..options()
+    });
+    let enqueue = |resource, request| Op::Enqueue {
+        request,
+        resource,
+        delay_ms: 0,
+        priority: 0,
+        max_attempts: None,
+        ttl_ms: None,
+    };
+    let fail = Op::Fail {
+        token: 3,
+        requeue: false,
+        delay_ms: None,
+    };
+    let pass = Op::Pass { ms: 1, nanos: 0 };
+    let drain = |complete| Op::Drain {
+        max: 1,
+        request: Some(1),
+        complete,
+    };
+    let before = [
+        // A completed lease with a page, one with an entry of its own.
+        enqueue(0, None),
+        Op::Lease(0),
+        Op::Complete(0),
+        enqueue(1, None),
+        Op::Lease(0),
+        Op::Release(1),
+        Op::Lease(0),
+        Op::Complete(2),
+        // A bundle, and its item restored.
+        enqueue(2, None),
+        drain(true),
+        Op::Restore {
+            nth: 0,
+            elsewhere: true,
+        },
+        // A dead letter, a leased item, a waiting one with a request id.
+        enqueue(1, None),
+        Op::Lease(0),
+        Op::Lease(0),
+        fail,
+        enqueue(3, Some(1)),
+        enqueue(3, Some(2)),
+    ];
+    for op in &before {
+        world.run(op).expect("all is well");
+        world.run(&pass).expect("all is well");
+    }
+    world.log.checkpoint(&mut world.shard);
+    while world.log.len() > 2 {
+        world.log.carry_oldest(&mut world.shard);
+        world.log.drop_oldest();
+    }
+    world.log.carry_oldest(&mut world.shard);
+    world.log.drop_oldest();
+    let answers = |world: &World, without| {
+        let mut copy = shard(world.options.clone());
+        world.log.replay(&mut copy, without).ok()?;
+        let mut aside = world.log.clone();
+        let _ = copy.handle_open(world.now, 0, &mut aside);
+        let digest = copy.digest(world.now);
+        let reasons: Vec<_> = world
+            .tokens
+            .iter()
+            .map(|token| copy.handle_complete(world.now, token, &mut aside).outcome)
+            .collect();
+        Some((digest, reasons))
+    };
+    let whole = answers(&world, None);
+    assert!(whole.is_some());
+    let mut kinds = HashSet::new();
+    for (nth, entry) in world.log.entries().enumerate() {
+        let body = world.log.read(entry.place, entry.len());
+        let event = Event::decode(entry.kind, body.expect("it is left"));
+        let Ok(Event::Carry(carry)) = event else {
+            panic!("only carries are left: {event:?}");
+        };
+        let kind = std::mem::discriminant(&carry);
+        if !matches!(carry, Carry::Turns(_)) {
+            assert_ne!(
+                answers(&world, Some(nth)),
+                whole,
+                "{carry:?} makes no difference"
+            );
+        }
+        kinds.insert(kind);
+    }
+    assert!(kinds.len() >= 8, "some kind is not carried");
 }

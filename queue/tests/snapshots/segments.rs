@@ -47,6 +47,13 @@ pub(crate) struct Segments {
     segment_bytes: usize,
 }
 
+impl Entry {
+    /// Length of its body in bytes.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.len).expect("a short record")
+    }
+}
+
 impl Log for Segments {
     fn append(&mut self, record: &Record<'_>) -> Place {
         if self.last().bytes.len() >= self.segment_bytes {
@@ -97,6 +104,10 @@ impl Segments {
             number,
             ..Segment::default()
         });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.segments.len()
     }
 
     pub(crate) fn oldest(&self) -> u32 {

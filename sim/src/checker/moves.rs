@@ -1,0 +1,220 @@
+//! Promises about items outside a lease: taken out, taken in, taken away, revived.
+
+use omnirelay_net::messages::{PendingItem, Timestamp};
+use omnirelay_net::rpc::parse_origin;
+
+use crate::client::job_of;
+use crate::history::{Item, Phase};
+use crate::violation::{Violation, broken};
+
+use super::{Checker, Moment, Promised};
+
+/// What a bundle said of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) origin: [u8; 16],
+    pub(super) sequence_id: u64,
+    job: String,
+    attempt: u32,
+    max_attempts: Option<u32>,
+    priority: u32,
+    enqueued_at: u64,
+    is_dead: bool,
+}
+
+/// A bundle as it was first handed out.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    life: u32,
+    at: u64,
+    items: Vec<Moved>,
+}
+
+impl Moved {
+    fn of(item: &PendingItem) -> Moved {
+        Moved {
+            origin: parse_origin(&item.origin).unwrap_or_default(),
+            sequence_id: item.sequence_id,
+            job: item.payload.as_ref().map(job_of).unwrap_or_default(),
+            attempt: item.attempt,
+            max_attempts: item.max_attempts,
+            priority: item.priority.unwrap_or(0),
+            enqueued_at: nanos(item.enqueued_at),
+            is_dead: item.dead_letter,
+        }
+    }
+
+    /// Whether an item that came in has what was said of it, and may have had attempts since.
+    pub(super) fn is_in(&self, item: &Item) -> bool {
+        self.same(item) && u32::from(item.attempts) >= self.attempt
+    }
+
+    /// Whether an item that was taken out is as was said of it.
+    pub(super) fn was(&self, item: &Item) -> bool {
+        let max_attempts = self.max_attempts == Some(u32::from(item.max_attempts));
+        self.same(item) && u32::from(item.attempts) == self.attempt && max_attempts
+    }
+
+    fn same(&self, item: &Item) -> bool {
+        let said = (&self.job, self.enqueued_at, self.priority);
+        said == (&item.job, item.enqueued_at, u32::from(item.priority))
+    }
+}
+
+impl Checker {
+    fn place(&self, space: usize, id: u64) -> (u32, u64) {
+        let space = &self.spaces[space];
+        let index = u32::try_from(id % u64::from(space.shards)).expect("few shards");
+        (space.first_shard + index, id / u64::from(space.shards))
+    }
+
+    /// Somebody is about to take items away: their leases may end from now on.
+    pub fn cancelling(&mut self, space: usize, ids: &[u64]) {
+        for id in ids {
+            let tokens = self.tokens.get(&(space, *id)).cloned();
+            for lease_id in tokens.into_iter().flatten() {
+                self.settling(&lease_id);
+            }
+        }
+    }
+
+    /// An item was taken away.
+    ///
+    /// # Errors
+    /// The rule that the reply breaks.
+    pub fn cancelled(&mut self, at: Moment, space: usize, id: u64) -> Result<(), Violation> {
+        self.goes(at, space, id, "cancelled")?;
+        let (shard, item) = self.place(space, id);
+        let phase = Phase::Cancelled;
+        self.promise(at, space, shard, Promised::Gone { item, phase });
+        Ok(())
+    }
+
+    /// A dead letter was revived, by the record with this LSN.
+    pub fn redriven(&mut self, at: Moment, space: usize, id: u64, lsn: u64) {
+        let (shard, item) = self.place(space, id);
+        self.promise(at, space, shard, Promised::Redriven { item, lsn });
+    }
+
+    /// An item is gone: it must not be found again.
+    fn goes(
+        &mut self,
+        at: Moment,
+        space: usize,
+        id: u64,
+        how: &'static str,
+    ) -> Result<(), Violation> {
+        let before = self.gone.insert((space, id), (at.life, how));
+        let again = before.filter(|(life, _)| self.holds(space, *life, at));
+        broken(again.is_some(), "an item leaves once", || {
+            format!("{id} {how}, was {again:?}")
+        })
+    }
+
+    /// A bundle was handed out.
+    ///
+    /// # Errors
+    /// The rule that the reply breaks.
+    pub fn drained(
+        &mut self,
+        at: Moment,
+        space: usize,
+        request: Option<&str>,
+        items: &[PendingItem],
+    ) -> Result<(), Violation> {
+        let moved: Vec<Moved> = items.iter().map(Moved::of).collect();
+        let foreign = moved
+            .iter()
+            .find(|moved| moved.origin != self.spaces[space].origin);
+        broken(
+            foreign.is_some(),
+            "a bundle says which namespace it is of",
+            || format!("{foreign:?}"),
+        )?;
+        if let Some(request) = request {
+            let name = (space, request.to_owned());
+            if let Some(before) = self.bundles.get(&name) {
+                // The window is counted from the records, which are a little older.
+                let is_remembered = at.now < before.at + self.spaces[space].dedupe_ns / 2;
+                let counts = is_remembered && self.holds(space, before.life, at);
+                broken(
+                    counts && before.items != moved,
+                    "the same request gets the same bundle",
+                    || format!("{request}: {moved:?}, was {:?}", before.items),
+                )?;
+                if counts {
+                    return Ok(());
+                }
+            }
+            let bundle = Bundle {
+                life: at.life,
+                at: at.now,
+                items: moved.clone(),
+            };
+            self.bundles.insert(name, bundle);
+        }
+        for moved in moved {
+            self.goes(at, space, moved.sequence_id, "taken out")?;
+            let (shard, item) = self.place(space, moved.sequence_id);
+            self.promise(at, space, shard, Promised::Drained { item, moved });
+        }
+        Ok(())
+    }
+
+    /// A bundle was taken in.
+    ///
+    /// # Errors
+    /// The rule that the reply breaks.
+    pub fn restored(
+        &mut self,
+        at: Moment,
+        space: usize,
+        items: &[PendingItem],
+        added: u32,
+    ) -> Result<(), Violation> {
+        let mut again = 0;
+        for item in items {
+            let moved = Moved::of(item);
+            let name = (space, moved.origin, moved.sequence_id);
+            let before = self.came.insert(name, at.life);
+            again += u32::from(before.is_some_and(|life| self.holds(space, life, at)));
+            let shard = self.spaces[space].first_shard;
+            self.promise(at, space, shard, Promised::Restored { space, moved });
+        }
+        let most = u32::try_from(items.len()).expect("few items") - again;
+        broken(added > most, "an item is restored once", || {
+            format!("{added} added of {}, {again} were there", items.len())
+        })
+    }
+
+    /// Whether an item that was restored is there, in one of its namespace's shards.
+    pub(super) fn came_in(
+        &self,
+        histories: &std::collections::BTreeMap<u32, crate::history::History>,
+        space: usize,
+        moved: &Moved,
+    ) -> bool {
+        let name = (moved.origin, moved.sequence_id);
+        let all = &self.spaces[space];
+        let mut shards = all.first_shard..all.first_shard + all.shards;
+        let (shard, item) = self.place(space, moved.sequence_id);
+        // What never left was found to be there.
+        let never_left = moved.origin == all.origin
+            && histories[&shard]
+                .items
+                .get(&item)
+                .is_some_and(|item| moved.job == item.job);
+        let came = shards.any(|shard| {
+            let history = &histories[&shard];
+            let item = history.restored.get(&name);
+            item.is_some_and(|(lsn, _)| moved.is_in(&history.items[lsn]))
+        });
+        came || never_left
+    }
+}
+
+/// A time of the wire.
+pub(crate) fn nanos(at: Option<Timestamp>) -> u64 {
+    let at = at.unwrap_or_default();
+    u64::try_from(at.seconds).unwrap_or(0) * 1_000_000_000 + u64::try_from(at.nanos).unwrap_or(0)
+}

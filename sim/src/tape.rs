@@ -1,0 +1,268 @@
+//! What a log was given to write, in all lives: every batch as it went to the writer, record by
+//! record. After a crash it says which of them the disk must still have, and it keeps what the
+//! log itself gives up in time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use omnirelay_wal::{Batch, LOG_SHARD, RecordHeader};
+
+use crate::violation::Violation;
+
+/// A tape that a node writes to and the world keeps.
+pub type SharedTape = Rc<RefCell<Tape>>;
+
+/// One log's tape.
+#[derive(Debug, Default)]
+pub struct Tape {
+    /// From batch 1 on without a gap.
+    batches: Vec<Taped>,
+    /// The last batch that the node was told is on disk.
+    synced: u64,
+}
+
+/// A batch.
+#[derive(Debug)]
+pub struct Taped {
+    /// Its number.
+    pub number: u64,
+    /// Its records, without those of the log itself.
+    pub records: Vec<TapedRecord>,
+    /// If it raises the floor: the first batch that is needed from then on.
+    floor: Option<u64>,
+}
+
+/// A record.
+#[derive(Debug)]
+pub struct TapedRecord {
+    /// Its header.
+    pub header: RecordHeader,
+    /// Its body.
+    pub body: Vec<u8>,
+    print: u64,
+}
+
+/// A record that was found in a log.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Its header.
+    pub header: RecordHeader,
+    /// Stands for all its bytes.
+    pub print: u64,
+}
+
+impl Tape {
+    /// A batch goes to the writer. Whatever was written under its number or a higher one in an
+    /// earlier life has been found lost since.
+    pub fn write(&mut self, batch: &Batch) {
+        let lost = usize::try_from(batch.number - 1).expect("few batches");
+        assert!(lost <= self.batches.len(), "batches have no gaps");
+        self.batches.truncate(lost);
+        self.synced = self.synced.min(batch.number - 1);
+        let mut taped = Taped {
+            number: batch.number,
+            records: Vec::with_capacity(batch.records() as usize),
+            floor: None,
+        };
+        for (header, body) in batch.entries() {
+            if header.shard == LOG_SHARD {
+                let first_batch = body[4..12].try_into().expect("eight bytes");
+                taped.floor = Some(u64::from_le_bytes(first_batch));
+                continue;
+            }
+            taped.records.push(TapedRecord {
+                header,
+                body: body.to_vec(),
+                print: print(&header, body),
+            });
+        }
+        self.batches.push(taped);
+    }
+
+    /// The node learns that a batch is on disk.
+    pub fn synced(&mut self, number: u64) {
+        self.synced = number;
+    }
+
+    /// The last batch that the node was told is on disk.
+    pub fn last_synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// The batches behind `after`, up to and with `last`.
+    pub fn batches(&self, after: u64, last: u64) -> &[Taped] {
+        let at = |number| usize::try_from(number).expect("few batches");
+        &self.batches[at(after)..at(last)]
+    }
+
+    /// The last batch whose records the log still has, if what was `found` in it, in order, can
+    /// be what is left of the tape: everything from the floor on without a gap, to the end of
+    /// some batch, and at least up to batch `least`.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn kept(&self, found: &[Found], least: u64) -> Result<u64, Violation> {
+        let mut furthest = 0;
+        for first in 0..=self.batches.len() {
+            let (last, matched) = self.match_from(first, found);
+            furthest = furthest.max(matched);
+            let reaches = last as u64 >= least && first as u64 + 1 <= self.floor_at(last);
+            if matched == found.len() && reaches {
+                return Ok(last as u64);
+            }
+        }
+        let parts = found.get(furthest).map(|found| found.header);
+        Err(Violation::new(
+            "what was durable stays as it was",
+            format!(
+                "{} records found, {furthest} of them as they were written, then {parts:?}; \
+                 {} batches written, {least} of them durable, needed from batch {} on",
+                found.len(),
+                self.batches.len(),
+                self.floor_at(self.batches.len()),
+            ),
+        ))
+    }
+
+    /// Where the whole batches from `first` on end that the found records begin with, and how
+    /// many records those have. Batches without records leave no trace, so they may be there.
+    fn match_from(&self, first: usize, found: &[Found]) -> (usize, usize) {
+        let mut matched = 0;
+        for (at, batch) in self.batches.iter().enumerate().skip(first) {
+            let here = found.get(matched..matched + batch.records.len());
+            let same = here.is_some_and(|here| {
+                let pairs = here.iter().zip(&batch.records);
+                pairs
+                    .into_iter()
+                    .all(|(a, b)| (a.print, a.header) == (b.print, b.header))
+            });
+            if !same {
+                return (at, matched);
+            }
+            matched += batch.records.len();
+        }
+        (self.batches.len(), matched)
+    }
+
+    /// The first batch that is needed, as the first `batches` say.
+    fn floor_at(&self, batches: usize) -> u64 {
+        let floors = self.batches[..batches].iter().rev();
+        floors.filter_map(|batch| batch.floor).next().unwrap_or(1)
+    }
+}
+
+/// Stands for all bytes of a record.
+pub fn print(header: &RecordHeader, body: &[u8]) -> u64 {
+    let head = [
+        u64::from(header.kind),
+        u64::from(header.shard),
+        u64::from(header.epoch),
+        header.lsn,
+        header.at,
+    ];
+    head.into_iter().fold(digest(body), mix)
+}
+
+/// Stands for some bytes: a word at a time, multiplied and folded.
+pub fn digest(bytes: &[u8]) -> u64 {
+    let mut words = bytes.chunks_exact(8);
+    let hash = words
+        .by_ref()
+        .map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")))
+        .fold(mix(0xcbf2_9ce4_8422_2325, bytes.len() as u64), mix);
+    let mut last = [0; 8];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    mix(hash, u64::from_le_bytes(last))
+}
+
+fn mix(hash: u64, word: u64) -> u64 {
+    let wide = u128::from(hash ^ word) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+    // Both halves, so that no bit of the word is lost.
+    (wide as u64) ^ ((wide >> 64) as u64).rotate_left(23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tape(batches: &[(&[u64], Option<u64>)], synced: u64) -> Tape {
+        let record = |&lsn: &u64| {
+            let header = RecordHeader {
+                shard: 0,
+                epoch: 1,
+                lsn,
+                at: 0,
+                kind: 2,
+            };
+            TapedRecord {
+                header,
+                body: Vec::new(),
+                print: print(&header, &[]),
+            }
+        };
+        let batches = batches
+            .iter()
+            .zip(1..)
+            .map(|(&(lsns, floor), number)| Taped {
+                number,
+                records: lsns.iter().map(record).collect(),
+                floor,
+            });
+        Tape {
+            batches: batches.collect(),
+            synced,
+        }
+    }
+
+    fn found(tape: &Tape, lsns: &[u64]) -> Vec<Found> {
+        let all = tape.batches.iter().flat_map(|batch| &batch.records);
+        let all: Vec<Found> = all
+            .map(|record| Found {
+                header: record.header,
+                print: record.print,
+            })
+            .collect();
+        lsns.iter()
+            .map(|lsn| *all.iter().find(|found| found.header.lsn == *lsn).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_log_may_lose_what_was_not_synced_and_nothing_else() {
+        let tape = tape(&[(&[1, 2], None), (&[3], None), (&[4, 5], None)], 2);
+        for (lsns, kept) in [
+            (&[1, 2, 3, 4, 5][..], Some(3)),
+            (&[1, 2, 3], Some(2)),
+            (&[1, 2], None),
+            (&[1, 2, 3, 4], None),
+            (&[2, 3], None),
+            (&[3], None),
+            (&[], None),
+        ] {
+            assert_eq!(
+                tape.kept(&found(&tape, lsns), tape.synced).ok(),
+                kept,
+                "{lsns:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_log_may_give_up_whole_batches_below_its_floor() {
+        let batches: &[(&[u64], _)] = &[(&[1], None), (&[2], None), (&[3], None), (&[], Some(3))];
+        let tape = tape(batches, 4);
+        for (lsns, kept) in [
+            (&[1, 2, 3][..], Some(4)),
+            (&[2, 3], Some(4)),
+            (&[3], Some(4)),
+            (&[], None),
+            (&[1, 3], None),
+        ] {
+            assert_eq!(
+                tape.kept(&found(&tape, lsns), tape.synced).ok(),
+                kept,
+                "{lsns:?}"
+            );
+        }
+    }
+}
