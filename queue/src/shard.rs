@@ -262,9 +262,9 @@ impl Shard {
         self.spec.token(lease)
     }
 
-    /// The active lease that a token is for.
+    /// The item whose active lease a token is for.
     #[inline]
-    fn check(&mut self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
+    fn check(&mut self, token: &Token) -> Result<Slot, TokenRefused> {
         let id = token.lease_id;
         if token.sequence_id.0 > SEQUENCE_ID_MAX {
             return Err(TokenRefused::Unknown);
@@ -298,7 +298,7 @@ impl Shard {
             Some(slot) => match self.slab[slot].ended(&lease) {
                 None => {
                     self.index.expect(slot);
-                    return Ok((slot, lease));
+                    return Ok(slot);
                 }
                 reason => reason,
             },
