@@ -74,11 +74,11 @@ impl Secret {
             "id {sequence_id} is out of range"
         );
         let head = sequence_id.0 << 8 | u64::from(TAG_LEASE);
-        let mut input = [0; 20];
-        input[..8].copy_from_slice(&head.to_le_bytes());
-        input[8..16].copy_from_slice(&fields.to_le_bytes());
-        input[16..].copy_from_slice(&attempt.to_le_bytes());
-        SipHasher13::new_with_key(&self.0).hash(&input)
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        hasher.write_u64(head);
+        hasher.write_u64(fields);
+        hasher.write_u32(attempt);
+        hasher.finish()
     }
 
     /// The fingerprint of a request id of a resource.

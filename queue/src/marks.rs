@@ -79,6 +79,7 @@ impl Marks {
 
     /// Marks an LSN, which is not marked yet, with a number from 1 to 3. False
     /// when there may be no further page.
+    #[inline]
     pub(crate) fn set(&mut self, lsn: Lsn, mark: u8, at: Nanos) -> bool {
         assert!((1..=3).contains(&mark), "{mark} does not fit two bits");
         let number = lsn.0 / PAGE_LSNS;
@@ -158,6 +159,7 @@ impl Marks {
     /// Looks at the first page in line: if its last mark `is_over`, the page
     /// goes, otherwise it is in line again as of that mark. False when no
     /// page's turn has come.
+    #[inline]
     pub(crate) fn sweep(&mut self, is_over: impl Fn(Nanos) -> bool) -> bool {
         match self.pages.front() {
             Some(page) if !is_over(page.in_line_at) => return false,
@@ -168,6 +170,7 @@ impl Marks {
         true
     }
 
+    #[inline]
     fn find(&self, number: u64) -> Option<usize> {
         let last = self.last.wrapping_sub(self.left) as usize;
         match self.pages.get(last) {

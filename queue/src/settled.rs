@@ -228,6 +228,7 @@ impl Settled {
         }
     }
 
+    #[inline]
     fn epoch_of(&self, item: Lsn) -> Option<Epoch> {
         match self.epochs.back() {
             Some((first, epoch)) if *first <= item => return Some(*epoch),
@@ -237,6 +238,7 @@ impl Settled {
         Some(self.epochs[after.checked_sub(1)?].1)
     }
 
+    #[inline]
     fn sweep(&mut self, now: Nanos) {
         for _ in 0..SWEEP_MAX {
             match self.queue.front() {

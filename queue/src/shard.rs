@@ -38,6 +38,7 @@ use crate::owners::Owners;
 use crate::ready::Ready;
 use crate::record::{Event, LeaseRef, Log, Record};
 use crate::resources::Resources;
+use crate::roots::Roots;
 use crate::settled::Settled;
 use crate::slab::{Slab, Slot};
 use crate::stats::Stats;
@@ -79,6 +80,8 @@ pub struct Shard {
     stats: Stats,
     /// Bytes of the log that the items' bodies and errors take.
     item_bytes: u64,
+    /// Where the items' bodies lie.
+    roots: Roots,
     /// The item that the last offered record is of, and where its error lies
     /// that was asked for.
     asked_for: Option<(Lsn, Place)>,
@@ -121,6 +124,7 @@ impl Shard {
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
             item_bytes: 0,
+            roots: Roots::new(),
             asked_for: None,
             last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
