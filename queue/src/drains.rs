@@ -56,6 +56,11 @@ impl Drains {
         self.bytes
     }
 
+    /// How many requests are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.bundles.len()
+    }
+
     /// What a request got, within the window before `now`.
     pub(crate) fn get(&self, request: RequestKey, now: Nanos) -> Option<&Bundle> {
         let mut bundles = self.live(now);
@@ -136,7 +141,8 @@ impl Drains {
         bundle
     }
 
-    fn sweep(&mut self, now: Nanos) {
+    /// Forgets what is older than the window.
+    pub(crate) fn sweep(&mut self, now: Nanos) {
         let mut nth = 0;
         while nth < self.bundles.len() {
             match is_over(self.bundles[nth].at, self.window, now) {

@@ -173,10 +173,11 @@ impl Shard {
         record.event.encoded_len()
     }
 
-    /// Bytes of the log that the bodies and errors of the items in the shard,
-    /// and the items of bundles that may be asked for again, take.
+    /// Bytes of the log that trimming leaves: the bodies and errors of the items
+    /// in the shard, the items of bundles that may be asked for again, and a
+    /// checkpoint. Some of what is about to be forgotten is counted too.
     pub fn live_bytes(&self) -> u64 {
-        self.item_bytes + self.drains.bytes()
+        self.item_bytes + self.drains.bytes() + self.checkpoint_bytes()
     }
 
     /// Makes things what a carry says. `place` is that of its snapshot.

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::carry::{Carry, DrainPart, EpochStart, Row, Rows};
+use crate::carry::{Carry, DrainPart, EpochStart, HEADER_BYTES, Remembered, Row, Rows};
 use crate::record::Log;
 
 use super::Shard;
@@ -74,6 +74,13 @@ impl Shard {
         true
     }
 
+    /// Bytes that a checkpoint would take now, but for what frames its rows.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        let remembered = (self.dedupe.len() + self.restored.len()) * Remembered::LEN as u64;
+        let drains = (self.drains.len() * DrainPart::LEN) as u64;
+        HEADER_BYTES as u64 + remembered + drains + self.settled.checkpoint_bytes()
+    }
+
     /// Appends at most one record, and returns what that, or looking for what
     /// would be in it, costs in bytes.
     fn checkpoint_step(&mut self, checkpoint: &mut Checkpoint, log: &mut impl Log) -> usize {
@@ -90,6 +97,7 @@ impl Shard {
                 self.commit_carry(header, log)
             }
             Step::Drains => {
+                self.drains.sweep(now);
                 checkpoint.step = Step::Dedupe;
                 let bundles = self.drains.live(now);
                 let parts: Vec<DrainPart> = bundles.map(|bundle| bundle.part()).collect();
