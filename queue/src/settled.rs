@@ -118,7 +118,7 @@ impl Settled {
         first_word: u16,
         words: impl Iterator<Item = u64>,
     ) {
-        self.is_unordered = true;
+        self.is_unordered |= self.marks.page(number).is_none();
         self.marks.carried(number, last_at, first_word, words);
     }
 
@@ -156,8 +156,7 @@ impl Settled {
         true
     }
 
-    /// Where the queue's entries begin and end. They move up only when the
-    /// order is restored.
+    /// Where the queue's entries begin and end.
     pub(crate) fn queued(&self) -> Range<u64> {
         self.queue.range()
     }
