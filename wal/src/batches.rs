@@ -212,7 +212,7 @@ impl<D: Disk> Batches<D> {
     fn enter_oldest(&mut self) -> Result<bool, ViewError> {
         let view = &self.view;
         let files = view.files()?;
-        let floor = newest_floor(&view.disk, view.log, &files)?;
+        let (floor, _) = newest_floor(&view.disk, view.log, &files)?;
         let needed = || files.iter().filter(|file| file.number >= floor.segment);
         let first = floor.first_batch;
         let begins = |file: &&SegmentFile<_>| {
@@ -277,7 +277,7 @@ impl<D: Disk> Batches<D> {
         files: &[SegmentFile<D::File>],
     ) -> Result<(), ViewError> {
         let view = &self.view;
-        let floor = newest_floor(&view.disk, view.log, files)?;
+        let (floor, _) = newest_floor(&view.disk, view.log, files)?;
         let kept = files.iter().filter(|file| file.number >= floor.segment);
         let before = view.first_counting(kept.clone().filter(|file| file.number < segment))?;
         let behind = view.first_counting(kept.filter(|file| file.number > segment))?;
