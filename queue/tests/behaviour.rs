@@ -5,8 +5,8 @@ mod tape;
 use std::time::Duration;
 
 use omnirelay_queue::{
-    Attributes, EnqueueRefused, Epoch, Event, Failure, FenceReason, Grant, LeaseId, Lsn, Nanos,
-    NewItem, Options, Record, SEQUENCE_ID_MAX, Shard, Token, TokenRefused, kind,
+    Attributes, Carry, EnqueueRefused, Epoch, Event, Failure, FenceReason, Grant, LeaseId, Lsn,
+    Nanos, NewItem, Options, Record, Rows, SEQUENCE_ID_MAX, Shard, Token, TokenRefused, kind,
     shard_index_of_key, shard_index_of_resource,
 };
 use tape::{SECOND, START, Tape, WISH, item, open, place, replay};
@@ -444,6 +444,14 @@ fn a_record_from_beyond_all_numbers_is_refused() {
         event: Event::EpochStarted { previous: Epoch(1) },
     };
     let refusals = [
+        (
+            Record {
+                lsn: Lsn(0),
+                event: Event::Carry(Carry::Turns(Rows::Values(&[]))),
+                ..next
+            },
+            "its LSN is out of range",
+        ),
         (
             Record {
                 lsn: Lsn(SEQUENCE_ID_MAX + 1),

@@ -472,6 +472,9 @@ impl Node {
         while let Some(task) = self.cores[core].core.poll_task() {
             self.begin(task, schedule, rng);
         }
+        if self.cores[core].core.has_more() {
+            self.dirty(core, schedule, rng);
+        }
         self.arm(core, schedule, rng);
         outcomes
     }

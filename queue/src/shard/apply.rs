@@ -68,7 +68,8 @@ impl Shard {
     fn change(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
         ensure(at <= TIME_MAX, "its time is out of range")?;
-        ensure(record.lsn.0 <= SEQUENCE_ID_MAX, "its LSN is out of range")?;
+        let lsns = 1..=SEQUENCE_ID_MAX;
+        ensure(lsns.contains(&record.lsn.0), "its LSN is out of range")?;
         if let Event::EpochStarted { previous } = record.event {
             ensure(record.lsn > self.last_lsn, "its LSN goes back")?;
             ensure(previous == self.epoch, "its epoch follows another")?;
@@ -218,6 +219,7 @@ impl Shard {
             state: State::Delayed,
         });
         self.item_bytes += u64::from(body_len);
+        self.roots.add(place.segment);
         self.index.insert(&mut self.slab, slot);
         self.classify(slot, &body.payload);
         self.ready_at(slot, body.ready_at, at);
@@ -505,6 +507,7 @@ impl Shard {
     pub(super) fn remove(&mut self, slot: Slot) {
         let item = &self.slab[slot];
         self.item_bytes -= u64::from(item.body_len) + u64::from(item.error_len);
+        self.roots.remove(item.body.segment);
         self.keys.remove(slot);
         if let Some(resources) = &mut self.resources {
             resources.leave(&self.slab, slot);

@@ -179,6 +179,16 @@ impl Shard {
         self.item_bytes + self.drains.bytes()
     }
 
+    /// Whether records of this segment of the log must be offered to
+    /// [`carry`](Shard::carry) before it is given up: an item's body or an item
+    /// of a bundle lies in it. Where items of one resource are leased one at a
+    /// time, records of items that are gone may matter too, so there it is true
+    /// while there are items.
+    pub fn is_rooted_in(&self, segment: u32) -> bool {
+        let turns_matter = self.resources.is_some() && self.slab.len() > 0;
+        turns_matter || self.roots.is_in(segment) || self.drains.roots().is_in(segment)
+    }
+
     /// Makes things what a carry says. `place` is that of its snapshot.
     pub(super) fn carried(&mut self, carry: &Carry<'_>, at: Nanos, place: Place) -> Change {
         match carry {
@@ -229,6 +239,8 @@ impl Shard {
         };
         self.ensure_same(slot, snapshot)?;
         let item = &mut self.slab[slot];
+        self.roots.add(place.segment);
+        self.roots.remove(item.body.segment);
         item.body = place.after(snapshot.body_offset());
         if item.error_len > 0 {
             item.error = place.after(snapshot.error_offset());

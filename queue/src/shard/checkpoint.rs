@@ -8,6 +8,8 @@
 use std::ops::Range;
 
 use crate::carry::{Carry, DrainPart, EpochStart, Row, Rows};
+use crate::drains::Bundle;
+use crate::ids::RequestKey;
 use crate::record::Log;
 
 use super::Shard;
@@ -19,10 +21,15 @@ pub const CHECKPOINT_RECORD_BYTES_MAX: usize = 17 << 10;
 /// Bytes of rows in one record.
 const ROWS_BYTES_MAX: usize = 16 << 10;
 
+/// Drain requests in one record.
+const DRAINS_A_RECORD: usize = ROWS_BYTES_MAX / DrainPart::LEN;
+
 /// How far a checkpoint has come.
 #[derive(Debug)]
 pub struct Checkpoint {
     step: Step,
+    /// The request whose part was written last.
+    drained: Option<RequestKey>,
     /// Entries of the queues that are still to be written.
     dedupe: Range<u64>,
     restored: Range<u64>,
@@ -48,6 +55,7 @@ impl Shard {
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             step: Step::Header,
+            drained: None,
             dedupe: self.dedupe.queued(),
             restored: self.restored.queued(),
             settled: self.settled.queued(),
@@ -90,10 +98,19 @@ impl Shard {
                 self.commit_carry(header, log)
             }
             Step::Drains => {
-                checkpoint.step = Step::Dedupe;
-                let bundles = self.drains.live(now);
-                let parts: Vec<DrainPart> = bundles.map(|bundle| bundle.part()).collect();
-                self.carry_rows(&parts, 0, Carry::Drains, log)
+                self.drains.sweep(now);
+                let bundles = self.drains.after(checkpoint.drained).take(DRAINS_A_RECORD);
+                let bundles: Vec<&Bundle> = bundles.collect();
+                checkpoint.drained = bundles.last().map(|bundle| bundle.request);
+                if bundles.len() < DRAINS_A_RECORD {
+                    checkpoint.step = Step::Dedupe;
+                }
+                let looked = bundles.len();
+                let live = bundles
+                    .iter()
+                    .filter(|bundle| !self.drains.is_over(bundle, now));
+                let parts: Vec<DrainPart> = live.map(|bundle| bundle.part()).collect();
+                self.carry_rows(&parts, looked, Carry::Drains, log)
             }
             Step::Dedupe => {
                 let left = &mut checkpoint.dedupe;
@@ -185,5 +202,4 @@ const _: () = {
     assert!(rows <= CHECKPOINT_RECORD_BYTES_MAX);
     assert!(crate::marks::PAGE_WORDS * u64::LEN <= ROWS_BYTES_MAX);
     assert!(crate::settled::EPOCHS_MAX * EpochStart::LEN <= ROWS_BYTES_MAX);
-    assert!(crate::drains::DRAINS_MAX * DrainPart::LEN <= ROWS_BYTES_MAX);
 };

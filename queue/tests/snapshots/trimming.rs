@@ -212,7 +212,8 @@ impl World {
         }
         let taken = self.shard.handle_time(self.now, &mut self.log, usize::MAX);
         prop_assert!(taken < usize::MAX);
-        self.check_live_bytes()
+        self.check_live_bytes()?;
+        self.check_rooted(&self.shard)
     }
 
     fn enqueue(&mut self, op: &Op) {
@@ -355,6 +356,27 @@ impl World {
         Ok(())
     }
 
+    /// A shard says which segments it needs.
+    fn check_rooted(&self, shard: &Shard) -> Outcome {
+        let digest = shard.digest(self.now);
+        let bodies = digest.items.iter().map(|item| item.body.0);
+        let drained = digest.drains.iter().flat_map(|drain| &drain.items);
+        let places = bodies.chain(drained.map(|(place, _)| *place));
+        let segments: HashSet<u32> = places.map(|place| place.segment).collect();
+        let is_in_order = self.options.ordering == Ordering::PerResource;
+        let turns_matter = is_in_order && !digest.items.is_empty();
+        for segment in 0..=self.log.newest() + 1 {
+            let is_needed = turns_matter || segments.contains(&segment);
+            let is_rooted = shard.is_rooted_in(segment);
+            // Old bundles are forgotten when room is needed.
+            prop_assert!(
+                is_rooted == is_needed || self.is_lax && is_rooted,
+                "segment {segment}"
+            );
+        }
+        Ok(())
+    }
+
     /// Replays what is left, opens both, and compares all that is logged.
     fn check(&mut self) -> Result<Shard, TestCaseError> {
         let mut copy = shard(self.options.clone());
@@ -373,6 +395,7 @@ impl World {
         prop_assert_eq!(theirs, ours);
         prop_assert_eq!(copy.stats(), self.shard.stats());
         self.check_roots(&copy)?;
+        self.check_rooted(&copy)?;
         self.check_bundles(&copy)?;
         Ok(copy)
     }
@@ -517,6 +540,79 @@ proptest! {
         }
         let copy = world.check()?;
         world.check_answers(copy)?;
+    }
+}
+
+#[test]
+fn a_checkpoint_goes_on_in_the_next_epoch() {
+    let mut world = World::new(options());
+    let enqueue = Op::Enqueue {
+        request: None,
+        resource: 0,
+        delay_ms: 0,
+        priority: 0,
+        max_attempts: None,
+        ttl_ms: None,
+    };
+    let whole = Op::Checkpoint {
+        budget_bytes: 1 << 20,
+    };
+    let ops = [
+        // An ended lease with an entry of its own, and one in a page.
+        enqueue.clone(),
+        Op::Lease(0),
+        Op::Release(0),
+        Op::Lease(0),
+        Op::Complete(1),
+        enqueue,
+        Op::Lease(0),
+        Op::Complete(2),
+        whole.clone(),
+        Op::Roll,
+        Op::Checkpoint { budget_bytes: 0 },
+        Op::Open,
+        whole,
+    ];
+    for op in &ops {
+        world.run(op).expect("all is well");
+    }
+    assert_eq!(world.checkpointed, world.log.newest());
+    while world.log.oldest() < world.checkpointed {
+        world.trim(true);
+    }
+    let copy = world.check().expect("it is the same");
+    world.check_answers(copy).expect("it answers alike");
+}
+
+#[test]
+fn more_drain_requests_than_fit_a_record_are_carried_while_others_come() {
+    let mut world = World::new(options());
+    let secret = world.shard.spec().secret;
+    let key = |nth: u32| secret.drain_key(&nth.to_string());
+    let complete = |world: &mut World, nth| {
+        let done = world
+            .shard
+            .handle_drain_complete(world.now, key(nth), &mut world.log);
+        let _ = done.expect("there is room");
+    };
+    let mut requests = 1_200;
+    for nth in 0..requests {
+        complete(&mut world, nth);
+    }
+    world.log.roll();
+    while world.checkpointed == 0 {
+        world.step(0);
+        complete(&mut world, requests);
+        requests += 1;
+    }
+    assert!(requests > 1_204, "the checkpoint took several steps");
+    while world.log.oldest() < world.checkpointed {
+        world.trim(true);
+    }
+    let copy = world.check().expect("it is the same");
+    for nth in 0..requests {
+        let part = copy.drained(key(nth), world.now);
+        assert!(part.is_some_and(|part| part.complete), "request {nth}");
     }
 }
 
