@@ -177,6 +177,7 @@ impl World {
             match self.schedule.pop() {
                 Some(Event::Node(of, step)) if of == life => self.step(step)?,
                 Some(Event::Client(client)) => self.schedule.after(PROBE_NS, Event::Client(client)),
+                Some(event @ Event::Full(..)) => self.event(event)?,
                 Some(_) => {}
                 None => {
                     return Err(Violation::new(

@@ -280,7 +280,7 @@ impl World {
         self.schedule.after(pause, Event::Client(client));
     }
 
-    fn event(&mut self, event: Event) -> Result<(), Violation> {
+    pub(crate) fn event(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Node(life, step) if life == self.life => self.step(step),
             Event::Client(client) => {

@@ -84,6 +84,8 @@ impl<'a, D: Disk> Replay<'a, D> {
             // Its first batch was being written. Was it ever more than that?
             let beyond = window.beyond_unverified(self.next_batch).map_err(io)?;
             self.dead.push(begun.number);
+            // If batches follow in other segments, the next one was here.
+            self.end = Some((begun.number, 0));
             return self.tail(begun, 0, &beyond, "its header is unreadable");
         };
         let (seed, first) = (header.crc_seed(), header.first_batch);
@@ -97,6 +99,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         if !begun.first_valid {
             let beyond = window.beyond(seed, start, first).map_err(io)?;
             self.dead.push(begun.number);
+            self.end = Some((begun.number, start));
             return self.tail(begun, start, &beyond, "it is unreadable");
         }
         self.recovery.segments += 1;
