@@ -265,7 +265,12 @@ impl<D: Disk> Core<D> {
             })
         });
         let Some(mut running) = running else {
-            return self.scan(log, Cursor::default());
+            let mut shards = owned.shards.iter();
+            return match shards.any(|owned| owned.shard.is_rooted_in(segment)) {
+                true => self.scan(log, Cursor::default()),
+                // There is nothing to be read that would be carried.
+                false => self.raise_floor(log),
+            };
         };
         if !owned.can_carry(CHECKPOINT_BYTES) {
             owned.trim.stage = Stage::Checkpoints(Some(running));
