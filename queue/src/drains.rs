@@ -83,6 +83,11 @@ impl Drains {
         &self.roots
     }
 
+    /// How many requests are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.bundles.len()
+    }
+
     /// What a request got, within the window before `now`.
     pub(crate) fn get(&self, request: RequestKey, now: Nanos) -> Option<&Bundle> {
         let bundle = self.bundles.get(&request);
