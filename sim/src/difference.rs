@@ -21,7 +21,11 @@ fn odd<T: PartialEq + Debug>(what: &str, before: &[T], after: &[T]) -> String {
 const LATENESS_NS_MAX: u64 = 10 * MILLI;
 
 /// Where two digests of one shard part, if they do. Where bodies lie may change in recovery.
-pub(crate) fn difference(mut before: Digest, mut after: Digest) -> Option<String> {
+pub(crate) fn difference(
+    mut before: Digest,
+    mut after: Digest,
+    is_ordered: bool,
+) -> Option<String> {
     for item in before.items.iter_mut().chain(&mut after.items) {
         item.body.0 = Place::default();
         item.error = item.error.map(|(_, len)| (Place::default(), len));
@@ -38,9 +42,11 @@ pub(crate) fn difference(mut before: Digest, mut after: Digest) -> Option<String
     for item in &mut before.items {
         let replayed = after.items.iter().find(|other| other.lsn == item.lsn);
         if let Some(replayed) = replayed
-            && item.times.1 >= replayed.times.1
-            && item.times.1.0 - replayed.times.1.0 < LATENESS_NS_MAX
+            && ((is_ordered && item.state == "waiting")
+                || (item.times.1 >= replayed.times.1
+                    && item.times.1.0 - replayed.times.1.0 < LATENESS_NS_MAX))
         {
+            // Until an item has its turn on its resource, that time says nothing.
             item.times.1 = replayed.times.1;
         }
         if replayed != Some(item) {

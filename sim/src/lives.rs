@@ -1,6 +1,6 @@
 //! The node's lives, one after the other: how each begins and ends, and what is found in between.
 
-use omnirelay_queue::Shard;
+use omnirelay_queue::{Ordering, Shard};
 use rand::Rng;
 
 use crate::difference::difference;
@@ -97,7 +97,8 @@ impl World {
                 other = histories[&id].difference(&shard.digest(shard.last_time()));
             }
             if let (None, Some((at, before))) = (&other, expected.get(&id)) {
-                other = difference(before.clone(), shard.digest(*at));
+                let is_ordered = shard.options().ordering == Ordering::PerResource;
+                other = difference(before.clone(), shard.digest(*at), is_ordered);
             }
         };
         let node = Node::boot(boot, &mut self.schedule, &mut self.rng, &mut compare);

@@ -186,9 +186,10 @@ impl<D: Disk> Core<D> {
 
     /// True when everything decided so far is on disk.
     pub fn is_synced(&self) -> bool {
-        self.logs
-            .iter()
-            .all(|log| log.failed.is_none() && !log.in_flight && log.appender.open_bytes() == 0)
+        self.logs.iter().all(|log| {
+            let is_written = log.appender.unsynced() == 0 && log.appender.open_bytes() == 0;
+            log.failed.is_none() && is_written
+        })
     }
 
     /// True when no call is open.
