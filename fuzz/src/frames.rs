@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use omnirelay_net::rpc::{Encoding, Error, Procedure, RequestHead, error_response, parse_response};
-use omnirelay_queue::{Event, LeaseId};
+use omnirelay_queue::{EnqueuedBody, Event, LeaseId, kind};
 
 /// Reads bytes as the frame that the first of them chooses. What is read is
 /// written again, and must be what was there.
@@ -15,8 +15,9 @@ pub fn frames(bytes: &[u8]) -> &'static str {
     let Some((&choice, rest)) = bytes.split_first() else {
         return "nothing";
     };
-    match choice % 4 {
+    match choice % 5 {
         0 => record(rest),
+        4 => record(&sealed(rest)),
         1 => lease_id(rest),
         2 => head(rest),
         _ => response(rest),
@@ -35,12 +36,26 @@ fn record(bytes: &[u8]) -> &'static str {
     assert_eq!(event.encoded_len(), body.len());
     let mut written = Vec::new();
     event.encode(&mut written);
-    assert_eq!(written, body, "{event:?}");
     if let Event::Enqueued(enqueued) = event {
+        // Reading leaves the checksum to whoever reads a payload back.
+        assert_eq!(written[4..], body[4..], "{event:?}");
+        let verified = EnqueuedBody::decode_verified(body).is_ok();
+        assert_eq!(verified, written == body);
         assert_eq!(&body[enqueued.body_range()], enqueued.payload.body);
-        return "an enqueue";
+        return match verified {
+            true => "an enqueue",
+            false => "an enqueue whose checksum is wrong",
+        };
     }
+    assert_eq!(written, body, "{event:?}");
     "a record"
+}
+
+/// An enqueue with the checksum that its body starts with, so that the bytes
+/// behind it are read.
+fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let check = crc32c::crc32c(bytes);
+    [&[kind::ENQUEUED], &check.to_le_bytes()[..], bytes].concat()
 }
 
 /// A lease id, as bytes and as text.

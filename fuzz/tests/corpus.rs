@@ -47,6 +47,8 @@ fn frames_are_what_they_are_when_written_again() {
             "a record",
             "a record refused",
             "an enqueue",
+            "an enqueue whose checksum is wrong",
+            "an enqueue whose checksum is wrong",
             "a lease id's bytes",
             "a lease id's text",
             "a lease id refused",

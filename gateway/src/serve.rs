@@ -113,10 +113,8 @@ impl Node {
                 segment_bytes: config.segment_bytes,
                 history_bytes: config.history_bytes,
             },
-            &mut entropy,
-            &mut |log| {
-                status.recovering(format!("log {} of {logs}", log.0 + 1));
-            },
+            entropy,
+            &|open| status.recovering(format!("{open} of {logs} logs")),
         )?;
         for recovery in &opened.recoveries {
             tell_recovery(recovery);

@@ -77,19 +77,23 @@ fn events_are_printed_for_people_and_for_programs() {
     assert_eq!(events.len(), 1);
     assert_eq!(events[0]["item"]["deadLetter"], true);
 
+    let told = |outcome: Outcome| {
+        let address = node.admin_address.to_string();
+        outcome.to_string().replace(&address, "NODE")
+    };
     insta::assert_snapshot!(replication(&node, &["status"]), @r"
     SHARD  NAMESPACE      LOG  OLDEST  LAST  READERS  LAG
     0      resourcelease  0    1       4     0        -
     ");
-    insta::assert_snapshot!(replication(&node, &["tail", "--shard", "9"]), @r"
-    error[replication.shard_unknown]: this node has no shard 9; `omnirelay replication status` lists them
+    insta::assert_snapshot!(told(replication(&node, &["tail", "--shard", "9"])), @r"
+    error[replication.shard_unknown]: NODE has no shard 9
     help: `omnirelay replication status` lists the shards
     exit 1
     ");
     insta::assert_snapshot!(replication(&node, &["tail"]), @r"
     error[cli.usage]: the following required arguments were not provided:
       <--shard <N>|--all>
-    help: usage: omnirelay replication tail <--shard <N>|--all>; add --help for the rest
+    help: usage: omnirelay replication tail --admin-address <ADMIN_ADDRESS> <--shard <N>|--all>; add --help for the rest
     exit 2
     ");
 }

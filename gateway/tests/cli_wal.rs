@@ -56,13 +56,7 @@ fn a_log_is_told_in_words() {
         [
             &["PLACE", "SHARD", "EPOCH", "LSN", "RECORD"][..],
             &["1:4157", "0", "1", "1", "EpochStarted after 0"],
-            &[
-                "1:4669",
-                "0",
-                "1",
-                "2",
-                "Enqueued table/r0 by tests, 10 bytes"
-            ],
+            &["1:4669", "0", "1", "2", "Enqueued table/r0, 10 bytes"],
         ],
     );
     assert_eq!(

@@ -3,6 +3,7 @@
 mod harness;
 mod replica;
 
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -56,56 +57,125 @@ fn told(node: &Node) -> [u64; 3] {
     [pending + delayed, leased, dead]
 }
 
+/// What a client has in hand.
+#[derive(Default)]
+struct Held {
+    tokens: Vec<Value>,
+    sequence_ids: Vec<u64>,
+    drained: Vec<Value>,
+}
+
 /// Does something that a client may do.
-fn act(client: &mut Connection, random: &mut StdRng, held: &mut Vec<Value>) {
-    match random.random_range(0..10) {
-        0..4 => {
-            let mut more = json!({"priority": random.random_range(0..3)});
-            if random.random_ratio(1, 4) {
-                more["delayMs"] = random.random_range(0..50).into();
-            }
-            if random.random_ratio(1, 4) {
-                more["maxAttempts"] = random.random_range(1..3).into();
-            }
-            if random.random_ratio(1, 8) {
-                more["ttlMs"] = random.random_range(1..200).into();
-            }
-            let id = format!("r{}", random.random_range(0..20));
-            client.call("enqueue", item_with(&id, &more)).ok();
-        }
-        4..7 => {
+fn act(client: &mut Connection, random: &mut StdRng, held: &mut Held) {
+    match random.random_range(0..16) {
+        0..5 => enqueue(client, random, held),
+        5..8 => {
             let peer = format!("w{}", random.random_range(0..3));
             let wish = json!({"waitMs": 0, "peerId": peer, "leaseMs": 60_000});
             let reply = client.call("lease", wish);
             if reply.status == 200 {
-                held.push(reply.json()["ownershipToken"].clone());
+                held.tokens.push(reply.json()["ownershipToken"].clone());
             }
         }
-        _ if held.is_empty() => {}
-        action => {
-            let token = held.swap_remove(random.random_range(0..held.len()));
-            match action {
-                7 => {
-                    let beat = json!({"ownershipToken": token, "extendMs": 100_000});
-                    client.call("heartbeat", beat).ok();
-                    held.push(token);
-                }
-                8 => {
-                    client
-                        .call("complete", json!({"ownershipToken": token}))
-                        .ok();
-                }
-                _ => {
-                    let failure = json!({
-                        "ownershipToken": token, "reason": "because", "errorCode": "e",
-                        "requeue": random.random_ratio(2, 3), "delayMs": 1,
-                        "metadata": {"a": "b"},
-                    });
-                    client.call("fail", failure).ok();
-                }
+        8..12 if !held.tokens.is_empty() => settle(client, random, held),
+        12 if !held.sequence_ids.is_empty() => {
+            let at = random.random_range(0..held.sequence_ids.len());
+            let id = held.sequence_ids.swap_remove(at);
+            client.call("cancel", json!({"sequenceIds": [id]})).ok();
+        }
+        13 => {
+            let dead = client.call("deadLetters", json!({"maxItems": 2})).ok();
+            for item in dead["items"].as_array().into_iter().flatten() {
+                let ids = json!({"sequenceIds": [item["sequenceId"]]});
+                client.call("redrive", ids).ok();
             }
+        }
+        14 => {
+            let mut wish = json!({"maxItems": random.random_range(1..4)});
+            if random.random_ratio(1, 2) {
+                wish["requestId"] = format!("drain-{}", random.random_range(0..1_000)).into();
+            }
+            let drained = client.call("drain", wish).ok();
+            let items = drained["items"].as_array().cloned();
+            held.drained.extend(items.unwrap_or_default());
+        }
+        15 if !held.drained.is_empty() => {
+            let many = random.random_range(1..=held.drained.len());
+            let items = held.drained.split_off(held.drained.len() - many);
+            client.call("restore", json!({"items": items})).ok();
+        }
+        _ => {}
+    }
+}
+
+fn enqueue(client: &mut Connection, random: &mut StdRng, held: &mut Held) {
+    let mut more = json!({"priority": random.random_range(0..3)});
+    if random.random_ratio(1, 4) {
+        more["delayMs"] = random.random_range(0..50).into();
+    }
+    if random.random_ratio(1, 4) {
+        more["maxAttempts"] = random.random_range(1..3).into();
+    }
+    if random.random_ratio(1, 8) {
+        more["ttlMs"] = random.random_range(1..200).into();
+    }
+    let id = format!("r{}", random.random_range(0..20));
+    let enqueued = client.call("enqueue", item_with(&id, &more)).ok();
+    let sequence_id = enqueued["sequenceId"].as_u64();
+    held.sequence_ids.extend(sequence_id);
+}
+
+/// The item may be gone, because it was cancelled: then there is nothing to settle.
+fn settle(client: &mut Connection, random: &mut StdRng, held: &mut Held) {
+    let token = held
+        .tokens
+        .swap_remove(random.random_range(0..held.tokens.len()));
+    match random.random_range(0..3) {
+        0 => {
+            let beat = json!({"ownershipToken": token, "extendMs": 100_000});
+            if client.call("heartbeat", beat).status == 200 {
+                held.tokens.push(token);
+            }
+        }
+        1 => drop(client.call("complete", json!({"ownershipToken": token}))),
+        _ => {
+            let failure = json!({
+                "ownershipToken": token, "reason": "because", "errorCode": "e",
+                "requeue": random.random_ratio(2, 3), "delayMs": 1,
+                "metadata": {"a": "b"},
+            });
+            client.call("fail", failure);
         }
     }
+}
+
+/// Every item that the node shows, leased ones aside.
+fn shown(client: &mut Connection) -> BTreeMap<u64, replica::Item> {
+    let mut shown = BTreeMap::new();
+    for operation in ["peek", "deadLetters"] {
+        let mut ask = json!({"maxItems": 100});
+        loop {
+            let page = client.call(operation, ask.clone()).ok();
+            for item in page["items"].as_array().into_iter().flatten() {
+                let id = item["sequenceId"].as_u64().expect("a number");
+                shown.insert(id, replica::from_pending(item));
+            }
+            if page["cursor"].is_null() {
+                break;
+            }
+            ask["cursor"] = page["cursor"].clone();
+        }
+    }
+    shown
+}
+
+/// Every item that the events tell of, leased ones aside.
+fn rebuilt(replicas: &[Replica]) -> BTreeMap<u64, replica::Item> {
+    let items = replicas.iter().flat_map(|replica| &replica.items);
+    items
+        .filter(|(_, item)| !matches!(item.state, replica::State::Leased { .. }))
+        .map(|(id, item)| (*id, item.clone()))
+        .collect()
 }
 
 #[test]
@@ -113,7 +183,7 @@ fn the_events_alone_rebuild_the_node() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut random = StdRng::seed_from_u64(7);
     let mut replicas = vec![Replica::default(); SHARDS as usize];
-    let mut held = Vec::new();
+    let mut held = Held::default();
     let mut node = launch(dir.path()).start();
     for round in 0..6 {
         let mut client = node.connect();
@@ -124,7 +194,9 @@ fn the_events_alone_rebuild_the_node() {
             for (shard, replica) in (0..).zip(&mut replicas) {
                 follow(&node, shard, replica, random.random_range(1..100));
             }
-            (counts(&replicas) == told(&node)).then_some(())
+            let is_same =
+                counts(&replicas) == told(&node) && rebuilt(&replicas) == shown(&mut client);
+            is_same.then_some(())
         });
         if round % 2 == 1 {
             node.kill();
@@ -148,7 +220,7 @@ fn a_snapshot_tells_what_the_events_told() {
     let mut random = StdRng::seed_from_u64(11);
     let node = launch(dir.path()).start();
     let mut client = node.connect();
-    let mut held = Vec::new();
+    let mut held = Held::default();
     for _ in 0..300 {
         act(&mut client, &mut random, &mut held);
     }
@@ -230,6 +302,13 @@ fn a_stream_goes_on_where_it_was_across_a_kill() {
             let sent = stream.next().expect("an event");
             replica.apply(&sent.data);
         }
+        // What was shown before each kill is what is on disk, event by event.
+        let mut again = Replica::default();
+        follow(&node, 1, &mut again, 1_000);
+        while replica.last < again.last {
+            replica.apply(&stream.next().expect("an event").data);
+        }
+        assert!(again == replica);
         node.terminate();
         let end = std::iter::from_fn(|| stream.next())
             .last()
@@ -344,7 +423,7 @@ fn what_a_trimmed_log_still_tells_is_the_same_and_the_rest_is_in_a_snapshot() {
     let mut node = launch().start();
     let mut client = node.connect();
     let mut random = StdRng::seed_from_u64(5);
-    let mut held = Vec::new();
+    let mut held = Held::default();
     for _ in 0..100 {
         act(&mut client, &mut random, &mut held);
     }
@@ -360,10 +439,10 @@ fn what_a_trimmed_log_still_tells_is_the_same_and_the_rest_is_in_a_snapshot() {
             let lease = client.call("lease", json!({"waitMs": 0})).ok();
             let token = json!({"ownershipToken": lease["ownershipToken"]});
             client.call("complete", token).ok();
-        }
-        for shard in 0..SHARDS {
-            let at = shard as usize;
-            record(&node, shard, &mut replicas[at], &mut events[at]);
+            for shard in 0..SHARDS {
+                let at = shard as usize;
+                record(&node, shard, &mut replicas[at], &mut events[at]);
+            }
         }
         let (_, told) = page(&node, "");
         let shards = told["shards"].as_array().expect("shards");

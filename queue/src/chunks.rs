@@ -77,13 +77,19 @@ impl<T: Copy> ChunkQueue<T> {
         chunk.get(nth % CHUNK_ENTRIES).copied()
     }
 
-    /// Brings all entries into order.
+    /// Brings all entries into order. Their numbers stay those of before, as a
+    /// whole.
     pub(crate) fn sort(&mut self)
     where
         T: Ord,
     {
+        let first = self.range().start;
         let mut entries: Vec<T> = std::iter::from_fn(|| self.pop()).collect();
         entries.sort_unstable();
+        *self = ChunkQueue {
+            first,
+            ..ChunkQueue::new()
+        };
         for entry in entries {
             self.push(entry);
         }
@@ -114,5 +120,29 @@ mod tests {
         }
         assert_eq!(popped, pushed);
         assert_eq!(queue.front(), None);
+    }
+
+    #[test]
+    fn an_entry_keeps_its_number_until_it_is_taken() {
+        let mut queue = ChunkQueue::new();
+        (0..5000).for_each(|entry| queue.push(entry));
+        for taken in 0..5000 {
+            assert_eq!(queue.range(), taken..5000);
+            assert_eq!(queue.get(taken), Some(taken));
+            assert_eq!(queue.get(4999), Some(4999));
+            assert_eq!(
+                (
+                    queue.get(5000),
+                    taken.checked_sub(1).and_then(|n| queue.get(n))
+                ),
+                (None, None)
+            );
+            if taken % 700 == 0 {
+                queue.sort();
+            }
+            queue.pop();
+        }
+        queue.push(7);
+        assert_eq!((queue.range(), queue.get(5000)), (5000..5001, Some(7)));
     }
 }

@@ -101,8 +101,7 @@ impl Dedupe {
         }
     }
 
-    /// Where the queue's entries begin and end. They move up only when the
-    /// order is restored.
+    /// Where the queue's entries begin and end.
     pub(crate) fn queued(&self) -> Range<u64> {
         self.queue.range()
     }

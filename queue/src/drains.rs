@@ -149,13 +149,13 @@ impl Drains {
     pub(crate) fn insert(&mut self, request: RequestKey, lsn: Lsn, at: Nanos, item: (Place, u32)) {
         let (place, len) = item;
         self.roots.add(place.segment);
-        match self.bundle(request, at).insert(lsn, item) {
+        let before = self.bundle(request, at).insert(lsn, item);
+        match before {
             Some((before, _)) => self.roots.remove(before.segment),
-            None => {
-                self.items += 1;
-                self.bytes += u64::from(len);
-            }
+            None => self.items += 1,
         }
+        let len_before = before.map_or(0, |(_, len)| len);
+        self.bytes = self.bytes - u64::from(len_before) + u64::from(len);
     }
 
     /// Remembers that the request has got all that it will.
@@ -311,8 +311,6 @@ mod tests {
                 match op {
                     Op::Insert { lsn, segment, len } => {
                         let naive = model.entry(request).or_default();
-                        // An item that is written again is as long as it was.
-                        let len = naive.items.get(&lsn).map_or(len, |(_, len)| *len);
                         drains.insert(key, Lsn(lsn), at, (place(segment), len));
                         naive.items.insert(lsn, (segment, len));
                         (naive.at, naive.last_lsn) = (now, naive.last_lsn.max(lsn));

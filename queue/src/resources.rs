@@ -10,9 +10,10 @@
 //! other.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::ids::Lsn;
-use crate::item::Links;
+use crate::item::{Links, State};
 use crate::side::Side;
 use crate::slab::{NO_SLOT, Slab, Slot};
 use crate::split_table::SplitTable;
@@ -42,6 +43,8 @@ struct Chain {
     tail: Slot,
     leased: Slot,
     turn: Slot,
+    /// Goes up with all that may put an item before others.
+    version: u32,
 }
 
 /// What is kept of an item: its resource, and its neighbours in the chain.
@@ -94,6 +97,7 @@ impl Resources {
                 tail: NO_SLOT,
                 leased: NO_SLOT,
                 turn: NO_SLOT,
+                version: 0,
             };
             self.chains.insert(resource, chain, |chain| chain.resource);
         }
@@ -101,6 +105,7 @@ impl Resources {
         let chain = self.find_mut(resource);
         let tail = chain.tail;
         if tail != NO_SLOT && slab[tail].lsn > lsn {
+            chain.version = chain.version.wrapping_add(1);
             self.late.insert((resource, lsn), slot);
             self.members.get_mut(slot).links.prev = LATE;
         } else {
@@ -157,7 +162,9 @@ impl Resources {
 
     pub(crate) fn begin_lease(&mut self, slab: &Slab, slot: Slot) {
         let resource = self.members.get(slot).resource;
-        self.find_mut(resource).leased = slot;
+        let chain = self.find_mut(resource);
+        chain.leased = slot;
+        chain.version = chain.version.wrapping_add(1);
         self.decide(slab, resource);
     }
 
@@ -165,6 +172,7 @@ impl Resources {
     pub(crate) fn end_lease(&mut self, slab: &Slab, slot: Slot) {
         let resource = self.members.get(slot).resource;
         let chain = self.find_mut(resource);
+        chain.version = chain.version.wrapping_add(1);
         if chain.leased == slot {
             chain.leased = NO_SLOT;
         }
@@ -193,6 +201,52 @@ impl Resources {
         (served != NO_SLOT).then_some(served)
     }
 
+    pub(crate) fn resource_of(&self, slot: Slot) -> u64 {
+        self.members.get(slot).resource
+    }
+
+    /// The items of a resource's chain that are not leased, in their order.
+    pub(crate) fn line<'a>(
+        &'a self,
+        slab: &'a Slab,
+        resource: u64,
+    ) -> impl Iterator<Item = Slot> + 'a {
+        let head = self.find(resource).map_or(NO_SLOT, |chain| chain.head);
+        let linked =
+            std::iter::successors(some(head), |slot| some(self.members.get(*slot).links.next));
+        let late = self.late.range(of_resource(resource));
+        let mut linked = linked.peekable();
+        let mut late = late.map(|(_, slot)| *slot).peekable();
+        let merged = std::iter::from_fn(move || {
+            let is_late = match (late.peek(), linked.peek()) {
+                (Some(late), Some(linked)) => slab[*late].lsn < slab[*linked].lsn,
+                (late, _) => late.is_some(),
+            };
+            if is_late { late.next() } else { linked.next() }
+        });
+        merged.filter(|slot| !matches!(slab[*slot].state, State::Leased { .. }))
+    }
+
+    /// Whether an item, which is not leased, is the first such in its chain.
+    pub(crate) fn is_first_in_line(&self, slab: &Slab, slot: Slot) -> bool {
+        let Member { resource, links } = *self.members.get(slot);
+        // Most have another before them, which takes no look at the chain.
+        let is_behind = !matches!(links.prev, NO_SLOT | OUT | LATE)
+            && !matches!(slab[links.prev].state, State::Leased { .. });
+        !is_behind && self.line(slab, resource).next() == Some(slot)
+    }
+
+    /// A number that stays the same as long as no item may have come to stand
+    /// before another in the item's chain that did not before: none was leased,
+    /// and none joined but at the back. 0 when it is in no chain.
+    pub(crate) fn chain_version(&self, slot: Slot) -> u32 {
+        let Member { resource, links } = *self.members.get(slot);
+        match links.prev {
+            OUT => 0,
+            _ => self.find(resource).map_or(0, |chain| chain.version),
+        }
+    }
+
     /// Whether a turn passed since this was last called, between which items
     /// in the end. Only changes of one resource may lie between two calls.
     pub(crate) fn take_passed(&mut self) -> Option<Passed> {
@@ -204,8 +258,8 @@ impl Resources {
         let late = match self.late.is_empty() {
             true => None,
             false => {
-                let of_this = (resource, Lsn(0))..=(resource, Lsn(u64::MAX));
-                self.late.range(of_this).next().map(|(_, slot)| *slot)
+                let mut of_this = self.late.range(of_resource(resource));
+                of_this.next().map(|(_, slot)| *slot)
             }
         };
         let chain = self.find_mut(resource);
@@ -224,7 +278,6 @@ impl Resources {
             self.chains
                 .remove(resource, |chain| chain.resource == resource);
         }
-        let some = |slot: Slot| (slot != NO_SLOT).then_some(slot);
         let passed = self.passed.get_or_insert(Passed {
             from: some(from),
             to: None,
@@ -244,4 +297,12 @@ impl Resources {
             .find_mut(resource, |chain| chain.resource == resource)
             .expect("an item's resource has a chain")
     }
+}
+
+fn of_resource(resource: u64) -> RangeInclusive<(u64, Lsn)> {
+    (resource, Lsn(0))..=(resource, Lsn(u64::MAX))
+}
+
+fn some(slot: Slot) -> Option<Slot> {
+    (slot != NO_SLOT).then_some(slot)
 }

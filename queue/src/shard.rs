@@ -229,6 +229,8 @@ impl Shard {
     ///
     /// # Panics
     /// When the shard was not opened.
+    // Inlined so that the event is made where the record is.
+    #[inline]
     fn commit_at(&mut self, event: Event<'_>, log: &mut impl Log) -> (Lsn, Place) {
         assert!(self.epoch > Epoch(0), "the shard was not opened");
         let record = Record {

@@ -5,8 +5,9 @@ mod tape;
 use std::time::Duration;
 
 use omnirelay_queue::{
-    Attributes, EnqueueRefused, Event, Failure, FenceReason, Grant, LeaseId, Lsn, Nanos, NewItem,
-    Options, Shard, Token, TokenRefused, kind, shard_index_of_key, shard_index_of_resource,
+    Attributes, Carry, EnqueueRefused, Epoch, Event, Failure, FenceReason, Grant, LeaseId, Lsn,
+    Nanos, NewItem, Options, Record, Rows, SEQUENCE_ID_MAX, Shard, Token, TokenRefused, kind,
+    shard_index_of_key, shard_index_of_resource,
 };
 use tape::{SECOND, START, Tape, WISH, item, open, place, replay};
 
@@ -430,6 +431,52 @@ fn a_gap_in_live_use_is_a_broken_invariant() {
         last: None,
     };
     shard.apply(&record, place(0));
+}
+
+/// Past these there is no next LSN, and no tick at which a lease could end.
+#[test]
+fn a_record_from_beyond_all_numbers_is_refused() {
+    let (mut shard, _) = open(Options::default());
+    let next = Record {
+        lsn: Lsn(2),
+        epoch: Epoch(2),
+        at: START,
+        event: Event::EpochStarted { previous: Epoch(1) },
+    };
+    let refusals = [
+        (
+            Record {
+                lsn: Lsn(0),
+                event: Event::Carry(Carry::Turns(Rows::Values(&[]))),
+                ..next
+            },
+            "its LSN is out of range",
+        ),
+        (
+            Record {
+                lsn: Lsn(SEQUENCE_ID_MAX + 1),
+                ..next
+            },
+            "its LSN is out of range",
+        ),
+        (
+            Record {
+                at: Nanos(u64::MAX),
+                ..next
+            },
+            "its time is out of range",
+        ),
+    ];
+    for (record, what) in refusals {
+        let error = shard.replay(&record, place(1)).unwrap_err();
+        assert_eq!(error.what, what);
+        assert_eq!(shard.last_lsn(), Lsn(1));
+    }
+    let last = Record {
+        lsn: Lsn(SEQUENCE_ID_MAX),
+        ..next
+    };
+    assert_eq!(shard.replay(&last, place(1)), Ok(()));
 }
 
 /// Where a resource lives never changes: these values are part of the format.

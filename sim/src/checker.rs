@@ -5,6 +5,7 @@
 //! against the durable history, when that is known.
 
 pub(crate) mod moves;
+mod promises;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ use crate::history::{End, History, LeaseKey, Phase};
 use crate::violation::{Violation, broken};
 
 use moves::{Bundle, Moved};
+use promises::{keeps, lost};
 
 /// A namespace as the checker has to know it.
 #[derive(Debug, Clone)]
@@ -179,12 +181,16 @@ pub struct Checker {
     tokens: BTreeMap<(usize, u64), Vec<String>>,
     /// Items that were taken out or away, in which life and how.
     gone: BTreeMap<(usize, u64), (u32, &'static str)>,
+    /// Items that somebody asked to take away.
+    doomed: BTreeSet<(usize, u64)>,
     bundles: BTreeMap<(usize, String), Bundle>,
     /// Items that came in, by namespace, origin and number there, and in which life.
     came: BTreeMap<(usize, [u8; 16], u64), u32>,
     histories: BTreeMap<u32, History>,
     /// Node time at which each life before this one began and ended.
     lives: BTreeMap<u32, (u64, u64)>,
+    /// Numbers of items that are lost are given again, and bundles may name either.
+    numbers_repeat: bool,
     memory_lost: u64,
     was_full: bool,
 }
@@ -334,9 +340,10 @@ impl Checker {
         let name = (reply.space, reply.sequence_id);
         let gone = self.gone.get(&name);
         let gone = gone.filter(|(life, _)| self.holds(reply.space, *life, at));
+        // A lease may be on its way while its item is taken away, but not while it is taken out.
         broken(
-            gone.is_some(),
-            "what was taken out or away is not handed out",
+            gone.is_some() && !self.doomed.contains(&name),
+            "what was taken out is not handed out",
             || format!("{reply:?}, {gone:?}"),
         )?;
         for lease_id in self.tokens.get(&name).into_iter().flatten() {
@@ -364,7 +371,10 @@ impl Checker {
                 || late,
             )?;
         }
-        let fate = if reply.delivered {
+        let fate = if reply.delivered && self.doomed.contains(&name) {
+            // Somebody has asked to take its item away.
+            Fate::InDoubt
+        } else if reply.delivered {
             Fate::Held
         } else {
             Fate::Undelivered
@@ -673,6 +683,7 @@ impl Checker {
         for tokens in self.tokens.values_mut() {
             tokens.retain(|token| grants.contains_key(token));
         }
+        self.numbers_repeat = true;
         // Which grants reached somebody is known only of those that were heard of.
         self.was_full = true;
         self.histories = histories;
@@ -725,95 +736,5 @@ impl Checker {
             }
         }
         open
-    }
-}
-
-fn lost(rule: &'static str, promise: &Promise) -> Violation {
-    let (shard, life) = (promise.shard, promise.life);
-    Violation::new(
-        rule,
-        format!("shard {shard}: {:?}, life {life}", promise.what),
-    )
-}
-
-fn keeps(history: &History, promise: &Promise) -> Result<(), Violation> {
-    let lost = |rule| lost(rule, promise);
-    match &promise.what {
-        Promised::Enqueued { lsn, job } => {
-            let kept = history.items.get(lsn).is_some_and(|item| item.job == *job);
-            if kept {
-                Ok(())
-            } else {
-                Err(lost("an acknowledged enqueue survives every crash"))
-            }
-        }
-        Promised::Granted { key, job } => {
-            let item = history.items.get(&key.0).filter(|item| item.job == *job);
-            let kept = item.is_some_and(|item| item.leases.contains(key));
-            if kept {
-                Ok(())
-            } else {
-                Err(lost("a lease is durable before it is handed out"))
-            }
-        }
-        Promised::Ended { key, lsn, how } => {
-            let ended = history.ended.get(key);
-            let kept = ended.is_some_and(|ended| ended.how == *how && ended.lsn == *lsn);
-            if kept {
-                Ok(())
-            } else {
-                Err(lost("an acknowledged settlement survives every crash"))
-            }
-        }
-        Promised::Over {
-            key,
-            reason,
-            told_at,
-        } => {
-            let is_last = history
-                .items
-                .get(&key.0)
-                .and_then(|item| item.leases.last())
-                == Some(key);
-            if history.is_active(*key) || (is_last && !history.ended.contains_key(key)) {
-                return Err(lost("a refusal rests on what is durable"));
-            }
-            let Some(ended) = history.ended.get(key) else {
-                return Ok(());
-            };
-            if reason.is_none() && history.remembers(ended, *told_at) {
-                return Err(lost(
-                    "a refusal says how the lease ended for the dedupe window",
-                ));
-            }
-            let outcome = ended.how.reason();
-            let told = reason
-                .as_deref()
-                .is_none_or(|told| told == outcome || told == "superseded");
-            if told {
-                Ok(())
-            } else {
-                Err(lost("a refusal says how the lease ended"))
-            }
-        }
-        Promised::Gone { item, phase } => {
-            match history.items.get(item).is_some_and(|i| i.phase == *phase) {
-                true => Ok(()),
-                false => Err(lost("what was taken away stays away")),
-            }
-        }
-        Promised::Drained { item, moved } => {
-            let item = history.items.get(item);
-            let item = item.filter(|item| item.phase == Phase::Drained);
-            match item.is_some_and(|item| moved.was(item)) {
-                true => Ok(()),
-                false => Err(lost("what was taken out is as it was, and out")),
-            }
-        }
-        Promised::Redriven { item, lsn } => match history.redriven.get(lsn) == Some(item) {
-            true => Ok(()),
-            false => Err(lost("an acknowledged redrive survives every crash")),
-        },
-        Promised::Restored { .. } => unreachable!("judged over all shards"),
     }
 }

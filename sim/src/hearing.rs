@@ -84,7 +84,11 @@ impl World {
             (Intent::Lease { .. }, Err(error)) => {
                 let unreadable = error.is(codes::INTERNAL);
                 self.hits.add(Fault::Unreadable, u64::from(unreadable));
-                Ok(())
+                broken(
+                    unreadable && self.disks_are_sound(),
+                    "what is on a sound disk can be read",
+                    || format!("{error:?}"),
+                )
             }
             (Intent::Stats { .. }, _) => Ok(()),
             _ => self.hear_operator(at, call, reply, lost),

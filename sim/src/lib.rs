@@ -7,14 +7,17 @@
 //! that breaks a rule does so again under the same seed.
 #![forbid(unsafe_code)]
 
+pub mod bugs;
 pub mod checker;
 pub mod client;
 pub mod clock;
+mod difference;
 pub mod disk;
 mod hearing;
 pub mod history;
 pub mod hits;
 pub mod line;
+mod lives;
 pub mod node;
 mod operating;
 pub mod plan;

@@ -100,6 +100,9 @@ struct SimLog {
     cleaner: Cleaner<SimDisk>,
     reader: Reader<SimDisk>,
     batches: VecDeque<Batch>,
+    /// When the core has heard of everything that the allocator has done: it does one thing after
+    /// the other.
+    allocator_heard_at: u64,
     owed: usize,
     refused: bool,
 }
@@ -194,6 +197,7 @@ impl Node {
                 cleaner: log.cleaner,
                 reader: log.reader.clone(),
                 batches: VecDeque::new(),
+                allocator_heard_at: 0,
                 owed: 0,
                 refused: false,
             });
@@ -468,6 +472,9 @@ impl Node {
         while let Some(task) = self.cores[core].core.poll_task() {
             self.begin(task, schedule, rng);
         }
+        if self.cores[core].core.has_more() {
+            self.dirty(core, schedule, rng);
+        }
         self.arm(core, schedule, rng);
         outcomes
     }
@@ -544,6 +551,19 @@ impl Node {
         self.plan(schedule, rng.random_range(0..=self.tempo.sync / 4), step);
     }
 
+    /// In how long the core hears of what the allocator has just done.
+    fn allocator_is_heard(
+        &mut self,
+        log: usize,
+        schedule: &Schedule<Event>,
+        rng: &mut SmallRng,
+    ) -> u64 {
+        let soon = rng.random_range(0..=self.tempo.sync / 4);
+        let heard_at = &mut self.logs[log].allocator_heard_at;
+        *heard_at = (schedule.now() + soon).max(*heard_at + 1);
+        *heard_at - schedule.now()
+    }
+
     fn retire(
         &mut self,
         log: usize,
@@ -565,7 +585,7 @@ impl Node {
         };
         hits.hit(done);
         let retired = retired.map_err(|error| error.to_string());
-        let soon = rng.random_range(0..=self.tempo.sync / 4);
+        let soon = self.allocator_is_heard(log, schedule, rng);
         self.plan(schedule, soon, Step::Retired(log, segment, retired));
     }
 
@@ -581,7 +601,8 @@ impl Node {
         if sim.disk.is_dead() {
             return;
         }
-        let soon = rng.random_range(0..=self.tempo.sync / 4);
+        let soon = self.allocator_is_heard(log, schedule, rng);
+        let sim = &mut self.logs[log];
         match made {
             Ok(spare) => {
                 sim.refused = false;

@@ -17,6 +17,11 @@ use crate::world::World;
 const DIRECTORY: &str = "/simulated";
 
 impl World {
+    /// Whether in this life no read fails and no bit has flipped.
+    pub(crate) fn disks_are_sound(&self) -> bool {
+        self.rotten.is_none() && self.life().read_errors == 0.0
+    }
+
     /// From now on no sync keeps anything, though all say so.
     pub(crate) fn begin_lies(&mut self) {
         self.trace(|| "syncs lie from here on".into());

@@ -84,6 +84,13 @@ impl Tape {
         self.synced = number;
     }
 
+    /// What comes after a batch is lost, whatever the node was told.
+    pub fn lose_after(&mut self, kept: u64) {
+        self.batches
+            .truncate(usize::try_from(kept).expect("few batches"));
+        self.synced = self.synced.min(kept);
+    }
+
     /// The last batch that the node was told is on disk.
     pub fn last_synced(&self) -> u64 {
         self.synced
@@ -106,9 +113,12 @@ impl Tape {
         for first in 0..=self.batches.len() {
             let (last, matched) = self.match_from(first, found);
             furthest = furthest.max(matched);
-            let reaches = last as u64 >= least && first as u64 + 1 <= self.floor_at(last);
+            let reaches = last as u64 >= least && (first as u64) < self.floor_at(last);
             if matched == found.len() && reaches {
-                return Ok(last as u64);
+                // Batches without records may not be there at all.
+                let silent = self.batches[..last].iter().rev();
+                let silent = silent.take_while(|batch| batch.records.is_empty()).count();
+                return Ok(((last - silent) as u64).max(least));
             }
         }
         let parts = found.get(furthest).map(|found| found.header);

@@ -55,3 +55,75 @@ impl Floor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::FaultDisk;
+    use crate::format::{BatchHeader, SegmentHeader, batch_bytes, segment_name};
+    use crate::{LogOptions, OpenError, open};
+
+    /// A log of one segment with one batch: a record and a floor.
+    fn disk(header_floor: u32, recorded_floor: u32) -> FaultDisk {
+        let floor = |segment| Floor {
+            segment,
+            first_batch: 1,
+        };
+        let header = SegmentHeader {
+            log: 0,
+            segment: 1,
+            generation: 9,
+            first_batch: 1,
+            recycled: false,
+            floor: floor(header_floor),
+        };
+        let mut payload = Vec::new();
+        let record = RecordHeader {
+            shard: 3,
+            ..Floor::RECORD
+        };
+        record.encode(4, &mut payload);
+        payload.extend_from_slice(b"kept");
+        Floor::RECORD.encode(FLOOR_BODY_BYTES as u32, &mut payload);
+        payload.extend_from_slice(&floor(recorded_floor).encode());
+        let seed = header.crc_seed();
+        let mut file = header.encode().to_vec();
+        let batch = BatchHeader::of(seed, 1, 2, &payload).encode(seed);
+        file.extend_from_slice(&batch);
+        file.extend_from_slice(&payload);
+        file.resize(header.encode().len() + batch_bytes(payload.len()), 0);
+        let disk = FaultDisk::new();
+        disk.put(&segment_name(1), &file);
+        disk
+    }
+
+    fn open_all(disk: &FaultDisk) -> Result<u32, OpenError> {
+        let mut records = 0;
+        let opened = open(
+            disk.clone(),
+            LogOptions::default(),
+            &mut || 1,
+            &mut |_, _, _| {
+                records += 1;
+                Ok(())
+            },
+        );
+        opened.map(|_| records)
+    }
+
+    #[test]
+    fn a_floor_above_its_own_segment_gives_up_nothing() {
+        assert_eq!(open_all(&disk(1, 1)).unwrap(), 1);
+        for (header, record) in [(2, 1), (u32::MAX, 1), (0, 3), (0, u32::MAX)] {
+            let disk = disk(header, record);
+            let before = disk.contents(&segment_name(1));
+            let refused = open_all(&disk).unwrap_err();
+            let is_named = matches!(
+                refused,
+                OpenError::Foreign { .. } | OpenError::Rejected { .. }
+            );
+            assert!(is_named, "{refused}");
+            assert_eq!(disk.contents(&segment_name(1)), before);
+        }
+    }
+}

@@ -126,7 +126,8 @@ pub(crate) fn newest_floor<D: Disk>(
     Ok(Floor::NONE)
 }
 
-/// The floor as of a segment's last batch.
+/// The floor as of a segment's last batch. One that claims to be above the
+/// segment is never written, and nothing is given up for it.
 fn last_floor<F: DiskFile>(file: &SegmentFile<F>, header: &SegmentHeader) -> io::Result<Floor> {
     let (seed, mut floor) = (header.crc_seed(), header.floor);
     let (mut offset, mut number) = (START, header.first_batch);
@@ -136,6 +137,7 @@ fn last_floor<F: DiskFile>(file: &SegmentFile<F>, header: &SegmentHeader) -> io:
         while let Some((record, body)) = RecordHeader::split(&mut rest) {
             if record.shard == LOG_SHARD
                 && let Some(newer) = Floor::decode(&record, body)
+                && newer.segment <= file.number
             {
                 floor = newer;
             }

@@ -130,6 +130,9 @@ fn check_belongs<D: Disk>(
         format!("it is of log {}, this is log {log}", header.log)
     } else if header.segment != file.number {
         format!("it is segment {}", header.segment)
+    } else if header.floor.segment > header.segment {
+        let floor = header.floor.segment;
+        format!("it says that the log starts with segment {floor}, which comes after it")
     } else {
         return Ok(());
     };

@@ -10,7 +10,7 @@ use super::{Files, OPTIONS, SECTOR, name};
 
 const HEADER_PAGE: usize = 4096;
 const HEADER_COPY: usize = 2048;
-const HEADER_CRC_AT: usize = 40;
+const HEADER_CRC_AT: usize = 48;
 
 /// A few segments, mostly as a log would have them.
 pub(super) fn files(u: &mut Unstructured<'_>) -> Result<Files> {
@@ -48,6 +48,9 @@ fn segment(u: &mut Unstructured<'_>, number: u32, next_batch: &mut u64) -> Resul
     header[16..20].copy_from_slice(&odd(u, number)?.to_le_bytes());
     header[24..32].copy_from_slice(&generation.to_le_bytes());
     header[32..40].copy_from_slice(&odd(u, *next_batch)?.to_le_bytes());
+    header[14..16].copy_from_slice(&odd(u, 0_u16)?.to_le_bytes());
+    header[20..24].copy_from_slice(&odd(u, 0_u32)?.to_le_bytes());
+    header[40..48].copy_from_slice(&odd(u, 1_u64)?.to_le_bytes());
     let crc = crc32c::crc32c(&header[..HEADER_CRC_AT]);
     header[HEADER_CRC_AT..HEADER_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
 
@@ -117,10 +120,26 @@ fn batch(
 }
 
 fn record(u: &mut Unstructured<'_>, payload: &mut Vec<u8>) -> Result<()> {
+    if u.arbitrary::<u8>()? >= 240 {
+        return floor(u, payload);
+    }
     let body_bytes = u32::from(u.arbitrary::<u8>()?);
     let fields: [u8; 25] = u.arbitrary()?;
     payload.extend_from_slice(&odd(u, body_bytes)?.to_le_bytes());
     payload.extend_from_slice(&fields);
     payload.resize(payload.len() + body_bytes as usize, fields[0]);
+    Ok(())
+}
+
+/// The log's own record, of the first segment that is needed.
+fn floor(u: &mut Unstructured<'_>, payload: &mut Vec<u8>) -> Result<()> {
+    payload.extend_from_slice(&12_u32.to_le_bytes());
+    payload.push(odd(u, 1)?);
+    payload.extend_from_slice(&u32::MAX.to_le_bytes());
+    payload.extend_from_slice(&[0; 20]);
+    let segment: u8 = u.int_in_range(0..=4)?;
+    payload.extend_from_slice(&odd(u, u32::from(segment))?.to_le_bytes());
+    let first_batch: u8 = u.int_in_range(1..=8)?;
+    payload.extend_from_slice(&odd(u, u64::from(first_batch))?.to_le_bytes());
     Ok(())
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use arbitrary::{Result, Unstructured};
 use omnirelay_wal::fault::FaultDisk;
 use omnirelay_wal::{
-    Disk, Fill, LogOptions, OpenError, Opened, RecordHeader, SECTOR_BYTES, SEGMENT_BYTES_MIN, open,
+    Disk, Fill, LogOptions, LogView, OpenError, Opened, ReadFrom, RecordHeader, SECTOR_BYTES,
+    SEGMENT_BYTES_MIN, open,
 };
 
 const OPTIONS: LogOptions = LogOptions {
@@ -63,16 +64,34 @@ fn raw(u: &mut Unstructured<'_>) -> Result<Files> {
     Ok(files)
 }
 
-/// What was written is there up to some point, or the log is refused. Without
-/// damage it is all there.
+/// What was written is there from the floor up to some point, or the log is
+/// refused. Without damage it is all there.
 fn written(u: &mut Unstructured<'_>) -> Result<&'static str> {
     let log = written::write(u)?;
     let (files, damaged) = written::damage(u, log.files)?;
     let (outcome, found) = outcome(&files);
-    let is_prefix = log.records.starts_with(&found);
-    assert!(is_prefix, "a record comes up that was not written there");
-    let is_whole = found.len() >= log.acknowledged;
-    assert!(damaged || is_whole, "an acknowledged record is lost");
+    match view(&disk_of(&files)) {
+        Ok(viewed) if outcome == "opened" => {
+            assert!(viewed == found, "what is read beside the log differs");
+        }
+        Ok(_) => {}
+        Err(error) => assert!(damaged, "an undamaged log cannot be viewed: {error}"),
+    }
+    let kept = &log.records[log.given_up..];
+    let first = found
+        .first()
+        .map_or(log.given_up, |(header, _)| header.lsn as usize - 1);
+    let is_run = log
+        .records
+        .get(first..)
+        .is_some_and(|from| from.starts_with(&found));
+    assert!(is_run, "a record comes up that was not written there");
+    let is_whole = found.ends_with(kept);
+    let is_exact = found == kept;
+    assert!(
+        damaged || is_exact,
+        "a synced record is lost, or one is back"
+    );
     Ok(match (outcome, damaged, is_whole) {
         ("opened", true, true) => "damaged and whole",
         ("opened", true, false) => "damaged and cut short",
@@ -83,19 +102,20 @@ fn written(u: &mut Unstructured<'_>) -> Result<&'static str> {
 
 /// Opens a log, checks what must hold then, and gives its records.
 fn outcome(files: &Files) -> (&'static str, Records) {
-    let disk = FaultDisk::new();
-    for (name, contents) in files {
-        disk.put(name, contents);
-    }
-    let (mut opened, found) = match open_disk(&disk, written::LIVES_MAX + 1) {
+    let disk = disk_of(files);
+    // Whatever it shows of a forged log: it comes to an end.
+    let _ = view(&disk);
+    let (mut opened, found, _) = match open_disk(&disk, written::LIVES_MAX + 1) {
         Ok(opened) => opened,
         Err(error) => {
             let what = match error {
                 OpenError::Corrupt { .. } => "corrupt",
                 OpenError::Foreign { .. } => "foreign",
-                OpenError::Io { .. } | OpenError::Options(_) | OpenError::Rejected { .. } => {
-                    panic!("a sound disk, options and reader: {error}")
+                OpenError::Io { .. } | OpenError::Options(_) => {
+                    panic!("a sound disk and options: {error}")
                 }
+                // The log's own records are read by the log.
+                OpenError::Rejected { .. } => "rejected",
                 _ => "another format",
             };
             assert!(
@@ -105,7 +125,7 @@ fn outcome(files: &Files) -> (&'static str, Records) {
             return (what, Records::new());
         }
     };
-    assert_eq!(opened.recovery.records, found.len() as u64);
+    assert!(opened.recovery.records >= found.len() as u64);
     while !opened.appender.fits(4) {
         let spare = opened.allocator.allocate(Fill::Zeros);
         opened.appender.handle_spare(spare.expect("a sound disk"));
@@ -118,12 +138,20 @@ fn outcome(files: &Files) -> (&'static str, Records) {
         opened.appender.handle_synced(batch.number);
     }
     disk.lose_power(&mut || 0);
-    let (_, mut again) =
+    let (_, mut again, _) =
         open_disk(&disk, written::LIVES_MAX + 2).expect("a log that was opened opens again");
     let next = again.pop();
     assert_eq!(next, Some((NEXT, b"next".to_vec())));
     assert!(again == found, "a log that was opened has other records");
     ("opened", found)
+}
+
+fn disk_of(files: &Files) -> FaultDisk {
+    let disk = FaultDisk::new();
+    for (name, contents) in files {
+        disk.put(name, contents);
+    }
+    disk
 }
 
 /// The files of a disk.
@@ -153,11 +181,30 @@ fn without_spares(files: &Files) -> Files {
         .collect()
 }
 
-type OpenOutcome = std::result::Result<(Opened<FaultDisk>, Records), OpenError>;
-
-/// Opens a log; no two lives of it may have the same seed, nor do they outside.
-fn open_disk(disk: &FaultDisk, seed: u64) -> OpenOutcome {
+/// The records that are read without opening the log, or that it is damaged.
+fn view(disk: &FaultDisk) -> std::result::Result<Records, String> {
+    let view = LogView::open(disk.clone(), OPTIONS.log);
+    let segments = view.segments().expect("a sound disk");
+    let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    let batches_max = bytes / u64::from(SECTOR_BYTES) + 1;
     let mut found = Records::new();
+    let batches = view.read_from(ReadFrom::Oldest, None);
+    let mut batches = batches.map_err(|error| error.to_string())?;
+    for _ in 0..batches_max {
+        let Some(batch) = batches.next_batch().map_err(|error| error.to_string())? else {
+            return Ok(found);
+        };
+        let records = batch.records.into_iter();
+        found.extend(records.map(|(header, _, body)| (header, body.to_vec())));
+    }
+    panic!("there are more batches than sectors");
+}
+
+type OpenOutcome = std::result::Result<(Opened<FaultDisk>, Records, Vec<u32>), OpenError>;
+
+/// Opens a log and gives its records and their segments; no two lives of it may have the same seed, nor do they outside.
+fn open_disk(disk: &FaultDisk, seed: u64) -> OpenOutcome {
+    let (mut found, mut places) = (Records::new(), Vec::new());
     let mut random = seed << 32;
     let opened = open(
         disk.clone(),
@@ -166,12 +213,13 @@ fn open_disk(disk: &FaultDisk, seed: u64) -> OpenOutcome {
             random += 1;
             random
         },
-        &mut |header, _, body| {
+        &mut |header, at, body| {
             found.push((*header, body.to_vec()));
+            places.push(at.segment);
             Ok(())
         },
     )?;
-    Ok((opened, found))
+    Ok((opened, found, places))
 }
 
 /// The file name of a segment.

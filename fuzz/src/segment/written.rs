@@ -1,9 +1,11 @@
 //! A log that was really written, and damage to its files that no checksum
 //! covers up.
 
+use std::ops::{Deref, DerefMut};
+
 use arbitrary::{Result, Unstructured};
 use omnirelay_wal::fault::FaultDisk;
-use omnirelay_wal::{Disk, Fill, RecordHeader};
+use omnirelay_wal::{Disk, FLOOR_BODY_BYTES, Fill, Opened, RecordHeader, Reuse};
 
 use super::{Files, Records, SECTOR, name, open_disk, used_bytes};
 
@@ -11,19 +13,22 @@ use super::{Files, Records, SECTOR, name, open_disk, used_bytes};
 const LARGE_BYTES: usize = 300_000;
 
 /// Large bodies of one log.
-const LARGE_MAX: usize = 5;
+const LARGE_MAX: usize = 8;
 
 /// Lives of one log.
 pub(super) const LIVES_MAX: u64 = 3;
 
-/// What the outside knows of a log that was written.
+/// What the outside knows of a log that was written: all that was appended was
+/// synced.
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) files: Files,
-    /// All that were appended.
+    /// All that were ever appended.
     pub(super) records: Records,
-    /// How many of them, at least, must be there.
-    pub(super) acknowledged: usize,
+    /// How many of them, the oldest, were given up.
+    pub(super) given_up: usize,
+    /// The first segment that is needed.
+    floor: u32,
 }
 
 /// Writes a log in a few lives, each of which ends in some way.
@@ -32,34 +37,28 @@ pub(super) fn write(u: &mut Unstructured<'_>) -> Result<Log> {
     let mut log = Log::default();
     let mut large = 0;
     for life in 1..=u.int_in_range(1..=LIVES_MAX)? {
-        let (mut opened, found) = open_disk(&disk, life).expect("an undamaged log opens");
-        assert!(log.records.starts_with(&found) && found.len() >= log.acknowledged);
-        log.records = found;
+        let mut opened = reopen(&disk, life, &log);
         for _ in 0..u.int_in_range(0..=4)? {
             for _ in 0..u.int_in_range(1..=3)? {
                 let shape: u16 = u.arbitrary()?;
-                let len = match shape % 32 {
-                    31 if large < LARGE_MAX => {
+                let len = match shape % 16 {
+                    15 if large < LARGE_MAX => {
                         large += 1;
                         LARGE_BYTES
                     }
                     _ => usize::from(shape / 32),
                 };
-                while !opened.appender.fits(len) {
-                    let spare = opened.allocator.allocate(Fill::Zeros);
-                    opened.appender.handle_spare(spare.expect("a sound disk"));
-                }
+                make_room(&mut opened, len);
                 let (header, body) = record(log.records.len(), len);
                 let append = |into: &mut Vec<u8>| into.extend_from_slice(&body);
-                opened.appender.append(&header, len, append);
+                let at = opened.appender.append(&header, len, append);
                 log.records.push((header, body));
+                opened.places.push(at.segment);
             }
-            opened.appender.seal();
-            while let Some(batch) = opened.appender.poll_batch() {
-                opened.writer.write(&batch).expect("a sound disk");
-                opened.appender.handle_synced(batch.number);
+            commit(&mut opened);
+            if u.arbitrary::<u8>()? % 8 == 0 {
+                give_up(u, &mut opened, &mut log)?;
             }
-            log.acknowledged = log.records.len();
         }
         if u.arbitrary()? {
             opened.writer.close().expect("a sound disk");
@@ -74,6 +73,79 @@ pub(super) fn write(u: &mut Unstructured<'_>) -> Result<Log> {
         log.files.insert(name, contents);
     }
     Ok(log)
+}
+
+/// A log's life, and the segment of each record that was ever appended; 0 for
+/// those that were given up.
+struct Life {
+    opened: Opened<FaultDisk>,
+    places: Vec<u32>,
+}
+
+impl Deref for Life {
+    type Target = Opened<FaultDisk>;
+
+    fn deref(&self) -> &Opened<FaultDisk> {
+        &self.opened
+    }
+}
+
+impl DerefMut for Life {
+    fn deref_mut(&mut self) -> &mut Opened<FaultDisk> {
+        &mut self.opened
+    }
+}
+
+fn reopen(disk: &FaultDisk, life: u64, log: &Log) -> Life {
+    let (opened, found, at) = open_disk(disk, life).expect("an undamaged log opens");
+    let kept = &log.records[log.given_up..];
+    assert!(found == kept, "a synced record is lost, or one is back");
+    let mut places = vec![0; log.given_up];
+    places.extend(at);
+    Life { opened, places }
+}
+
+fn make_room(life: &mut Life, len: usize) {
+    while !life.appender.fits(len) {
+        let spare = life.allocator.allocate(Fill::Zeros);
+        life.appender.handle_spare(spare.expect("a sound disk"));
+    }
+}
+
+fn commit(life: &mut Life) {
+    life.appender.seal();
+    while let Some(batch) = life.appender.poll_batch() {
+        life.writer.write(&batch).expect("a sound disk");
+        life.appender.handle_synced(batch.number);
+    }
+}
+
+/// Raises the floor to one of the segments in use, and retires some of those
+/// below.
+fn give_up(u: &mut Unstructured<'_>, life: &mut Life, log: &mut Log) -> Result<()> {
+    let used: Vec<u32> = life.appender.segments().map(|used| used.number).collect();
+    let floor = u.choose_index(used.len())?;
+    if used.is_empty() || used[floor] < log.floor {
+        return Ok(());
+    }
+    make_room(life, FLOOR_BODY_BYTES);
+    life.appender.append_floor(used[floor]);
+    commit(life);
+    log.floor = used[floor];
+    log.given_up = life.places.iter().filter(|&&at| at < log.floor).count();
+    for &segment in &used[..u.int_in_range(0..=floor)?] {
+        let reuse = match u.arbitrary()? {
+            true => Reuse::Yes,
+            false => Reuse::No,
+        };
+        life.reader.forget(segment);
+        let spare = life.allocator.retire(segment, reuse).expect("a sound disk");
+        life.appender.handle_retired(segment);
+        if let Some(spare) = spare {
+            life.appender.handle_spare(spare);
+        }
+    }
+    Ok(())
 }
 
 /// No two are alike.

@@ -14,7 +14,7 @@ use super::status::{Moment, NodeFacts, NodeStatus};
 use crate::config::{self, Sources};
 use crate::cores::{CoreReport, HttpReport, ShardReport, Telemetry};
 use crate::data_dir::LogRecovery;
-use crate::node::{Board, Durability, Layout, LogId, Namespace, NamespaceId, Watermarks};
+use crate::node::{Board, Durability, Layout, LogId, LogSize, Namespace, NamespaceId, Watermarks};
 
 pub(super) const STARTED: Nanos = Nanos(1_700_000_000_000_000_000);
 
@@ -115,6 +115,17 @@ pub(super) fn reports() -> CoreReports {
             shards,
             open_calls: 4,
             storage_full: false,
+            logs: vec![(
+                LogId(core),
+                LogSize {
+                    used_bytes: 3 << 20,
+                    live_bytes: 1 << 20,
+                    segments: 3,
+                    spares: 2,
+                    retired: 7,
+                    trim_blocked: None,
+                },
+            )],
             log_failure: None,
         }
     };

@@ -14,7 +14,7 @@ use super::process::Process;
 use super::status::{Moment, NodeFacts};
 use crate::cores::{CoreReport, latency_histogram};
 use crate::data_dir::LogRecovery;
-use crate::node::NamespaceId;
+use crate::node::{LogSize, NamespaceId};
 
 /// Nodes with more shards than this show their shards' counts summed by core and namespace: a
 /// series for each would be more than a scrape every few seconds should carry.
@@ -31,6 +31,7 @@ pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> Stri
         backpressure(&mut out, facts);
         calls(&mut out, &reports);
         logs(&mut out, &reports);
+        log_sizes(&mut out, &reports);
         recovery(&mut out, facts);
         replication(&mut out, facts);
     }
@@ -360,6 +361,55 @@ fn logs(out: &mut Exposition, reports: &[&CoreReport]) {
     counter("omnirelay_wal_records", "Records written to logs.", |r| {
         r.telemetry.wal_records
     });
+}
+
+fn log_sizes(out: &mut Exposition, reports: &[&CoreReport]) {
+    let mut by_log = |name, kind, help, value: fn(&LogSize) -> u64| {
+        let mut family = out.family(name, kind, help);
+        for report in reports {
+            let core = report.core.to_string();
+            for (log, size) in &report.logs {
+                let log = log.0.to_string();
+                family.sample(&[("log", &log), ("core", &core)], value(size));
+            }
+        }
+    };
+    by_log(
+        "omnirelay_wal_used_bytes",
+        Kind::Gauge,
+        "Bytes of the segments that a log is made of.",
+        |size| size.used_bytes,
+    );
+    by_log(
+        "omnirelay_wal_live_bytes",
+        Kind::Gauge,
+        "Bytes of records that items in the queues still need.",
+        |size| size.live_bytes,
+    );
+    by_log(
+        "omnirelay_wal_segments",
+        Kind::Gauge,
+        "Segments that a log is made of.",
+        |size| size.segments,
+    );
+    by_log(
+        "omnirelay_wal_spares",
+        Kind::Gauge,
+        "Segments that are ready to be filled.",
+        |size| size.spares,
+    );
+    by_log(
+        "omnirelay_wal_segments_retired",
+        Kind::Counter,
+        "Segments given up since the start.",
+        |size| size.retired,
+    );
+    by_log(
+        "omnirelay_wal_trim_blocked",
+        Kind::Gauge,
+        "1 when no segment can be given up until the next start: the log grows.",
+        |size| u64::from(size.trim_blocked.is_some()),
+    );
 }
 
 fn recovery(out: &mut Exposition, facts: &NodeFacts) {

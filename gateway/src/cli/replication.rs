@@ -7,7 +7,7 @@ use clap::Subcommand;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::client::{Connection, block_on};
@@ -105,7 +105,7 @@ pub(super) fn run(args: &ReplicationArgs) -> Result<(), Failure> {
 async fn status(node: &NodeArgs, output: Output) -> Result<(), Failure> {
     let shards = shards(node).await?;
     match output {
-        Output::Json => shards.iter().try_for_each(|shard| output::json(shard)),
+        Output::Json => shards.iter().try_for_each(output::json),
         Output::Table => {
             let headings = [
                 "SHARD",
@@ -181,8 +181,12 @@ async fn tail(args: &TailArgs) -> Result<(), Failure> {
     let known = |shard: &Value| Some((shard["shard"].as_u64()?, shard["last"].as_u64()));
     let mut wanted: Vec<(u64, Option<u64>)> = all.iter().filter_map(known).collect();
     if let Some(shard) = args.shards.shard {
-        let last = wanted.iter().find(|(known, _)| *known == u64::from(shard));
-        wanted = vec![(shard.into(), last.and_then(|(_, last)| *last))];
+        wanted.retain(|(known, _)| *known == u64::from(shard));
+        if wanted.is_empty() {
+            let message = format!("{} has no shard {shard}", args.node.admin_address);
+            let document = json!({"code": "replication.shard_unknown", "message": message});
+            return Err(refused(&args.node.admin_address, &document));
+        }
     }
     if args.output.output == Output::Table {
         let row = [

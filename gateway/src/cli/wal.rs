@@ -443,10 +443,9 @@ fn words(event: &Event<'_>) -> String {
     match event {
         Event::EpochStarted { previous } => format!("EpochStarted after {previous}"),
         Event::Enqueued(body) => format!(
-            "Enqueued {}/{} by {}, {} bytes",
+            "Enqueued {}/{}, {} bytes",
             body.payload.resource_type,
             body.payload.resource_id,
-            body.enqueued_by,
             body.payload.body.len()
         ),
         Event::LeaseGranted {

@@ -218,6 +218,7 @@ impl<D: Disk> CoreCell<D> {
                 .collect(),
             open_calls: core.open_calls(),
             storage_full: core.is_storage_full(),
+            logs: core.log_sizes().collect(),
             log_failure: core.failure().map(|(_, why)| why.to_owned()),
         }
     }

@@ -119,8 +119,9 @@ impl<D: Disk> Pump<D> {
                 self.cell.stop.set();
                 return;
             }
-            if !all_sent {
-                // A ring is full: the other core is behind. Let ours breathe and try again.
+            if !all_sent || self.cell.core.borrow().has_more() {
+                // A ring is full, or there is more to do than fits a turn: let the core breathe and
+                // go on.
                 runtime::yield_to_driver().await;
                 self.cell.dirty.set();
             }

@@ -8,7 +8,7 @@ use omnirelay_net::http::HttpCounters;
 use omnirelay_net::rpc::{Code, Procedure};
 use omnirelay_queue::Stats;
 
-use crate::node::{LogId, NamespaceId};
+use crate::node::{LogId, LogSize, NamespaceId};
 
 /// The longest latency told apart, in µs.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -163,6 +163,8 @@ pub struct CoreReport {
     pub open_calls: usize,
     /// The disk has no room for new work.
     pub storage_full: bool,
+    /// How large its logs are.
+    pub logs: Vec<(LogId, LogSize)>,
     /// Why a log takes nothing more.
     pub log_failure: Option<String>,
 }

@@ -1,7 +1,9 @@
 //! Opening the logs and rebuilding the shards from their records.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Place, Record, Shard, ShardId};
@@ -47,39 +49,51 @@ pub struct OpenedLogs<D: Disk> {
     pub last_at: Nanos,
 }
 
-/// Opens every log of `dir` and replays it into the layout's shards. Says of each log when it is
-/// begun.
+/// Opens every log of `dir` and replays it into the layout's shards, as many at once as there are
+/// CPUs. Says after each how many are open.
 ///
 /// # Errors
 /// If a log's directory or segments cannot be used. Nothing in them has been overwritten.
 pub fn open_logs(
     dir: &Path,
-    layout: &Arc<Layout>,
+    layout: &Layout,
     settings: LogSettings,
-    entropy: &mut dyn FnMut() -> u64,
-    progress: &mut dyn FnMut(LogId),
+    entropy: fn() -> u64,
+    progress: &(dyn Fn(u16) + Sync),
 ) -> Result<OpenedLogs<RealDisk>, DataDirError> {
+    let (next, open) = (AtomicU16::new(0), AtomicU16::new(0));
+    let found = Mutex::new(Vec::new());
+    let worker = || {
+        loop {
+            let log = LogId(next.fetch_add(1, Relaxed));
+            if log.0 >= layout.logs() {
+                return;
+            }
+            let opened = open_in(dir, layout, settings, log, entropy);
+            progress(open.fetch_add(1, Relaxed) + 1);
+            found.lock().expect("no worker panics").push((log, opened));
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 1..workers.min(usize::from(layout.logs())) {
+            scope.spawn(worker);
+        }
+        worker();
+    });
+    let mut found = found.into_inner().expect("no worker panics");
+    found.sort_by_key(|(log, _)| *log);
     let mut all = OpenedLogs {
         logs: Vec::new(),
         committed: Vec::new(),
         recoveries: Vec::new(),
         last_at: Nanos(0),
     };
-    for log in (0..layout.logs()).map(LogId) {
-        progress(log);
-        let path = dir.join(format!("log-{}", log.0));
-        let unusable = |source| DataDirError::Unusable {
-            path: path.clone(),
-            source,
-        };
-        std::fs::create_dir_all(&path).map_err(unusable)?;
-        let disk = RealDisk::open(&path).map_err(unusable)?;
-        let (opened, recovery) = open_log(disk.clone(), &path, settings, layout, log, entropy)
-            .map_err(|source| DataDirError::Log { log: log.0, source })?;
+    for (_, opened) in found {
+        let (log, committed, recovery) = opened?;
         all.last_at = all.last_at.max(Nanos(recovery.recovery.last_at));
-        let committed = CommittedLog::new(disk, log.0, opened.reader.clone());
         all.committed.push(committed);
-        all.logs.push(opened);
+        all.logs.push(log);
         all.recoveries.push(recovery);
     }
     // The new logs' directories must outlive a power failure too.
@@ -90,6 +104,29 @@ pub fn open_logs(
             source,
         })?;
     Ok(all)
+}
+
+type OpenedIn = (OpenedLog<RealDisk>, CommittedLog<RealDisk>, LogRecovery);
+
+fn open_in(
+    dir: &Path,
+    layout: &Layout,
+    settings: LogSettings,
+    log: LogId,
+    entropy: fn() -> u64,
+) -> Result<OpenedIn, DataDirError> {
+    let path = dir.join(format!("log-{}", log.0));
+    let unusable = |source| DataDirError::Unusable {
+        path: path.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&path).map_err(unusable)?;
+    let disk = RealDisk::open(&path).map_err(unusable)?;
+    let mut entropy = entropy;
+    let (opened, recovery) = open_log(disk.clone(), &path, settings, layout, log, &mut entropy)
+        .map_err(|source| DataDirError::Log { log: log.0, source })?;
+    let committed = CommittedLog::new(disk, log.0, opened.reader.clone());
+    Ok((opened, committed, recovery))
 }
 
 /// Opens one log on any disk, replays it, and makes sure that it has room to start with. `path`

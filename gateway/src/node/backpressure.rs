@@ -152,7 +152,7 @@ impl<D: Disk> Core<D> {
                 self.answer(id, Err(errors::at_capacity()));
             }
             Intake::Open(room) if !first_come => self.admit_all(now, id, context, incoming, room),
-            _ if self.waiting.len >= WAITING_MAX => {
+            _ if !self.has_place_to_wait() => {
                 let error = errors::backpressure("too many enqueues wait for it already");
                 self.answer(id, Err(error));
             }
@@ -192,6 +192,26 @@ impl<D: Disk> Core<D> {
                 }
                 self.waiting.pop(namespace);
             }
+        }
+    }
+
+    fn has_place_to_wait(&mut self) -> bool {
+        if self.waiting.len < WAITING_MAX {
+            return true;
+        }
+        // Calls that have ended leave their places to others only now.
+        let calls = &mut self.calls;
+        for waiting in &mut self.waiting.namespaces {
+            waiting.retain(|&id| calls.is_held_back(id));
+        }
+        self.waiting.len = self.waiting.namespaces.iter().map(VecDeque::len).sum();
+        self.waiting.len < WAITING_MAX
+    }
+
+    /// Opens a closed gate, if it is time to, also when nobody asks for it.
+    pub(super) fn look_at_gate(&mut self, now: Nanos, namespace: NamespaceId) {
+        if self.board.gate(namespace).closed {
+            self.intake(now, namespace);
         }
     }
 

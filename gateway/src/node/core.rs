@@ -112,6 +112,12 @@ pub struct Core<D: Disk> {
     /// (namespace, index into `logs`) whose numbers on the board are out of date.
     pub(super) stale: Vec<(NamespaceId, usize)>,
     pub(super) draining: bool,
+    /// The new epochs have been on disk.
+    pub(super) has_opened: bool,
+    /// Calls that go on to their next shard in the next turn.
+    pub(super) walks: VecDeque<CallId>,
+    /// There is something left to do that waits for nothing.
+    has_more: bool,
 }
 
 impl<D: Disk> Core<D> {
@@ -154,6 +160,9 @@ impl<D: Disk> Core<D> {
             tasks: VecDeque::new(),
             stale,
             draining: false,
+            has_opened: false,
+            walks: VecDeque::new(),
+            has_more: false,
         }
     }
 
@@ -353,6 +362,7 @@ impl<D: Disk> Core<D> {
     /// the open batch goes to the log thread if that is free, and the board is brought up to date.
     pub fn finish_turn(&mut self, now: Nanos) {
         self.serve_enqueues(now);
+        self.serve_walks(now);
         self.serve_waiting(now);
         for log in 0..self.logs.len() {
             self.trim(log);
@@ -373,6 +383,10 @@ impl<D: Disk> Core<D> {
                 self.tasks.push_back(LogTask::Allocate(log.id, fill));
             }
         }
+        let trims = self.logs.iter();
+        let mut trims = trims.filter(|log| !log.in_flight).map(|log| &log.trim);
+        self.has_more = !self.walks.is_empty() || trims.any(|trim| trim.can_go_on);
+        self.has_opened |= self.is_synced();
         if let Some(workers) = self.calls.poll_workers() {
             for (namespace, &workers) in workers.iter().enumerate() {
                 let namespace = namespace_id(namespace);
@@ -387,7 +401,13 @@ impl<D: Disk> Core<D> {
             };
             self.board
                 .publish(namespace, self.logs[log].id, stats, head);
+            self.look_at_gate(now, namespace);
         }
+    }
+
+    /// True when another turn would come forward though nothing new has come in.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// The next reply to leave.

@@ -26,7 +26,7 @@ use super::records;
 /// Items whose bytes are read at once.
 const STEP_ITEMS_MAX: usize = 64;
 /// Looks at a shard that found nothing, before it is left alone.
-const EMPTY_LOOKS_MAX: u32 = 64;
+const EMPTY_LOOKS_MAX: u32 = 256;
 
 /// How far a drain has come.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(super) struct Draining {
     wish: DrainWish,
     cursor: DrainCursor,
     decided: Decided,
+    /// Items that the request has been given, now and before.
+    given: usize,
     bytes: usize,
     empty_looks: u32,
     /// The walk found nothing beyond this.
@@ -81,6 +83,16 @@ impl DrainWalk {
             }
         }
         self.items
+    }
+}
+
+impl Draining {
+    /// Gives the shard up when too many looks at it have found nothing.
+    fn found_nothing(&mut self, looks: u32) {
+        self.empty_looks += looks;
+        if self.empty_looks > EMPTY_LOOKS_MAX {
+            self.is_over = true;
+        }
     }
 }
 
@@ -151,12 +163,12 @@ impl<D: Disk> Core<D> {
             }
             None => {
                 walk.index += 1;
-                self.drain_on(now, id, walk);
+                self.walk_later(id, Walk::Drain(walk));
             }
         }
     }
 
-    fn drain_on(&mut self, now: Nanos, id: CallId, walk: DrainWalk) {
+    pub(super) fn drain_on(&mut self, now: Nanos, id: CallId, walk: DrainWalk) {
         let call = self.calls.get_mut(id).expect("only open calls walk");
         let id_of_namespace = call.namespace;
         let namespace = self.layout.namespace(id_of_namespace);
@@ -214,26 +226,18 @@ impl<D: Disk> Core<D> {
             wish,
             cursor: DrainCursor::default(),
             decided: Decided::with_capacity(0),
+            given: 0,
             bytes: 0,
             empty_looks: 0,
             is_over: false,
             refused: None,
         };
         let given = wish.request.and_then(|request| shard.drained(request, now));
-        let is_complete = given.is_some_and(|given| given.complete);
-        for &(place, len) in given.map_or(&[][..], |given| given.items) {
-            draining.bytes += len as usize;
-            let bundled = HeldResult::Bundled {
-                shard: wish.shard,
-                place,
-                len,
-            };
-            draining.decided.push_held(bundled);
+        if let Some(given) = given {
+            draining.given = given.items.len();
+            draining.bytes = given.items.iter().map(|&(_, len)| len as usize).sum();
         }
-        if given.is_some() && self.is_durable(namespace) {
-            draining.decided.batch = self.logs[log].shards[slot].last_batch;
-        }
-        if is_complete {
+        if given.is_some_and(|given| given.complete) {
             self.finish_draining(now, ticket, draining);
         } else {
             self.look_for_candidates(now, ticket, draining);
@@ -245,7 +249,7 @@ impl<D: Disk> Core<D> {
         let (log, wish) = (draining.log, draining.wish);
         let slot = self.locate(log, wish.shard);
         loop {
-            let left = wish.max.saturating_sub(draining.decided.results.len());
+            let left = wish.max.saturating_sub(draining.given);
             let is_full = left == 0 || draining.bytes >= wish.bytes_max;
             if is_full || draining.is_over || draining.refused.is_some() {
                 return self.complete_draining(now, ticket, draining);
@@ -272,10 +276,7 @@ impl<D: Disk> Core<D> {
                 let then = Then::Drain(Box::new(draining));
                 return self.gather(now, log, ticket, fitting, then);
             }
-            draining.empty_looks += 1;
-            if draining.empty_looks > EMPTY_LOOKS_MAX {
-                draining.is_over = true;
-            }
+            draining.found_nothing(1);
         }
     }
 
@@ -288,7 +289,7 @@ impl<D: Disk> Core<D> {
         candidates: Vec<(u32, HeldResult)>,
         bytes: Vec<RecordBytes>,
     ) {
-        let before = draining.decided.results.len();
+        let before = draining.given;
         for ((_, held), bytes) in candidates.into_iter().zip(bytes) {
             let HeldResult::Candidate(candidate) = held else {
                 unreachable!("only candidates are drained");
@@ -299,9 +300,9 @@ impl<D: Disk> Core<D> {
             self.take_out(now, &mut draining, &candidate, &bytes);
         }
         let namespace = draining.namespace;
-        if draining.decided.results.len() == before {
+        if draining.given == before {
             // They cannot be read, or went elsewhere: looking again would find the same.
-            draining.empty_looks += EMPTY_LOOKS_MAX / 4;
+            draining.found_nothing(EMPTY_LOOKS_MAX / 4);
         }
         self.note_change(namespace, draining.log);
         self.look_for_candidates(now, ticket, draining);
@@ -327,8 +328,8 @@ impl<D: Disk> Core<D> {
             draining.refused = Some(errors::durability_lost(why));
             return;
         }
-        if !self.logs[log].can_carry(size) {
-            draining.refused = Some(errors::storage_full());
+        if !self.logs[log].can_take_out(size) {
+            draining.refused = Some(self.no_room_to_drain(log));
             return;
         }
         let slot = self.locate(log, wish.shard);
@@ -344,8 +345,11 @@ impl<D: Disk> Core<D> {
                 item.payload = Some(payload);
                 item.last_error = error_info;
                 draining.bytes += size;
-                let item = ItemResult::Drained(Box::new(item));
-                draining.decided.push_held(HeldResult::Ready(item));
+                draining.given += 1;
+                if wish.request.is_none() {
+                    let item = ItemResult::Drained(Box::new(item));
+                    draining.decided.push_held(HeldResult::Ready(item));
+                }
             }
             Err(DrainRefused::Changed | DrainRefused::Unreadable(_)) => {}
             Err(DrainRefused::Complete) => draining.is_over = true,
@@ -360,7 +364,7 @@ impl<D: Disk> Core<D> {
     fn complete_draining(&mut self, now: Nanos, ticket: Ticket, mut draining: Draining) {
         let (log, wish) = (draining.log, draining.wish);
         if let (Some(request), None) = (wish.request, &draining.refused) {
-            if self.logs[log].can_carry(0) {
+            if self.logs[log].can_take_out(0) {
                 let slot = self.locate(log, wish.shard);
                 let noted = self.logs[log].with_shard(slot, |shard, out| {
                     shard.handle_drain_complete(now, request, out)
@@ -377,20 +381,46 @@ impl<D: Disk> Core<D> {
                     }
                 }
             } else {
-                draining.refused = Some(errors::storage_full());
+                draining.refused = Some(self.no_room_to_drain(log));
             }
         }
         self.finish_draining(now, ticket, draining);
     }
 
+    fn no_room_to_drain(&self, log: usize) -> Error {
+        let owned = &self.logs[log];
+        match &owned.failed {
+            Some(why) => errors::durability_lost(why),
+            None if owned.disk_full => errors::storage_full(),
+            None => errors::backpressure("the log takes nothing more right now"),
+        }
+    }
+
     fn finish_draining(&mut self, now: Nanos, ticket: Ticket, mut draining: Draining) {
         let slot = self.locate(draining.log, draining.wish.shard);
-        let stats = self.logs[draining.log].shards[slot].shard.stats();
+        let owned = &self.logs[draining.log].shards[slot];
+        let stats = owned.shard.stats();
         let more = stats.pending + stats.delayed + stats.dead > 0;
         let end = match draining.refused.take() {
             Some(error) => ItemResult::Refused(error),
             None => ItemResult::DrainedTo { more },
         };
+        // A request gets what the shard remembers, all of it: another call with the same id may
+        // have had its share in that.
+        let wish = draining.wish;
+        let given = wish.request.and_then(|id| owned.shard.drained(id, now));
+        if let Some(given) = given.filter(|given| given.complete) {
+            if self.is_durable(draining.namespace) {
+                draining.decided.batch = owned.last_batch;
+            }
+            for &(place, len) in given.items {
+                draining.decided.push_held(HeldResult::Bundled {
+                    shard: wish.shard,
+                    place,
+                    len,
+                });
+            }
+        }
         draining.decided.push_held(HeldResult::Ready(end));
         self.hold(now, ticket, draining.log, draining.decided);
     }

@@ -141,6 +141,16 @@ impl<D: Disk> Core<D> {
         if decided.batch <= self.logs[log].synced {
             return self.release_held(now, log, ticket, decided.results);
         }
+        if let Some(why) = &self.logs[log].failed {
+            // What it rests on will never be on disk.
+            let error = errors::durability_lost(why);
+            let results = decided.results.iter();
+            let results = results
+                .map(|&(at, _)| (at, ItemResult::Refused(error.clone())))
+                .collect();
+            let id = self.logs[log].id;
+            return self.deliver(now, id, ticket, results);
+        }
         let held = Held {
             batch: decided.batch,
             ticket,
@@ -176,11 +186,9 @@ impl<D: Disk> Core<D> {
                 let bytes = take.owner.len() + RECORD_SLACK_BYTES;
                 (Admit::Grant, bytes, Some(bytes))
             }
-            Part::Change(_, _, entries) => (
-                Admit::Settle,
-                entries.len() * SMALL_BYTES,
-                Some(SMALL_BYTES),
-            ),
+            Part::Change(_, _, entries) => {
+                (Admit::Grant, entries.len() * SMALL_BYTES, Some(SMALL_BYTES))
+            }
             Part::Restore(_, _, entries) => {
                 let bytes = entries.iter().map(|e| restored_bytes(&e.item));
                 (Admit::Enqueue, bytes.clone().sum(), bytes.max())

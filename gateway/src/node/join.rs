@@ -339,7 +339,7 @@ impl<D: Disk> Core<D> {
         if let Some(walk) = call.walk.take() {
             let results = results.into_iter().map(|(_, result)| result).collect();
             return match *walk {
-                Walk::List(walk) => self.handle_listed(now, id, walk, results),
+                Walk::List(walk) => self.handle_listed(id, walk, results),
                 Walk::Drain(walk) => self.handle_drained(now, id, walk, results),
             };
         }
@@ -363,7 +363,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// Undoes what came for a caller that is gone: what was taken out and would be lost goes back.
-    fn undo_walk(
+    pub(super) fn undo_walk(
         &mut self,
         now: Nanos,
         namespace: NamespaceId,

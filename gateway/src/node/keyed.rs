@@ -65,6 +65,8 @@ impl<D: Disk> Core<D> {
     pub(super) fn park_by_key(&mut self, now: Nanos, id: CallId, namespace: NamespaceId) {
         let is_alone = self.layout.cores() == 1;
         let seekers = &mut self.work.of(namespace).by_key;
+        // A change here finds whoever waits for it, unless there are too many to look at.
+        let is_found = is_alone && seekers.waiting.len() < LOOKS_PER_TURN;
         let call = self.calls.get_mut(id).expect("only an open call parks");
         let wish = call.lease.as_mut().expect("only lease calls park");
         if wish.turn == 0 {
@@ -74,7 +76,7 @@ impl<D: Disk> Core<D> {
         let look_after = Nanos(wish.look_after.0 * 2).clamp(LOOK_AFTER_MIN, LOOK_AFTER_MAX);
         wish.look_after = look_after;
         let look_at = Nanos(now.0.saturating_add(look_after.0));
-        let wake_at = if is_alone {
+        let wake_at = if is_found {
             wish.wait_until
         } else {
             wish.wait_until.min(look_at)

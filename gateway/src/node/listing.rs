@@ -85,7 +85,6 @@ impl<D: Disk> Core<D> {
     /// Takes in a step's items.
     pub(super) fn handle_listed(
         &mut self,
-        now: Nanos,
         id: CallId,
         mut walk: ListWalk,
         results: Vec<ItemResult>,
@@ -105,10 +104,10 @@ impl<D: Disk> Core<D> {
                 _ => unreachable!("a step of a listing shows items"),
             }
         }
-        self.list_on(now, id, walk);
+        self.walk_later(id, Walk::List(walk));
     }
 
-    fn list_on(&mut self, now: Nanos, id: CallId, mut walk: ListWalk) {
+    pub(super) fn list_on(&mut self, now: Nanos, id: CallId, mut walk: ListWalk) {
         let call = self.calls.get_mut(id).expect("only open calls walk");
         let namespace = call.namespace;
         let first = self.layout.namespace(namespace).first_shard;

@@ -27,6 +27,7 @@ mod records;
 mod restore;
 mod totals;
 mod trim;
+mod walks;
 mod work;
 
 pub use backpressure::{Gate, Watermarks};

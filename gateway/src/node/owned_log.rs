@@ -278,13 +278,26 @@ impl OwnedLog {
         self.failed.is_none() && self.has_room(Admit::Settle, TIMER_BYTES_MAX)
     }
 
-    /// Whether a record of this size, which belongs to no call, may be written.
+    /// Whether a record of this size may be written again: never into the room that handing out
+    /// and settling what is there needs, for only that makes the log's work less.
     pub(super) fn can_carry(&mut self, len: usize) -> bool {
+        self.has_room_for(Admit::Enqueue, len)
+    }
+
+    /// Whether an item of this size may be taken out, or the log's floor be raised.
+    pub(super) fn can_take_out(&mut self, len: usize) -> bool {
+        self.has_room_for(Admit::Grant, len)
+    }
+
+    fn has_room_for(&mut self, admit: Admit, len: usize) -> bool {
         let len = len + CARRY_OVERHEAD_BYTES;
-        if self.has_room(Admit::Grant, len) {
+        if self.failed.is_some() {
+            return false;
+        }
+        if self.has_room(admit, len) {
             return true;
         }
-        self.short_of = self.short_of.max(self.needed(Admit::Grant, len, len));
+        self.short_of = self.short_of.max(self.needed(admit, len, len));
         false
     }
 
@@ -314,8 +327,11 @@ impl OwnedLog {
     pub(super) fn spares_wanted(&self) -> usize {
         let have = self.appender.spares() + self.spares_asked;
         // A segment that is being given up will be one of them, if that does not take too long.
-        let coming = usize::from(self.trim.is_under_way() && have > 0);
-        self.spares_target().saturating_sub(have + coming)
+        let under_way = usize::from(self.trim.is_under_way());
+        let coming = under_way * usize::from(have > 0);
+        let wanted = self.spares_target().saturating_sub(have + coming);
+        // Even if it does take long, it must find a place.
+        wanted.min(SPARES_MAX.saturating_sub(have + under_way))
     }
 
     /// Whether a segment that is given up is of use as a spare.

@@ -97,6 +97,8 @@ pub(super) struct Trim {
     blocked: Option<String>,
     /// Segments given up.
     retired: u64,
+    /// The last turn came forward, and the next can without anything that has to come first.
+    pub(super) can_go_on: bool,
 }
 
 /// A log's size, as it is told to operators.
@@ -169,7 +171,9 @@ impl<D: Disk> Core<D> {
     /// Goes on giving up a log's oldest segment, as far as that is good in one turn.
     pub(super) fn trim(&mut self, log: usize) {
         let owned = &mut self.logs[log];
-        if self.draining || owned.failed.is_some() || owned.in_flight {
+        owned.trim.can_go_on = false;
+        // Nobody waits for it, least of all those who wait for the node to be ready.
+        if !self.has_opened || self.draining || owned.failed.is_some() || owned.in_flight {
             return;
         }
         if let Stage::Idle = owned.trim.stage {
@@ -239,7 +243,6 @@ impl<D: Disk> Core<D> {
                 owned.appender.handle_retired(segment);
                 if let Some(spare) = spare {
                     owned.appender.handle_spare(spare);
-                    owned.disk_full = false;
                     self.note_open_again();
                     self.retry_stalled(now, index);
                 }
@@ -277,6 +280,7 @@ impl<D: Disk> Core<D> {
         } else {
             Stage::Checkpoints(Some(running))
         };
+        owned.trim.can_go_on = true;
     }
 
     fn scan(&mut self, log: usize, from: Cursor) {
@@ -292,9 +296,9 @@ impl<D: Disk> Core<D> {
 
     /// Writes again what lives in a chunk of the segment.
     fn carry(&mut self, log: usize, mut chunk: Chunk) {
-        let owned = &mut self.logs[log];
         let mut carried_bytes = 0;
-        for _ in 0..RECORDS_PER_TURN {
+        for looked_at in 0..RECORDS_PER_TURN {
+            let owned = &mut self.logs[log];
             let Some((header, at, body)) = chunk.records.front() else {
                 break;
             };
@@ -303,13 +307,19 @@ impl<D: Disk> Core<D> {
                 || !owned.can_carry(bytes)
             {
                 owned.trim.stage = Stage::Carrying(chunk);
+                owned.trim.can_go_on = looked_at > 0;
                 return;
             }
             match owned.carry(header, *at, body, chunk.error.as_deref()) {
                 Ok(Carried::NotRooted) => {}
                 Ok(Carried::Done) => carried_bytes += bytes,
+                // An error lies elsewhere: it has to be carried with its item.
                 Ok(Carried::NeedsError(place, len)) => {
-                    return self.read_error(log, chunk, place, len);
+                    chunk.error = self.recent_bytes(log, place, len);
+                    if chunk.error.is_none() {
+                        return self.read_error(log, chunk, place, len);
+                    }
+                    continue;
                 }
                 Err(why) => return owned.block_trim(why),
             }
@@ -317,25 +327,25 @@ impl<D: Disk> Core<D> {
             chunk.records.pop_front();
         }
         match (chunk.records.is_empty(), chunk.next) {
-            (false, _) => owned.trim.stage = Stage::Carrying(chunk),
+            (false, _) => {
+                let trim = &mut self.logs[log].trim;
+                trim.stage = Stage::Carrying(chunk);
+                trim.can_go_on = true;
+            }
             (true, Some(next)) => self.scan(log, next),
             (true, None) => self.raise_floor(log),
         }
     }
 
-    /// An item's last error lies elsewhere: it has to be carried with the item.
-    fn read_error(&mut self, log: usize, mut chunk: Chunk, place: Place, len: u32) {
+    fn recent_bytes(&self, log: usize, place: Place, len: u32) -> Option<Bytes> {
+        let (at, len) = (position(place), len as usize);
+        let unwritten = self.logs[log].appender.unwritten(at, len);
+        unwritten.or_else(|| self.readers[log].recent(at, len))
+    }
+
+    fn read_error(&mut self, log: usize, chunk: Chunk, place: Place, len: u32) {
         let (at, len) = (position(place), len as usize);
         let owned = &mut self.logs[log];
-        let found = owned
-            .appender
-            .unwritten(at, len)
-            .or_else(|| self.readers[log].recent(at, len));
-        if found.is_some() {
-            chunk.error = found;
-            owned.trim.stage = Stage::Carrying(chunk);
-            return;
-        }
         let id = self.reads.next_id();
         self.reads.expect_error(id, (owned.id, at.segment), log);
         owned.trim.stage = Stage::ReadingError(chunk, id);
@@ -346,7 +356,7 @@ impl<D: Disk> Core<D> {
     /// All that lives in the segment is behind it: says so in the log.
     fn raise_floor(&mut self, log: usize) {
         let owned = &mut self.logs[log];
-        if !owned.can_carry(0) {
+        if !owned.can_take_out(0) {
             // Carries nothing more, and tries again.
             owned.trim.stage = Stage::Carrying(Chunk {
                 records: VecDeque::new(),

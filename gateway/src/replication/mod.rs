@@ -56,10 +56,13 @@ pub struct Replication<D: Disk = RealDisk> {
     logs: Vec<Arc<CommittedLog<D>>>,
     anchors: Mutex<Anchors>,
     events: AtomicU64,
-    /// The oldest events of each log's shards, and the segment that the log began with then.
-    oldest: Mutex<Vec<Option<(u32, BTreeMap<ShardId, u64>)>>>,
+    /// What was found of each log.
+    oldest: Mutex<Vec<Option<Oldest>>>,
     places: Arc<Places>,
 }
+
+/// The oldest event of each of a log's shards, and the segment that the log began with then.
+type Oldest = (u32, BTreeMap<ShardId, u64>);
 
 impl<D: Disk> Replication<D> {
     /// All logs of the node, in order.

@@ -1,6 +1,7 @@
 //! From which event on the shards of a log can be read.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::PoisonError;
 
 use omnirelay_queue::{Carry, Event, ShardId, kind};
@@ -51,9 +52,8 @@ impl<D: Disk> Replication<D> {
                     },
                     _ => header.lsn,
                 };
-                let shard = ShardId(header.shard);
-                if !oldest.contains_key(&shard) {
-                    oldest.insert(shard, lsn);
+                if let Entry::Vacant(unseen) = oldest.entry(ShardId(header.shard)) {
+                    unseen.insert(lsn);
                     missing -= 1;
                 }
             }

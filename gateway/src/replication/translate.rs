@@ -216,7 +216,7 @@ impl Shard {
         event: &mut Event,
     ) {
         self.item(record.lsn, &mut event.metadata);
-        event.principal = Some(enqueued.enqueued_by.to_owned());
+        event.principal = Some(enqueued.enqueued_by.to_owned()).filter(|by| !by.is_empty());
         event.payload = Some(payload(&enqueued.payload, body));
         let metadata = &mut event.metadata;
         metadata.put("item.priority", enqueued.priority);
@@ -260,7 +260,7 @@ impl Shard {
     ) -> Result<PendingItem, DecodeError> {
         let enqueued = snapshot.enqueued()?;
         let failed = snapshot.failed()?;
-        let last_lease = (snapshot.lease_epoch.0 > 0).then(|| LeaseRef {
+        let last_lease = (snapshot.lease_epoch.0 > 0).then_some(LeaseRef {
             item: snapshot.lsn,
             attempt: snapshot.attempt,
             grant: snapshot.grant,

@@ -1,12 +1,13 @@
 //! The one function that changes logged state.
 
-use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place};
+use crate::ids::{EPOCH_MAX, Epoch, Lsn, Millis, Nanos, Place, SEQUENCE_ID_MAX};
 use crate::item::{Item, Lease, Links, NO_BUCKET, State};
 use crate::list::List;
 use crate::outcome::FenceReason;
 use crate::ready::Ready;
 use crate::record::{EnqueuedBody, Event, FailedBody, LeaseRef, Record};
 use crate::slab::{ITEMS_MAX, NO_SLOT, Slot};
+use crate::wheel::TIME_MAX;
 
 use super::Shard;
 
@@ -66,6 +67,9 @@ impl Shard {
 
     fn change(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
+        ensure(at <= TIME_MAX, "its time is out of range")?;
+        let lsns = 1..=SEQUENCE_ID_MAX;
+        ensure(lsns.contains(&record.lsn.0), "its LSN is out of range")?;
         if let Event::EpochStarted { previous } = record.event {
             ensure(record.lsn > self.last_lsn, "its LSN goes back")?;
             ensure(previous == self.epoch, "its epoch follows another")?;

@@ -29,6 +29,8 @@ pub struct Candidate {
     pub lsn: Lsn,
     /// What it looked like.
     stamp: Stamp,
+    /// The version of its resource's chain.
+    chain_version: u32,
     /// The body of its enqueue, which holds its payload.
     pub body: Place,
     /// Length of that body in bytes.
@@ -46,7 +48,12 @@ struct Stamp {
 
 /// Where a walk over the items to be drained goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DrainCursor(u32);
+pub struct DrainCursor {
+    /// Where items that are held back are looked for next.
+    slot: Slot,
+    /// The resource of which not all items fitted before.
+    cut: Option<u64>,
+}
 
 /// Some of the items that could be taken out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,7 +96,8 @@ pub struct Drained {
 /// Why an item was not taken out. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DrainRefused {
-    /// It is gone, is leased, or failed again since it was looked at.
+    /// It is gone, is leased, or failed again since it was looked at, or another
+    /// of its resource may have to go first now.
     #[error("the item changed while it was read")]
     Changed,
     /// Its bytes are not those that were written.
@@ -115,39 +123,125 @@ pub struct DrainedPart<'a> {
     pub rests_on: Lsn,
 }
 
+/// Slots that are to be candidates.
+struct Page {
+    found: Vec<Slot>,
+    max: usize,
+    cut: Option<u64>,
+}
+
+impl Page {
+    fn is_full(&self) -> bool {
+        self.found.len() >= self.max
+    }
+}
+
 impl Shard {
     /// At most `max` items that could be taken out: those that wait, best
     /// first as far as priorities go, then those that are held back, then dead
-    /// letters. Items that went since do not come again; those that did not
-    /// go, because they could not be read, do, before the others.
+    /// letters. Where items of one resource are leased one at a time, all that
+    /// are not leased come one behind the other, in their order, and go in no
+    /// other. Items that went since do not come again; those that did not go,
+    /// because they could not be read, do, before the others.
     pub fn drain_candidates(&self, cursor: DrainCursor, max: usize) -> Candidates {
-        let waiting = self.ready.iter(&self.slab).take(max);
-        let mut found: Vec<Slot> = waiting.collect();
-        let mut next = cursor.0;
-        let first_held_back = found.len();
-        let some_are_held_back = self.stats.delayed > 0 || self.resources.is_some();
-        if some_are_held_back {
-            let end = next.saturating_add(SLOTS_LOOKED_AT_MAX);
-            let end = end.min(self.slab.slots());
-            while next < end && found.len() < max {
-                if matches!(self.slab[next].state, State::Delayed | State::Blocked) {
-                    found.push(next);
-                }
-                next += 1;
+        let mut page = Page {
+            found: Vec::new(),
+            max,
+            cut: None,
+        };
+        for slot in self.ready.iter(&self.slab) {
+            if page.is_full() {
+                break;
             }
+            self.add_line(slot, &mut page);
         }
-        // Those that do not go are found again.
-        let held_back = found.get(first_held_back).copied().unwrap_or(next);
-        let is_at_end = !some_are_held_back || next >= self.slab.slots();
+        let left_cut = cursor.cut.filter(|_| page.is_full());
+        self.add_rest(cursor.cut, &mut page);
+        let (held_back, is_at_end) = self.add_held_back(cursor, &mut page);
         if is_at_end {
             let dead = self.dead.iter(&self.slab);
-            found.extend(dead.take(max - found.len()));
+            page.found.extend(dead.take(max - page.found.len()));
         }
-        let may_be_more = !is_at_end || found.len() == max;
+        // Only one resource is remembered: with two, the look begins anew.
+        let is_anew = left_cut.is_some() && page.cut.is_some_and(|cut| Some(cut) != left_cut);
+        let next = DrainCursor {
+            slot: if is_anew { 0 } else { held_back },
+            cut: page.cut.or(cursor.cut),
+        };
+        let may_be_more = !is_at_end || page.is_full();
+        let found = page.found.into_iter();
         Candidates {
-            next: may_be_more.then_some(DrainCursor(held_back)),
-            found: found.into_iter().map(|slot| self.candidate(slot)).collect(),
+            next: may_be_more.then_some(next),
+            found: found.map(|slot| self.candidate(slot)).collect(),
         }
+    }
+
+    /// Adds an item, and those of its resource that it holds back.
+    fn add_line(&self, slot: Slot, page: &mut Page) {
+        let Some(resources) = &self.resources else {
+            page.found.push(slot);
+            return;
+        };
+        let resource = resources.resource_of(slot);
+        for slot in resources.line(&self.slab, resource) {
+            if page.is_full() {
+                page.cut = Some(resource);
+                return;
+            }
+            page.found.push(slot);
+        }
+    }
+
+    /// Adds what is left of a resource whose first item does not wait: one
+    /// that does has come with those that wait.
+    fn add_rest(&self, cut: Option<u64>, page: &mut Page) {
+        if let Some(resources) = &self.resources
+            && let Some(resource) = cut
+            && !page.is_full()
+            && let Some(first) = resources.line(&self.slab, resource).next()
+            && self.is_held_back_or_delayed(first)
+        {
+            self.add_line(first, page);
+        }
+    }
+
+    /// Adds items that are held back and come behind none that waits. The slot
+    /// of the first, or where the look ended, and whether that was the end.
+    fn add_held_back(&self, cursor: DrainCursor, page: &mut Page) -> (Slot, bool) {
+        if self.stats.delayed == 0 && self.resources.is_none() {
+            return (cursor.slot, true);
+        }
+        let end = cursor.slot.saturating_add(SLOTS_LOOKED_AT_MAX);
+        let end = end.min(self.slab.slots());
+        let mut next = cursor.slot;
+        let mut first = None;
+        while next < end && !page.is_full() {
+            if self.is_held_back_or_delayed(next) && self.begins_a_line(next, cursor.cut) {
+                // If it does not go it is found again.
+                first = first.or(Some(next));
+                self.add_line(next, page);
+            }
+            next += 1;
+        }
+        (first.unwrap_or(next), next >= self.slab.slots())
+    }
+
+    fn is_held_back_or_delayed(&self, slot: Slot) -> bool {
+        matches!(self.slab[slot].state, State::Delayed | State::Blocked)
+    }
+
+    /// Whether no other item must go before this one, and it is not of the
+    /// resource whose items were added already.
+    fn begins_a_line(&self, slot: Slot, added: Option<u64>) -> bool {
+        self.resources.as_ref().is_none_or(|resources| {
+            Some(resources.resource_of(slot)) != added
+                && resources.is_first_in_line(&self.slab, slot)
+        })
+    }
+
+    fn chain_version(&self, slot: Slot) -> u32 {
+        let resources = self.resources.as_ref();
+        resources.map_or(0, |resources| resources.chain_version(slot))
     }
 
     fn candidate(&self, slot: Slot) -> Candidate {
@@ -155,6 +249,7 @@ impl Shard {
         Candidate {
             lsn: item.lsn,
             stamp: Stamp::of(item),
+            chain_version: self.chain_version(slot),
             body: item.body,
             body_len: item.body_len,
             error: item.last_error(),
@@ -181,6 +276,10 @@ impl Shard {
         let slot = slot.ok_or(DrainRefused::Changed)?;
         let item = &self.slab[slot];
         if matches!(item.state, State::Leased { .. }) || Stamp::of(item) != candidate.stamp {
+            return Err(DrainRefused::Changed);
+        }
+        // One that was leased then may have come to stand before it.
+        if self.chain_version(slot) != candidate.chain_version {
             return Err(DrainRefused::Changed);
         }
         if (body.len(), error.len()) != (item.body_len as usize, item.error_len as usize) {

@@ -14,6 +14,10 @@ use super::apply::{Change, ensure};
 /// Remembered entries that each restore may make room by.
 const SWEEP: usize = 4;
 
+/// No item is put back as one that has waited since before then, so that others
+/// can come to stand before it.
+const SINCE_MIN: Nanos = Nanos(1_000_000_000);
+
 /// An item to be put back. Texts must not be longer than
 /// [`crate::TEXT_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +213,7 @@ impl Shard {
     /// but not before those that do here already, so that their list stays in
     /// order.
     fn restored_since(&self, item: &RestoredItem<'_>, dead: bool, at: Nanos) -> Nanos {
-        let ready_at = item.ready_at.unwrap_or(at);
+        let ready_at = item.ready_at.unwrap_or(at).max(SINCE_MIN);
         if dead {
             let last = self.dead.tail();
             let last_since = last.map_or(Nanos(0), |slot| self.slab[slot].since);

@@ -242,6 +242,35 @@ fn restoring_an_item_again_adds_nothing() {
 }
 
 #[test]
+fn items_that_waited_since_the_beginning_of_time_go_back_to_their_places() {
+    let (mut here, mut log) = open(Options::default());
+    enqueue(&mut here, &item("r", None), &mut log);
+    let given = drain(&mut here, START, 1, None, &mut log);
+    let mut ancient = given[0].restored();
+    (ancient.enqueued_at, ancient.ready_at) = (Nanos(0), Some(Nanos(0)));
+    for nth in 1..=500 {
+        ancient.sequence_id = omnirelay_queue::SequenceId(nth);
+        ancient.origin = *b"another cluster!";
+        let restored = here.handle_restore(START, &ancient, &mut log);
+        restored.outcome.expect("there is room");
+    }
+    // Leased from the front, they go back in the same order: each belongs behind
+    // those that are back already, further than a place is looked for.
+    let tokens: Vec<Token> = (0..400).map(|_| lease(&mut here, &mut log)).collect();
+    for token in &tokens {
+        let released = here.handle_release(START, token, &mut log);
+        assert!(released.outcome, "the lease is live");
+    }
+    assert_eq!(here.stats().pending, 500);
+    let mut again: Vec<_> = (0..500)
+        .map(|_| lease(&mut here, &mut log).sequence_id)
+        .collect();
+    again.sort_unstable();
+    again.dedup();
+    assert_eq!(again.len(), 500);
+}
+
+#[test]
 fn an_item_that_never_left_is_not_restored_beside_itself() {
     let (mut here, mut log) = open(Options::default());
     let lsn = enqueue(&mut here, &item("r", None), &mut log);
