@@ -83,6 +83,11 @@ impl Drains {
         &self.roots
     }
 
+    /// How many requests are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.bundles.len()
+    }
+
     /// What a request got, within the window before `now`.
     pub(crate) fn get(&self, request: RequestKey, now: Nanos) -> Option<&Bundle> {
         let bundle = self.bundles.get(&request);
@@ -149,13 +154,16 @@ impl Drains {
     pub(crate) fn insert(&mut self, request: RequestKey, lsn: Lsn, at: Nanos, item: (Place, u32)) {
         let (place, len) = item;
         self.roots.add(place.segment);
-        let before = self.bundle(request, at).insert(lsn, item);
-        match before {
-            Some((before, _)) => self.roots.remove(before.segment),
-            None => self.items += 1,
+        match self.bundle(request, at).insert(lsn, item) {
+            Some((before, before_len)) => {
+                self.roots.remove(before.segment);
+                self.bytes = self.bytes - u64::from(before_len) + u64::from(len);
+            }
+            None => {
+                self.items += 1;
+                self.bytes += u64::from(len);
+            }
         }
-        let len_before = before.map_or(0, |(_, len)| len);
-        self.bytes = self.bytes - u64::from(len_before) + u64::from(len);
     }
 
     /// Remembers that the request has got all that it will.
@@ -398,5 +406,16 @@ mod tests {
         }
         assert_eq!(drains.make_room(another, Nanos(50 + WINDOW)), Ok(()));
         assert_eq!(drains.items, ITEMS_MAX - SWEEP_MAX * DRAIN_ITEMS_MAX);
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_items_as_they_lie_now() {
+        let mut drains = Drains::new(Duration::from_nanos(10));
+        let place = Place::default();
+        drains.insert([1, 2], Lsn(5), Nanos(0), (place, 100));
+        drains.insert([1, 2], Lsn(5), Nanos(0), (place, 130));
+        assert_eq!(drains.bytes(), 130);
+        let room = drains.make_room([3, 4], Nanos(20));
+        assert_eq!((room, drains.bytes()), (Ok(()), 0));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 
 use crate::ids::{Lsn, Nanos};
 use crate::split_table::mix;
@@ -23,6 +24,8 @@ struct Page {
     in_line_at: Nanos,
     last_at: Nanos,
     marks: u32,
+    /// The words from the first to the last that is not zero.
+    words: Range<usize>,
     bits: Box<[u64; PAGE_WORDS]>,
 }
 
@@ -38,6 +41,8 @@ pub(crate) struct Marks {
     last: u64,
     /// The highest number of a page so far.
     highest: u64,
+    /// Words of all pages, from the first to the last of each that is not zero.
+    words: usize,
     /// A page to be used again.
     spare: Option<Box<[u64; PAGE_WORDS]>>,
     /// Pages were added that may not be in line by their time.
@@ -72,6 +77,7 @@ impl Marks {
             places: HashMap::default(),
             last: 0,
             highest: 0,
+            words: 0,
             spare: None,
             is_unordered: false,
         }
@@ -97,6 +103,7 @@ impl Marks {
         page.bits[word] |= u64::from(mark) << shift;
         page.marks += 1;
         page.last_at = at;
+        self.words += page.extend(word..word + 1);
         true
     }
 
@@ -120,9 +127,12 @@ impl Marks {
         };
         let page = &mut self.pages[nth];
         page.last_at = page.last_at.max(last_at);
-        for (bits, word) in page.bits[usize::from(first_word)..].iter_mut().zip(words) {
-            page.marks += marks_in(word & !*bits);
-            *bits |= word;
+        for (nth, word) in (usize::from(first_word)..PAGE_WORDS).zip(words) {
+            page.marks += marks_in(word & !page.bits[nth]);
+            page.bits[nth] |= word;
+            if word != 0 {
+                self.words += page.extend(nth..nth + 1);
+            }
         }
     }
 
@@ -170,6 +180,16 @@ impl Marks {
         true
     }
 
+    /// How many pages there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Words of all pages, from the first to the last of each that is not zero.
+    pub(crate) fn words(&self) -> usize {
+        self.words
+    }
+
     #[inline]
     fn find(&self, number: u64) -> Option<usize> {
         let last = self.last.wrapping_sub(self.left) as usize;
@@ -201,6 +221,7 @@ impl Marks {
             in_line_at: at,
             last_at: at,
             marks: 0,
+            words: 0..0,
             bits: bits.unwrap_or_else(|| Box::new([0; PAGE_WORDS])),
         });
     }
@@ -221,6 +242,7 @@ impl Marks {
     fn forget_first(&mut self) {
         let mut page = self.pages.pop_front().expect("there is a first page");
         self.left += 1;
+        self.words -= page.words.len();
         self.places.remove(&page.number);
         page.bits.fill(0);
         self.spare = Some(page.bits);
@@ -231,6 +253,19 @@ impl Marks {
 fn marks_in(word: u64) -> u32 {
     const LOW_BITS: u64 = u64::MAX / 3;
     ((word | word >> 1) & LOW_BITS).count_ones()
+}
+
+impl Page {
+    /// Takes words in that are not zero now; returns how many words more there
+    /// are from the first to the last.
+    fn extend(&mut self, words: Range<usize>) -> usize {
+        let before = self.words.len();
+        self.words = match before {
+            0 => words,
+            _ => self.words.start.min(words.start)..self.words.end.max(words.end),
+        };
+        self.words.len() - before
+    }
 }
 
 fn position(lsn: Lsn) -> (usize, u64) {
@@ -281,6 +316,12 @@ mod tests {
                     prop_assert!(marks.find(page).is_none());
                 }
                 model.retain(|lsn, _| marks.find(lsn / PAGE_LSNS).is_some());
+                let words = marks.pages.iter().map(|page| {
+                    let first = page.bits.iter().position(|word| *word != 0);
+                    let last = page.bits.iter().rposition(|word| *word != 0);
+                    last.zip(first).map_or(0, |(last, first)| last + 1 - first)
+                });
+                prop_assert_eq!(marks.words(), words.sum::<usize>());
             }
         }
     }

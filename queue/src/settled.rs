@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::carry::{Ended, EpochStart, Rows};
+use crate::carry::{Ended, EpochStart, PAGE_HEAD_BYTES, Row, Rows};
 use crate::chunks::ChunkQueue;
 use crate::ids::{Epoch, Lsn, Nanos};
 use crate::marks::Marks;
@@ -155,7 +155,16 @@ impl Settled {
         true
     }
 
-    /// Where the queue's entries begin and end.
+    /// Bytes that a checkpoint of it takes, but for what frames its rows.
+    pub(crate) fn checkpoint_bytes(&self) -> u64 {
+        let epochs = self.epochs.len() * EpochStart::LEN;
+        let rows = self.entries.len() * Ended::LEN;
+        let pages = self.marks.len() * PAGE_HEAD_BYTES + self.marks.words() * u64::LEN;
+        (epochs + rows + pages) as u64
+    }
+
+    /// Where the queue's entries begin and end. They move up only when the
+    /// order is restored.
     pub(crate) fn queued(&self) -> Range<u64> {
         self.queue.range()
     }

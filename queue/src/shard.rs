@@ -45,6 +45,8 @@ use crate::stats::Stats;
 use crate::token::{LeaseId, Token};
 use crate::wheel::Wheel;
 
+use carry::WrittenTurns;
+
 pub use apply::ReplayError;
 
 /// A shard of a namespace's queue.
@@ -85,6 +87,7 @@ pub struct Shard {
     /// The item that the last offered record is of, and where its error lies
     /// that was asked for.
     asked_for: Option<(Lsn, Place)>,
+    written_turns: WrittenTurns,
     last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
@@ -126,6 +129,7 @@ impl Shard {
             item_bytes: 0,
             roots: Roots::new(),
             asked_for: None,
+            written_turns: WrittenTurns::default(),
             last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,

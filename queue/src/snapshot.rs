@@ -181,6 +181,15 @@ impl<'a> ItemSnapshot<'a> {
         if max_attempts == 0 {
             return Err(DecodeError::OutOfRange("max_attempts"));
         }
+        let attempts = match state {
+            // A lease is an attempt, and a waiting item has one left.
+            LEASED => 1..=u16::MAX,
+            WAITING => 0..=u16::MAX - 1,
+            _ => 0..=u16::MAX,
+        };
+        if !attempts.contains(&attempt) {
+            return Err(DecodeError::OutOfRange("attempt"));
+        }
         let lease_epoch = match reader.u32()? {
             epoch if epoch <= EPOCH_MAX => Epoch(epoch),
             _ => return Err(DecodeError::OutOfRange("epoch")),

@@ -120,8 +120,15 @@ impl<D: Disk> Batches<D> {
             if let Some(batch) = self.take_batch()? {
                 return Ok(Some(batch));
             }
-            if !self.move_on(&files)? {
-                return Ok(None);
+            match self.move_on(&files) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    // The writer may have come by between the two looks: then what proves that
+                    // the batch was written also proves that it can be read by now.
+                    self.look_again()?;
+                    return self.take_batch()?.map(Some).ok_or(error);
+                }
             }
         }
     }
@@ -205,7 +212,7 @@ impl<D: Disk> Batches<D> {
     fn enter_oldest(&mut self) -> Result<bool, ViewError> {
         let view = &self.view;
         let files = view.files()?;
-        let floor = newest_floor(&view.disk, view.log, &files)?;
+        let (floor, _) = newest_floor(&view.disk, view.log, &files)?;
         let needed = || files.iter().filter(|file| file.number >= floor.segment);
         let first = floor.first_batch;
         let begins = |file: &&SegmentFile<_>| {
@@ -270,7 +277,7 @@ impl<D: Disk> Batches<D> {
         files: &[SegmentFile<D::File>],
     ) -> Result<(), ViewError> {
         let view = &self.view;
-        let floor = newest_floor(&view.disk, view.log, files)?;
+        let (floor, _) = newest_floor(&view.disk, view.log, files)?;
         let kept = files.iter().filter(|file| file.number >= floor.segment);
         let before = view.first_counting(kept.clone().filter(|file| file.number < segment))?;
         let behind = view.first_counting(kept.filter(|file| file.number > segment))?;

@@ -220,14 +220,13 @@ impl<'a, D: Disk> Replay<'a, D> {
             return (self.on_record)(header, at, body);
         }
         // The survey has found the newest floor already.
-        match Floor::decode(header, body) {
-            Some(floor) if floor.segment <= at.segment => Ok(()),
-            Some(_) => Err("it gives up the segment that it is in".to_owned()),
-            None => Err(format!(
+        let known = Floor::decode(header, body).map(drop);
+        known.ok_or_else(|| {
+            format!(
                 "this build knows no record of the log of kind {}",
                 header.kind
-            )),
-        }
+            )
+        })
     }
 
     /// What was found behind the last batch of a segment: nothing that counts,

@@ -108,26 +108,27 @@ pub(crate) const START: u64 = SEGMENT_HEADER_BYTES as u64;
 
 /// The newest floor there is a record of. Each segment's header has the one
 /// that was newest when it was begun, so only the newest segment is read; what
-/// is before the floor need not be readable.
+/// is before the floor need not be readable. With it comes the number of the
+/// segment that says so.
 pub(crate) fn newest_floor<D: Disk>(
     disk: &D,
     log: u16,
     files: &[SegmentFile<D::File>],
-) -> Result<Floor, Unreadable> {
+) -> Result<(Floor, u32), Unreadable> {
     for one in files.iter().rev() {
         let Some(header) = one.counting(disk, log)? else {
             continue;
         };
-        return last_floor(one, &header).map_err(|source| Unreadable {
+        let floor = last_floor(one, &header).map_err(|source| Unreadable {
             path: disk.path(&segment_name(one.number)),
             source,
-        });
+        })?;
+        return Ok((floor, one.number));
     }
-    Ok(Floor::NONE)
+    Ok((Floor::NONE, 0))
 }
 
-/// The floor as of a segment's last batch. One that claims to be above the
-/// segment is never written, and nothing is given up for it.
+/// The floor as of a segment's last batch.
 fn last_floor<F: DiskFile>(file: &SegmentFile<F>, header: &SegmentHeader) -> io::Result<Floor> {
     let (seed, mut floor) = (header.crc_seed(), header.floor);
     let (mut offset, mut number) = (START, header.first_batch);
@@ -137,7 +138,6 @@ fn last_floor<F: DiskFile>(file: &SegmentFile<F>, header: &SegmentHeader) -> io:
         while let Some((record, body)) = RecordHeader::split(&mut rest) {
             if record.shard == LOG_SHARD
                 && let Some(newer) = Floor::decode(&record, body)
-                && newer.segment <= file.number
             {
                 floor = newer;
             }

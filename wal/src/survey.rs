@@ -50,7 +50,15 @@ impl<F: DiskFile> Survey<F> {
         for file in &files {
             check_belongs(file, disk, options.log)?;
         }
-        let floor = newest_floor(disk, options.log, &files)?;
+        let (floor, said_by) = newest_floor(disk, options.log, &files)?;
+        if floor.segment > said_by {
+            // Never written; believing it would give up the whole log.
+            let first = floor.segment;
+            return Err(OpenError::Foreign {
+                file: disk.path(&segment_name(said_by)),
+                reason: format!("it says that the log starts behind it, with segment {first}"),
+            });
+        }
         let mut survey = Self {
             floor,
             begun: Vec::new(),
@@ -130,9 +138,6 @@ fn check_belongs<D: Disk>(
         format!("it is of log {}, this is log {log}", header.log)
     } else if header.segment != file.number {
         format!("it is segment {}", header.segment)
-    } else if header.floor.segment > header.segment {
-        let floor = header.floor.segment;
-        format!("it says that the log starts with segment {floor}, which comes after it")
     } else {
         return Ok(());
     };

@@ -61,7 +61,7 @@ impl<D: Disk> LogView<D> {
     /// file is among the problems found.
     pub fn verify(&self) -> Result<Verification, ViewError> {
         let files = self.files()?;
-        let floor = newest_floor(&self.disk, self.log, &files)?;
+        let (floor, _) = newest_floor(&self.disk, self.log, &files)?;
         let mut counting = Vec::new();
         for file in &files {
             counting.push(file.counting(&self.disk, self.log)?);

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::carry::{Carry, DrainPart, EpochStart, Row, Rows};
+use crate::carry::{Carry, DrainPart, EpochStart, HEADER_BYTES, Remembered, Row, Rows};
 use crate::drains::Bundle;
 use crate::ids::RequestKey;
 use crate::record::Log;
@@ -80,6 +80,13 @@ impl Shard {
             spent += self.checkpoint_step(checkpoint, log);
         }
         true
+    }
+
+    /// Bytes that a checkpoint would take now, but for what frames its rows.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        let remembered = (self.dedupe.len() + self.restored.len()) * Remembered::LEN as u64;
+        let drains = (self.drains.len() * DrainPart::LEN) as u64;
+        HEADER_BYTES as u64 + remembered + drains + self.settled.checkpoint_bytes()
     }
 
     /// Appends at most one record, and returns what that, or looking for what

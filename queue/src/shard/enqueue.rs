@@ -77,7 +77,7 @@ impl Shard {
     }
 
     /// Whether there is room for no further item.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         let items = self.slab.len();
         // The counts are looked at only when they can matter.
         let is_near = u64::from(items) >= self.options.capacity;

@@ -584,6 +584,65 @@ fn a_checkpoint_goes_on_in_the_next_epoch() {
     world.check_answers(copy).expect("it answers alike");
 }
 
+/// Each item of a resource that is gone may have passed the turn on.
+#[test]
+fn a_turn_is_written_once_for_all_that_are_gone_and_again_when_it_goes() {
+    let mut world = World::new(Options {
+        ordering: Ordering::PerResource,
+        ..options()
+    });
+    world.log = Segments::new(1 << 20);
+    world.shard = shard(world.options.clone());
+    let _ = world.shard.handle_open(START, 0, &mut world.log);
+    let enqueue = |world: &mut World, resource| {
+        let op = Op::Enqueue {
+            request: None,
+            resource,
+            delay_ms: 0,
+            priority: 0,
+            max_attempts: None,
+            ttl_ms: None,
+        };
+        world.run(&op).expect("all is well");
+    };
+    for nth in 0..30 {
+        enqueue(&mut world, nth % 2);
+    }
+    world.log.roll();
+    (0..2).for_each(|resource| enqueue(&mut world, resource));
+    for nth in 0..30 {
+        world.run(&Op::Lease(0)).expect("all is well");
+        world.run(&Op::Complete(nth.min(5))).expect("all is well");
+        let pass = Op::Pass { ms: 1, nanos: 0 };
+        world.run(&pass).expect("all is well");
+    }
+    let waits = (world.shard.stats().pending, world.shard.stats().active);
+    assert_eq!(waits, (2, 0));
+    // One that is gone, beside the turns that are about to be written.
+    world.log.roll();
+    enqueue(&mut world, 0);
+    let gone = world.shard.digest(world.now).items.len() - 1;
+    world.run(&Op::Cancel(gone)).expect("all is well");
+
+    world.log.carry_oldest(&mut world.shard);
+    world.log.drop_oldest();
+    assert_eq!(turns(&world.log), 2, "one for each resource");
+    world.log.roll();
+    world.log.carry_oldest(&mut world.shard);
+    world.log.drop_oldest();
+    assert_eq!(
+        turns(&world.log),
+        2,
+        "those that wait were carried themselves"
+    );
+    world.log.checkpoint(&mut world.shard);
+    world.log.carry_oldest(&mut world.shard);
+    world.log.drop_oldest();
+    assert_eq!(turns(&world.log), 1, "those of before went");
+    let copy = world.check().expect("it is the same");
+    world.check_answers(copy).expect("it answers alike");
+}
+
 #[test]
 fn more_drain_requests_than_fit_a_record_are_carried_while_others_come() {
     let mut world = World::new(options());
@@ -614,6 +673,16 @@ fn more_drain_requests_than_fit_a_record_are_carried_while_others_come() {
         let part = copy.drained(key(nth), world.now);
         assert!(part.is_some_and(|part| part.complete), "request {nth}");
     }
+}
+
+/// How many records of turns a log holds.
+fn turns(log: &Segments) -> usize {
+    let events = log.entries().map(|entry| {
+        let body = log.read(entry.place, entry.len());
+        Event::decode(entry.kind, body.expect("it is left")).expect("it was written")
+    });
+    let is_turn = |event: &Event<'_>| matches!(event, Event::Carry(Carry::Turns(_)));
+    events.filter(is_turn).count()
 }
 
 /// One of everything that is carried: whatever carry is missing, the shard is
