@@ -319,8 +319,6 @@ mod tests {
                 match op {
                     Op::Insert { lsn, segment, len } => {
                         let naive = model.entry(request).or_default();
-                        // An item that is written again is as long as it was.
-                        let len = naive.items.get(&lsn).map_or(len, |(_, len)| *len);
                         drains.insert(key, Lsn(lsn), at, (place(segment), len));
                         naive.items.insert(lsn, (segment, len));
                         (naive.at, naive.last_lsn) = (now, naive.last_lsn.max(lsn));

@@ -651,6 +651,7 @@ proptest! {
         let which = if dead { Listing::Dead } else { Listing::Waiting };
         let mut stayed = world.listed_states(which);
         let (mut shown, mut cursor) = (Vec::new(), None);
+        let (mut last_shown, mut lost) = (None, Vec::new());
         let mut during = during.iter();
         loop {
             let page = world.shard.list(which, cursor, max, budget);
@@ -658,6 +659,7 @@ proptest! {
             for view in page.items {
                 prop_assert!(world.model.is_shown_by(&view), "{view:?}");
                 shown.push((view.lsn, view.state));
+                last_shown = Some((view.lsn, (view.state, view.ready_at)));
             }
             cursor = page.next;
             if cursor.is_none() {
@@ -667,11 +669,18 @@ proptest! {
                 world.run(op)?;
                 let now = world.listed_states(which);
                 stayed.retain(|lsn, state| now.get(lsn) == Some(state));
+                // When the last one shown is gone, its place may be too far to
+                // be found exactly.
+                if let Some((lsn, was)) = last_shown.filter(|(lsn, was)| now.get(lsn) != Some(was)) {
+                    lost.push((lsn, was.1));
+                }
             }
         }
         for (lsn, state) in stayed {
             let times = shown.iter().filter(|shown| shown.0 == lsn).count();
-            prop_assert_eq!(times, 1, "{:?} {:?}", lsn, state);
+            let is_beside = |lost: &(Lsn, Nanos)| lost.1 == state.1 && lsn < lost.0;
+            let may_come_again = lost.iter().any(is_beside);
+            prop_assert!(times == 1 || times > 1 && may_come_again, "{lsn:?} {state:?} {times}");
         }
     }
 

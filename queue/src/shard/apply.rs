@@ -86,7 +86,8 @@ impl Shard {
             return self.carried(carry, at, place);
         }
         ensure(record.lsn.0 == self.last_lsn.0 + 1, "its LSN is not next")?;
-        if self.is_about_unknown(&record.event) {
+        let began_late = self.unknown_to > Lsn(0);
+        if began_late && self.is_about_unknown(&record.event) {
             self.skip(record, snapshot_place(&record.event, place));
             return Ok(());
         }
@@ -95,6 +96,8 @@ impl Shard {
         Ok(())
     }
 
+    // Its one caller is on the hot path, and it is long.
+    #[inline(always)]
     fn change_item(&mut self, record: &Record<'_>, place: Place) -> Change {
         let at = record.at;
         match &record.event {

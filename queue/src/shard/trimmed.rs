@@ -28,10 +28,9 @@ impl Shard {
     /// Whether the record is about an item that came in with a record that was
     /// given up, and is not carried before this one.
     pub(super) fn is_about_unknown(&self, event: &Event<'_>) -> bool {
-        self.unknown_to > Lsn(0)
-            && event.item().is_some_and(|item| {
-                item <= self.unknown_to && self.index.get(&self.slab, item).is_none()
-            })
+        event.item().is_some_and(|item| {
+            item <= self.unknown_to && self.index.get(&self.slab, item).is_none()
+        })
     }
 
     /// Passes over a record about an item that is not known. What is to be
