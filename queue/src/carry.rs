@@ -206,6 +206,12 @@ const SETTLED: u8 = 7;
 const SETTLED_PAGE: u8 = 8;
 const TURNS: u8 = 9;
 
+/// Bytes of a checkpoint's header, its rows aside.
+pub(crate) const HEADER_BYTES: usize = 1 + 8 + 8;
+
+/// Bytes before the words of a page of ended leases.
+pub(crate) const PAGE_HEAD_BYTES: usize = 1 + 8 + 8 + 2;
+
 impl<'a> Carry<'a> {
     /// The item that it carries.
     pub fn snapshot(&self) -> Option<&ItemSnapshot<'a>> {
@@ -224,12 +230,12 @@ impl<'a> Carry<'a> {
         1 + match self {
             Carry::Item(snapshot) => snapshot.encoded_len(),
             Carry::Drained { snapshot, .. } => 16 + 8 + 8 + snapshot.encoded_len(),
-            Carry::Header { epochs, .. } => 8 + 8 + epochs.len() * EpochStart::LEN,
+            Carry::Header { epochs, .. } => HEADER_BYTES - 1 + epochs.len() * EpochStart::LEN,
             Carry::Turns(rows) => rows.len() * Turn::LEN,
             Carry::Drains(rows) => rows.len() * DrainPart::LEN,
             Carry::Dedupe(rows) | Carry::Restored(rows) => rows.len() * Remembered::LEN,
             Carry::Settled(rows) => rows.len() * Ended::LEN,
-            Carry::SettledPage { words, .. } => 8 + 8 + 2 + words.len() * u64::LEN,
+            Carry::SettledPage { words, .. } => PAGE_HEAD_BYTES - 1 + words.len() * u64::LEN,
         }
     }
 

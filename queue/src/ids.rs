@@ -58,7 +58,9 @@ pub struct Millis(pub u32);
 impl From<Duration> for Millis {
     /// Rounds up, so that nothing ends early; 49 days and more are 49 days.
     fn from(duration: Duration) -> Millis {
-        let millis = duration.as_nanos().div_ceil(u128::from(NANOS_PER_MILLI));
+        let below_a_second = duration.subsec_nanos().div_ceil(NANOS_PER_MILLI as u32);
+        let millis = duration.as_secs().saturating_mul(1000);
+        let millis = millis.saturating_add(below_a_second.into());
         Millis(u32::try_from(millis).unwrap_or(u32::MAX))
     }
 }

@@ -98,6 +98,7 @@ const _: () = assert!(size_of::<Item>() + INDEX_BYTES_AN_ITEM <= ITEM_BYTES_MAX)
 
 impl Item {
     /// When something happens to the item by time alone.
+    #[inline]
     pub(crate) fn deadline(&self) -> Option<Nanos> {
         match &self.state {
             State::Leased { lease, .. } => Some(lease.expires_at),
@@ -143,6 +144,7 @@ impl Item {
 
     /// # Panics
     /// When the item is in no list.
+    #[inline]
     pub(crate) fn links_mut(&mut self) -> &mut Links {
         match &mut self.state {
             State::Waiting(links) | State::Dead(links) => links,
@@ -152,6 +154,7 @@ impl Item {
 
     /// # Panics
     /// When the item is in no list.
+    #[inline]
     pub(crate) fn links(&self) -> Links {
         match &self.state {
             State::Waiting(links) | State::Dead(links) => *links,

@@ -155,15 +155,19 @@ impl Keys {
 
     /// The item has this key from now on. Where keys take turns, no key is the
     /// key `""`.
+    #[inline]
     pub(crate) fn insert(
         &mut self,
         slot: Slot,
         name: Option<&str>,
         weights: &BTreeMap<String, u32>,
     ) {
-        let Some(name) = name.or(self.takes_turns.then_some("")) else {
-            return;
-        };
+        if let Some(name) = name.or(self.takes_turns.then_some("")) {
+            self.insert_named(slot, name, weights);
+        }
+    }
+
+    fn insert_named(&mut self, slot: Slot, name: &str, weights: &BTreeMap<String, u32>) {
         let id = self.find(name).unwrap_or_else(|| self.add(name, weights));
         self.keys.get_mut(id.0).items += 1;
         *self.members.get_mut(slot) = Member {
@@ -174,10 +178,14 @@ impl Keys {
 
     /// The item, which does not wait, is gone; so is its key when no other
     /// item has it.
+    #[inline]
     pub(crate) fn remove(&mut self, slot: Slot) {
-        let Some(id) = self.key_of(slot) else {
-            return;
-        };
+        if let Some(id) = self.key_of(slot) {
+            self.remove_from(id, slot);
+        }
+    }
+
+    fn remove_from(&mut self, id: KeyId, slot: Slot) {
         self.members.get_mut(slot).key = NO_KEY;
         let key = self.keys.get_mut(id.0);
         key.items -= 1;
@@ -211,15 +219,25 @@ impl Keys {
         });
     }
 
+    #[inline]
     fn push(
         &mut self,
         slab: &Slab,
         slot: Slot,
         push: fn(&mut List, &mut Line<'_, &mut Side<Member>>, Slot),
     ) {
-        let Some(id) = self.key_of(slot) else {
-            return;
-        };
+        if let Some(id) = self.key_of(slot) {
+            self.push_to(id, slab, slot, push);
+        }
+    }
+
+    fn push_to(
+        &mut self,
+        id: KeyId,
+        slab: &Slab,
+        slot: Slot,
+        push: fn(&mut List, &mut Line<'_, &mut Side<Member>>, Slot),
+    ) {
         let key = self.keys.get_mut(id.0);
         let was_empty = key.lists.is_empty();
         let priority = slab[slot].priority;
@@ -238,10 +256,14 @@ impl Keys {
     }
 
     /// The item does not wait any more.
+    #[inline]
     pub(crate) fn leave(&mut self, slab: &Slab, slot: Slot) {
-        let Some(id) = self.key_of(slot) else {
-            return;
-        };
+        if let Some(id) = self.key_of(slot) {
+            self.leave_list(id, slab, slot);
+        }
+    }
+
+    fn leave_list(&mut self, id: KeyId, slab: &Slab, slot: Slot) {
         let key = self.keys.get_mut(id.0);
         let priority = slab[slot].priority;
         let nth = key.lists.binary_search_by_key(&priority, |(p, _)| *p);
@@ -257,10 +279,16 @@ impl Keys {
     }
 
     /// An item of the key was granted, in turn or not, and left the line.
+    #[inline]
     pub(crate) fn charge(&mut self, slot: Slot) {
-        let Some(id) = self.key_of(slot).filter(|_| self.takes_turns) else {
-            return;
-        };
+        if self.takes_turns
+            && let Some(id) = self.key_of(slot)
+        {
+            self.charge_key(id);
+        }
+    }
+
+    fn charge_key(&mut self, id: KeyId) {
         let key = self.keys.get_mut(id.0);
         key.spent += 1;
         if key.spent >= key.weight && !key.lists.is_empty() {
@@ -344,6 +372,7 @@ impl Keys {
             .count()
     }
 
+    #[inline]
     fn key_of(&self, slot: Slot) -> Option<KeyId> {
         let key = self.members.get(slot).key;
         (key != NO_KEY).then_some(key)

@@ -32,6 +32,7 @@ mod payload;
 mod ready;
 mod record;
 mod resources;
+mod roots;
 mod settled;
 mod shard;
 mod side;

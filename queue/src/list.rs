@@ -20,16 +20,19 @@ pub(crate) trait RowsMut: Rows {
 pub(crate) type Rank = (Nanos, Lsn);
 
 impl Rows for Slab {
+    #[inline]
     fn links(&self, slot: Slot) -> Links {
         self[slot].links()
     }
 
+    #[inline]
     fn rank(&self, slot: Slot) -> Rank {
         (self[slot].since, self[slot].lsn)
     }
 }
 
 impl RowsMut for Slab {
+    #[inline]
     fn links_mut(&mut self, slot: Slot) -> &mut Links {
         self[slot].links_mut()
     }
@@ -66,12 +69,16 @@ impl List {
     /// From when on an item that joins at the back must wait to keep the list
     /// in order: not before the last item, and after it when too many with
     /// higher LSNs became ready just then.
+    #[inline]
     pub(crate) fn since_at_back(&self, rows: &impl Rows, slot: Slot) -> Nanos {
         let (since, lsn) = rows.rank(slot);
         if self.tail == NO_SLOT {
             return since;
         }
-        let (last, _) = rows.rank(self.tail);
+        let (last, last_lsn) = rows.rank(self.tail);
+        if (last, last_lsn) < (since, lsn) {
+            return since;
+        }
         let since = since.max(last);
         match self.place_from_back(rows, (since, lsn)) {
             Some(_) => since,
@@ -84,6 +91,7 @@ impl List {
     /// # Panics
     /// When that is further than an item with its `since` from
     /// [`since_at_back`](List::since_at_back) can be.
+    #[inline]
     pub(crate) fn push_back(&mut self, rows: &mut impl RowsMut, slot: Slot) {
         let place = self.place_from_back(rows, rows.rank(slot));
         let next = place.expect("an item joined a list far from its back");
@@ -131,6 +139,7 @@ impl List {
 
     /// The item before which one of this rank belongs, `NO_SLOT` for the back;
     /// `None` when it is too far from there.
+    #[inline]
     fn place_from_back(&self, rows: &impl Rows, rank: Rank) -> Option<Slot> {
         let (mut next, mut prev) = (NO_SLOT, self.tail);
         for _ in 0..=STEPS_MAX {
@@ -143,6 +152,7 @@ impl List {
     }
 
     /// Inserts `slot` before `next`; at the back when that is `NO_SLOT`.
+    #[inline]
     fn insert_before(&mut self, rows: &mut impl RowsMut, slot: Slot, next: Slot) {
         let prev = match next {
             NO_SLOT => self.tail,
@@ -159,6 +169,7 @@ impl List {
         }
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, rows: &mut impl RowsMut, slot: Slot) {
         let Links { prev, next } = rows.links(slot);
         match prev {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 
 use crate::ids::{Lsn, Nanos};
 use crate::split_table::mix;
@@ -23,6 +24,8 @@ struct Page {
     in_line_at: Nanos,
     last_at: Nanos,
     marks: u32,
+    /// The words from the first to the last that is not zero.
+    words: Range<usize>,
     bits: Box<[u64; PAGE_WORDS]>,
 }
 
@@ -38,8 +41,12 @@ pub(crate) struct Marks {
     last: u64,
     /// The highest number of a page so far.
     highest: u64,
+    /// Words of all pages, from the first to the last of each that is not zero.
+    words: usize,
     /// A page to be used again.
     spare: Option<Box<[u64; PAGE_WORDS]>>,
+    /// Pages were added that may not be in line by their time.
+    is_unordered: bool,
 }
 
 /// Page numbers are counted, not chosen by anyone.
@@ -70,12 +77,15 @@ impl Marks {
             places: HashMap::default(),
             last: 0,
             highest: 0,
+            words: 0,
             spare: None,
+            is_unordered: false,
         }
     }
 
     /// Marks an LSN, which is not marked yet, with a number from 1 to 3. False
     /// when there may be no further page.
+    #[inline]
     pub(crate) fn set(&mut self, lsn: Lsn, mark: u8, at: Nanos) -> bool {
         assert!((1..=3).contains(&mark), "{mark} does not fit two bits");
         let number = lsn.0 / PAGE_LSNS;
@@ -93,7 +103,60 @@ impl Marks {
         page.bits[word] |= u64::from(mark) << shift;
         page.marks += 1;
         page.last_at = at;
+        self.words += page.extend(word..word + 1);
         true
+    }
+
+    /// Adds the marks of a page, whose words begin with the one of this number,
+    /// as they were at `last_at`.
+    pub(crate) fn add(
+        &mut self,
+        number: u64,
+        last_at: Nanos,
+        first_word: u16,
+        words: impl Iterator<Item = u64>,
+    ) {
+        let nth = match self.find(number) {
+            Some(nth) => nth,
+            None if self.make_room(number) => {
+                self.is_unordered = true;
+                self.push(number, last_at);
+                self.pages.len() - 1
+            }
+            None => return,
+        };
+        let page = &mut self.pages[nth];
+        page.last_at = page.last_at.max(last_at);
+        for (nth, word) in (usize::from(first_word)..PAGE_WORDS).zip(words) {
+            page.marks += marks_in(word & !page.bits[nth]);
+            page.bits[nth] |= word;
+            if word != 0 {
+                self.words += page.extend(nth..nth + 1);
+            }
+        }
+    }
+
+    /// Brings the pages into the order in which they are looked at, if they are
+    /// not.
+    pub(crate) fn restore_order(&mut self) {
+        if !std::mem::take(&mut self.is_unordered) {
+            return;
+        }
+        let by_time = |page: &Page| (page.in_line_at, page.number);
+        self.pages.make_contiguous().sort_unstable_by_key(by_time);
+        for (nth, page) in self.pages.iter().enumerate() {
+            self.places.insert(page.number, self.left + nth as u64);
+        }
+    }
+
+    pub(crate) fn page_numbers(&self) -> impl Iterator<Item = u64> {
+        self.pages.iter().map(|page| page.number)
+    }
+
+    /// When a page was last marked, and its words.
+    pub(crate) fn page(&self, number: u64) -> Option<(Nanos, &[u64; PAGE_WORDS])> {
+        let page = &self.pages[self.find(number)?];
+        Some((page.last_at, &page.bits))
     }
 
     /// The mark of an LSN; 0 when it has none.
@@ -106,6 +169,7 @@ impl Marks {
     /// Looks at the first page in line: if its last mark `is_over`, the page
     /// goes, otherwise it is in line again as of that mark. False when no
     /// page's turn has come.
+    #[inline]
     pub(crate) fn sweep(&mut self, is_over: impl Fn(Nanos) -> bool) -> bool {
         match self.pages.front() {
             Some(page) if !is_over(page.in_line_at) => return false,
@@ -116,52 +180,17 @@ impl Marks {
         true
     }
 
-    /// The numbers of the pages.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
-        self.pages.iter().map(|page| page.number)
+    /// How many pages there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pages.len()
     }
 
-    /// When a page was last marked, and its bits.
-    pub(crate) fn page(&self, number: u64) -> Option<(Nanos, &[u64])> {
-        let page = &self.pages[self.find(number)?];
-        Some((page.last_at, &page.bits[..]))
+    /// Words of all pages, from the first to the last of each that is not zero.
+    pub(crate) fn words(&self) -> usize {
+        self.words
     }
 
-    /// Adds marks to a page, at an earlier time than others perhaps.
-    pub(crate) fn carried(
-        &mut self,
-        number: u64,
-        last_at: Nanos,
-        first_word: u16,
-        words: impl Iterator<Item = u64>,
-    ) {
-        let nth = match self.find(number) {
-            Some(nth) => nth,
-            None if self.pages.len() < PAGES_MAX => {
-                self.push(number, last_at);
-                self.pages.len() - 1
-            }
-            None => return,
-        };
-        let page = &mut self.pages[nth];
-        page.last_at = page.last_at.max(last_at);
-        for (bits, word) in page.bits[usize::from(first_word)..].iter_mut().zip(words) {
-            *bits |= word;
-        }
-        // Each mark has one or both of its bits set.
-        let marked = |word: &u64| ((word | word >> 1) & 0x5555_5555_5555_5555).count_ones();
-        page.marks = page.bits.iter().map(marked).sum();
-    }
-
-    /// Lines the pages up by time again.
-    pub(crate) fn restore_order(&mut self) {
-        let pages = self.pages.make_contiguous();
-        pages.sort_unstable_by_key(|page| (page.in_line_at, page.number));
-        for (nth, page) in pages.iter().enumerate() {
-            self.places.insert(page.number, self.left + nth as u64);
-        }
-    }
-
+    #[inline]
     fn find(&self, number: u64) -> Option<usize> {
         let last = self.last.wrapping_sub(self.left) as usize;
         match self.pages.get(last) {
@@ -192,6 +221,7 @@ impl Marks {
             in_line_at: at,
             last_at: at,
             marks: 0,
+            words: 0..0,
             bits: bits.unwrap_or_else(|| Box::new([0; PAGE_WORDS])),
         });
     }
@@ -212,9 +242,29 @@ impl Marks {
     fn forget_first(&mut self) {
         let mut page = self.pages.pop_front().expect("there is a first page");
         self.left += 1;
+        self.words -= page.words.len();
         self.places.remove(&page.number);
         page.bits.fill(0);
         self.spare = Some(page.bits);
+    }
+}
+
+/// How many marks a word holds.
+fn marks_in(word: u64) -> u32 {
+    const LOW_BITS: u64 = u64::MAX / 3;
+    ((word | word >> 1) & LOW_BITS).count_ones()
+}
+
+impl Page {
+    /// Takes words in that are not zero now; returns how many words more there
+    /// are from the first to the last.
+    fn extend(&mut self, words: Range<usize>) -> usize {
+        let before = self.words.len();
+        self.words = match before {
+            0 => words,
+            _ => self.words.start.min(words.start)..self.words.end.max(words.end),
+        };
+        self.words.len() - before
     }
 }
 
@@ -266,7 +316,50 @@ mod tests {
                     prop_assert!(marks.find(page).is_none());
                 }
                 model.retain(|lsn, _| marks.find(lsn / PAGE_LSNS).is_some());
+                let words = marks.pages.iter().map(|page| {
+                    let first = page.bits.iter().position(|word| *word != 0);
+                    let last = page.bits.iter().rposition(|word| *word != 0);
+                    last.zip(first).map_or(0, |(last, first)| last + 1 - first)
+                });
+                prop_assert_eq!(marks.words(), words.sum::<usize>());
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pages_that_are_added_in_any_order_are_as_they_were(
+            ops in prop::collection::vec((0..8_u64, 0..50_u64, 1..4_u8, 0..20_u64), 1..100),
+            known in prop::collection::vec(any::<bool>(), 100),
+            order in Just((0..8_u64).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let (mut marks, mut copy) = (Marks::new(), Marks::new());
+            let mut now = 0;
+            for ((page, nth, mark, wait), known) in ops.iter().zip(known) {
+                now += wait;
+                let lsn = Lsn(page * PAGE_LSNS + nth * 1_009);
+                if marks.get(lsn) == 0 {
+                    marks.set(lsn, *mark, Nanos(now));
+                    if known {
+                        copy.set(lsn, *mark, Nanos(now));
+                    }
+                }
+            }
+            for number in order {
+                if let Some((last_at, bits)) = marks.page(number) {
+                    copy.add(number, last_at, 3, bits[3..].iter().copied());
+                    copy.add(number, last_at, 0, bits[..3].iter().copied());
+                }
+            }
+            copy.restore_order();
+            for page in &marks.pages {
+                let nth = copy.find(page.number).expect("it was added");
+                let theirs = &copy.pages[nth];
+                prop_assert_eq!((page.last_at, page.marks), (theirs.last_at, theirs.marks));
+                prop_assert!(page.bits == theirs.bits);
+            }
+            prop_assert_eq!(copy.pages.len(), marks.pages.len());
+            prop_assert!(copy.pages.iter().is_sorted_by_key(|page| page.in_line_at));
         }
     }
 

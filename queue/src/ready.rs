@@ -137,25 +137,29 @@ pub(crate) fn is_ahead(slab: &Slab, item: Slot, other: Slot, now: Nanos, aging: 
 
 impl Head {
     /// How a waiting item compares.
+    #[inline]
     pub(crate) fn of(slab: &Slab, slot: Slot, now: Nanos, aging: Duration) -> Head {
         let item = &slab[slot];
         Head {
-            effective_priority: aged(item.priority, now.since(item.since), aging),
+            effective_priority: aged(item.priority, now.0.saturating_sub(item.since.0), aging),
             ready_since: item.since,
         }
     }
 
     /// Whether this is leased before `other`, be it of another shard.
+    #[inline]
     pub fn is_before(&self, other: &Head) -> bool {
         (other.effective_priority, self.ready_since) < (self.effective_priority, other.ready_since)
     }
 }
 
-fn aged(priority: u8, waited: Duration, aging: Duration) -> u8 {
+#[inline]
+fn aged(priority: u8, waited_ns: u64, aging: Duration) -> u8 {
+    let aging_ns = u64::try_from(aging.as_nanos()).unwrap_or(u64::MAX);
     // Most have not gained anything, and no aging is zero.
-    if aging.is_zero() || waited < aging {
+    if aging_ns == 0 || waited_ns < aging_ns {
         return priority;
     }
-    let gained = waited.as_nanos() / aging.as_nanos();
+    let gained = waited_ns / aging_ns;
     u8::try_from(gained.saturating_add(priority.into())).unwrap_or(u8::MAX)
 }

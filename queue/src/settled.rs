@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::carry::{Ended, EpochStart, Rows};
+use crate::carry::{Ended, EpochStart, PAGE_HEAD_BYTES, Row, Rows};
 use crate::chunks::ChunkQueue;
 use crate::ids::{Epoch, Lsn, Nanos};
 use crate::marks::Marks;
@@ -47,7 +47,7 @@ pub(crate) struct Settled {
     /// The first LSN of each epoch, ascending.
     epochs: VecDeque<(Lsn, Epoch)>,
     window: Duration,
-    /// The queues may not be in the order of time.
+    /// The queue may not be in the order of time.
     is_unordered: bool,
 }
 
@@ -118,16 +118,15 @@ impl Settled {
         first_word: u16,
         words: impl Iterator<Item = u64>,
     ) {
-        self.is_unordered |= self.marks.page(number).is_none();
-        self.marks.carried(number, last_at, first_word, words);
+        self.marks.add(number, last_at, first_word, words);
     }
 
     /// Brings the queues into the order of time, if they are not.
     pub(crate) fn restore_order(&mut self) {
         if std::mem::take(&mut self.is_unordered) {
             self.queue.sort();
-            self.marks.restore_order();
         }
+        self.marks.restore_order();
     }
 
     /// When the epochs began.
@@ -156,7 +155,16 @@ impl Settled {
         true
     }
 
-    /// Where the queue's entries begin and end.
+    /// Bytes that a checkpoint of it takes, but for what frames its rows.
+    pub(crate) fn checkpoint_bytes(&self) -> u64 {
+        let epochs = self.epochs.len() * EpochStart::LEN;
+        let rows = self.entries.len() * Ended::LEN;
+        let pages = self.marks.len() * PAGE_HEAD_BYTES + self.marks.words() * u64::LEN;
+        (epochs + rows + pages) as u64
+    }
+
+    /// Where the queue's entries begin and end. They move up only when the
+    /// order is restored.
     pub(crate) fn queued(&self) -> Range<u64> {
         self.queue.range()
     }
@@ -179,7 +187,7 @@ impl Settled {
 
     /// The numbers of the pages.
     pub(crate) fn page_numbers(&self) -> Vec<u64> {
-        self.marks.numbers().collect()
+        self.marks.page_numbers().collect()
     }
 
     /// When the last lease of a page ended, and its words from the first to
@@ -228,6 +236,7 @@ impl Settled {
         }
     }
 
+    #[inline]
     fn epoch_of(&self, item: Lsn) -> Option<Epoch> {
         match self.epochs.back() {
             Some((first, epoch)) if *first <= item => return Some(*epoch),
@@ -237,6 +246,7 @@ impl Settled {
         Some(self.epochs[after.checked_sub(1)?].1)
     }
 
+    #[inline]
     fn sweep(&mut self, now: Nanos) {
         for _ in 0..SWEEP_MAX {
             match self.queue.front() {

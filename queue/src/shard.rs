@@ -38,11 +38,14 @@ use crate::owners::Owners;
 use crate::ready::Ready;
 use crate::record::{Event, LeaseRef, Log, Record};
 use crate::resources::Resources;
+use crate::roots::Roots;
 use crate::settled::Settled;
 use crate::slab::{Slab, Slot};
 use crate::stats::Stats;
 use crate::token::{LeaseId, Token};
 use crate::wheel::Wheel;
+
+use carry::WrittenTurns;
 
 pub use apply::ReplayError;
 
@@ -79,9 +82,12 @@ pub struct Shard {
     stats: Stats,
     /// Bytes of the log that the items' bodies and errors take.
     item_bytes: u64,
+    /// Where the items' bodies lie.
+    roots: Roots,
     /// The item that the last offered record is of, and where its error lies
     /// that was asked for.
     asked_for: Option<(Lsn, Place)>,
+    written_turns: WrittenTurns,
     last_grant_at: Nanos,
     /// Items that were redriven, and how many attempts they had at first.
     redriven: BTreeMap<Lsn, u16>,
@@ -121,7 +127,9 @@ impl Shard {
             owners: Owners::new(spec.secret),
             stats: Stats::default(),
             item_bytes: 0,
+            roots: Roots::new(),
             asked_for: None,
+            written_turns: WrittenTurns::default(),
             last_grant_at: Nanos(0),
             redriven: BTreeMap::new(),
             options,
@@ -264,9 +272,9 @@ impl Shard {
         self.spec.token(lease)
     }
 
-    /// The active lease that a token is for.
+    /// The item whose active lease a token is for.
     #[inline]
-    fn check(&mut self, token: &Token) -> Result<(Slot, LeaseRef), TokenRefused> {
+    fn check(&mut self, token: &Token) -> Result<Slot, TokenRefused> {
         let id = token.lease_id;
         if token.sequence_id.0 > SEQUENCE_ID_MAX {
             return Err(TokenRefused::Unknown);
@@ -300,7 +308,7 @@ impl Shard {
             Some(slot) => match self.slab[slot].ended(&lease) {
                 None => {
                     self.index.expect(slot);
-                    return Ok((slot, lease));
+                    return Ok(slot);
                 }
                 reason => reason,
             },

@@ -19,6 +19,7 @@ impl<T: Clone> Side<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn get(&self, row: u32) -> &T {
         let row = row as usize;
         match self.chunks.get(row / CHUNK_ROWS) {

@@ -65,11 +65,15 @@ impl Wheel {
 
     /// Inserts the item's timer, if it has a deadline. It is due at the first
     /// tick that is not before the deadline.
+    #[inline]
     pub(crate) fn insert(&mut self, slab: &mut Slab, slot: Slot) {
+        if let Some(deadline) = slab[slot].deadline() {
+            self.insert_at(slab, slot, deadline);
+        }
+    }
+
+    fn insert_at(&mut self, slab: &mut Slab, slot: Slot, deadline: Nanos) {
         let item = &mut slab[slot];
-        let Some(deadline) = item.deadline() else {
-            return;
-        };
         assert_eq!(item.bucket, NO_BUCKET, "a timer is set twice");
         let bucket = self.bucket(deadline);
         let (head, tail) = &mut self.lists[bucket];
@@ -87,11 +91,15 @@ impl Wheel {
     }
 
     /// Takes the item's timer out, if it is in.
+    #[inline]
     pub(crate) fn remove(&mut self, slab: &mut Slab, slot: Slot) {
-        let item = &mut slab[slot];
-        if item.bucket == NO_BUCKET {
-            return;
+        if slab[slot].bucket != NO_BUCKET {
+            self.unlink(slab, slot);
         }
+    }
+
+    fn unlink(&mut self, slab: &mut Slab, slot: Slot) {
+        let item = &mut slab[slot];
         let Links { prev, next } = item.timer;
         let bucket = usize::from(std::mem::replace(&mut item.bucket, NO_BUCKET));
         let (head, tail) = &mut self.lists[bucket];

@@ -56,7 +56,6 @@ const ITEM: NewItem<'_> = NewItem {
     enqueued_by: "test",
 };
 
-/// Twenty items at a time, a second for each round.
 fn wish(owner: &str) -> LeaseWish<'_> {
     LeaseWish {
         owner,
@@ -65,6 +64,7 @@ fn wish(owner: &str) -> LeaseWish<'_> {
     }
 }
 
+/// Twenty items at a time, a second for each round.
 fn work(shard: &mut Shard, now: &mut Nanos, rounds: u64) {
     for round in 0..rounds {
         now.0 += 1_000_000_000;

@@ -120,8 +120,15 @@ impl<D: Disk> Batches<D> {
             if let Some(batch) = self.take_batch()? {
                 return Ok(Some(batch));
             }
-            if !self.move_on(&files)? {
-                return Ok(None);
+            match self.move_on(&files) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    // The writer may have come by between the two looks: then what proves that
+                    // the batch was written also proves that it can be read by now.
+                    self.look_again()?;
+                    return self.take_batch()?.map(Some).ok_or(error);
+                }
             }
         }
     }

@@ -219,6 +219,7 @@ impl Shard {
             state: State::Delayed,
         });
         self.item_bytes += u64::from(body_len);
+        self.roots.add(place.segment);
         self.index.insert(&mut self.slab, slot);
         self.classify(slot, &body.payload);
         self.ready_at(slot, body.ready_at, at);
@@ -506,6 +507,7 @@ impl Shard {
     pub(super) fn remove(&mut self, slot: Slot) {
         let item = &self.slab[slot];
         self.item_bytes -= u64::from(item.body_len) + u64::from(item.error_len);
+        self.roots.remove(item.body.segment);
         self.keys.remove(slot);
         if let Some(resources) = &mut self.resources {
             resources.leave(&self.slab, slot);

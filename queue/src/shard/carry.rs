@@ -28,6 +28,15 @@ pub const CARRIED_KINDS: [u8; 4] = [
     kind::CARRY,
 ];
 
+/// Turns that are known to be written. A resource with many items that are gone
+/// would have the same written for each of them.
+const WRITTEN_TURNS: usize = 256;
+
+/// The last turns that were written, and the segments that those are in; by
+/// item, each of which may push out others.
+#[derive(Debug, Default)]
+pub(super) struct WrittenTurns(Vec<Option<(Turn, u32)>>);
+
 /// What became of a record that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
@@ -161,6 +170,12 @@ impl Shard {
     /// Appends and applies a record outside the LSN sequence. Its body's
     /// length in bytes.
     pub(super) fn commit_carry(&mut self, carry: Carry<'_>, log: &mut impl Log) -> usize {
+        self.commit_carry_at(carry, log).0
+    }
+
+    /// Appends and applies a record outside the LSN sequence. Its body's
+    /// length in bytes, and where that lies.
+    fn commit_carry_at(&mut self, carry: Carry<'_>, log: &mut impl Log) -> (usize, Place) {
         assert!(self.last_lsn > Lsn(0), "the shard was not opened");
         let record = Record {
             lsn: self.last_lsn,
@@ -170,13 +185,24 @@ impl Shard {
         };
         let place = log.append(&record);
         self.apply(&record, place);
-        record.event.encoded_len()
+        (record.event.encoded_len(), place)
     }
 
-    /// Bytes of the log that the bodies and errors of the items in the shard,
-    /// and the items of bundles that may be asked for again, take.
+    /// Bytes of the log that trimming leaves: the bodies and errors of the items
+    /// in the shard, the items of bundles that may be asked for again, and a
+    /// checkpoint. Some of what is about to be forgotten is counted too.
     pub fn live_bytes(&self) -> u64 {
-        self.item_bytes + self.drains.bytes()
+        self.item_bytes + self.drains.bytes() + self.checkpoint_bytes()
+    }
+
+    /// Whether records of this segment of the log must be offered to
+    /// [`carry`](Shard::carry) before it is given up: an item's body or an item
+    /// of a bundle lies in it. Where items of one resource are leased one at a
+    /// time, records of items that are gone may matter too, so there it is true
+    /// while there are items.
+    pub fn is_rooted_in(&self, segment: u32) -> bool {
+        let turns_matter = self.resources.is_some() && self.slab.len() > 0;
+        turns_matter || self.roots.is_in(segment) || self.drains.roots().is_in(segment)
     }
 
     /// Makes things what a carry says. `place` is that of its snapshot.
@@ -229,6 +255,8 @@ impl Shard {
         };
         self.ensure_same(slot, snapshot)?;
         let item = &mut self.slab[slot];
+        self.roots.add(place.segment);
+        self.roots.remove(item.body.segment);
         item.body = place.after(snapshot.body_offset());
         if item.error_len > 0 {
             item.error = place.after(snapshot.error_offset());
@@ -292,7 +320,10 @@ impl Shard {
                 item: served.lsn,
                 since: served.since,
             };
-            self.commit_carry(Carry::Turns(Rows::Values(&[turn])), log);
+            if !self.written_turns.has(&turn, place.segment) {
+                let (_, at) = self.commit_carry_at(Carry::Turns(Rows::Values(&[turn])), log);
+                self.written_turns.note(turn, at.segment);
+            }
         }
         Ok(())
     }
@@ -307,5 +338,23 @@ impl Shard {
             self.slab[slot].since = turn.since;
             self.wheel.insert(&mut self.slab, slot);
         }
+    }
+}
+
+impl WrittenTurns {
+    /// Whether a turn is known to be written in a segment that is kept when
+    /// this one is given up.
+    fn has(&self, turn: &Turn, given_up: u32) -> bool {
+        let written = self.0.get(WrittenTurns::nth(turn)).copied().flatten();
+        written.is_some_and(|(written, segment)| written == *turn && segment > given_up)
+    }
+
+    fn note(&mut self, turn: Turn, segment: u32) {
+        self.0.resize(WRITTEN_TURNS, None);
+        self.0[WrittenTurns::nth(&turn)] = Some((turn, segment));
+    }
+
+    fn nth(turn: &Turn) -> usize {
+        (turn.item.0 % WRITTEN_TURNS as u64) as usize
     }
 }

@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use crate::carry::{Carry, DrainPart, EpochStart, Row, Rows};
+use crate::carry::{Carry, DrainPart, EpochStart, HEADER_BYTES, Remembered, Row, Rows};
+use crate::drains::Bundle;
+use crate::ids::RequestKey;
 use crate::record::Log;
 
 use super::Shard;
@@ -19,10 +21,15 @@ pub const CHECKPOINT_RECORD_BYTES_MAX: usize = 17 << 10;
 /// Bytes of rows in one record.
 const ROWS_BYTES_MAX: usize = 16 << 10;
 
+/// Drain requests in one record.
+const DRAINS_A_RECORD: usize = ROWS_BYTES_MAX / DrainPart::LEN;
+
 /// How far a checkpoint has come.
 #[derive(Debug)]
 pub struct Checkpoint {
     step: Step,
+    /// The request whose part was written last.
+    drained: Option<RequestKey>,
     /// Entries of the queues that are still to be written.
     dedupe: Range<u64>,
     restored: Range<u64>,
@@ -48,6 +55,7 @@ impl Shard {
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             step: Step::Header,
+            drained: None,
             dedupe: self.dedupe.queued(),
             restored: self.restored.queued(),
             settled: self.settled.queued(),
@@ -74,6 +82,13 @@ impl Shard {
         true
     }
 
+    /// Bytes that a checkpoint would take now, but for what frames its rows.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        let remembered = (self.dedupe.len() + self.restored.len()) * Remembered::LEN as u64;
+        let drains = (self.drains.len() * DrainPart::LEN) as u64;
+        HEADER_BYTES as u64 + remembered + drains + self.settled.checkpoint_bytes()
+    }
+
     /// Appends at most one record, and returns what that, or looking for what
     /// would be in it, costs in bytes.
     fn checkpoint_step(&mut self, checkpoint: &mut Checkpoint, log: &mut impl Log) -> usize {
@@ -90,10 +105,19 @@ impl Shard {
                 self.commit_carry(header, log)
             }
             Step::Drains => {
-                checkpoint.step = Step::Dedupe;
-                let bundles = self.drains.live(now);
-                let parts: Vec<DrainPart> = bundles.map(|bundle| bundle.part()).collect();
-                self.carry_rows(&parts, 0, Carry::Drains, log)
+                self.drains.sweep(now);
+                let bundles = self.drains.after(checkpoint.drained).take(DRAINS_A_RECORD);
+                let bundles: Vec<&Bundle> = bundles.collect();
+                checkpoint.drained = bundles.last().map(|bundle| bundle.request);
+                if bundles.len() < DRAINS_A_RECORD {
+                    checkpoint.step = Step::Dedupe;
+                }
+                let looked = bundles.len();
+                let live = bundles
+                    .iter()
+                    .filter(|bundle| !self.drains.is_over(bundle, now));
+                let parts: Vec<DrainPart> = live.map(|bundle| bundle.part()).collect();
+                self.carry_rows(&parts, looked, Carry::Drains, log)
             }
             Step::Dedupe => {
                 let left = &mut checkpoint.dedupe;
@@ -185,5 +209,4 @@ const _: () = {
     assert!(rows <= CHECKPOINT_RECORD_BYTES_MAX);
     assert!(crate::marks::PAGE_WORDS * u64::LEN <= ROWS_BYTES_MAX);
     assert!(crate::settled::EPOCHS_MAX * EpochStart::LEN <= ROWS_BYTES_MAX);
-    assert!(crate::drains::DRAINS_MAX * DrainPart::LEN <= ROWS_BYTES_MAX);
 };

@@ -85,14 +85,13 @@ impl Shard {
         owners.sort_unstable();
         let dead = self.dead.iter(&self.slab);
         let drains = self.drains.live(at);
-        let mut drains: Vec<_> = drains
+        let drains: Vec<_> = drains
             .map(|bundle| DrainDigest {
                 request: bundle.request,
                 complete: bundle.complete,
                 items: bundle.items.clone(),
             })
             .collect();
-        drains.sort_unstable();
         let drained = drains.iter().flat_map(|drain| &drain.items);
         let drained_bytes: u64 = drained.map(|(_, len)| u64::from(*len)).sum();
         Digest {

@@ -316,11 +316,7 @@ impl Shard {
         log: &mut impl Log,
     ) -> Result<Decision<()>, DrainRefused> {
         let at = self.advance(now);
-        match self.drains.make_room(request, at) {
-            // A full bundle is as complete as it will be.
-            Err(NoRoom::Full) if self.drains.get(request, at).is_some() => {}
-            other => other?,
-        }
+        self.drains.make_room_to_complete(request, at)?;
         let event = Event::DrainSnapshot {
             request: Some(request),
             snapshot: None,

@@ -70,9 +70,10 @@ impl Shard {
         log: &mut impl Log,
     ) -> Decision<bool> {
         self.advance(now);
-        let Ok((slot, lease)) = self.check(token) else {
+        let Ok(slot) = self.check(token) else {
             return self.refuse(false);
         };
+        let lease = self.slab[slot].last_lease();
         let counted = lease.grant == u16::MAX;
         let event = Event::GrantReleased {
             lease,
@@ -103,10 +104,11 @@ impl Shard {
         log: &mut impl Log,
     ) -> Decision<Result<Extended, TokenRefused>> {
         let at = self.advance(now);
-        let (slot, lease) = match self.check(token) {
-            Ok(found) => found,
+        let slot = match self.check(token) {
+            Ok(slot) => slot,
             Err(refused) => return self.refuse_token(refused),
         };
+        let lease = self.slab[slot].last_lease();
         let current = self.leased(slot);
         let duration = extend.map_or(current.duration, in_range);
         let expires_at = at.saturating_add_millis(duration);

@@ -11,7 +11,7 @@ use crate::item::{Links, State};
 use crate::options::Fairness;
 use crate::outcome::Head;
 use crate::payload::PayloadRef;
-use crate::resources::Resources;
+use crate::resources::{Passed, Resources};
 use crate::slab::Slot;
 
 use super::Shard;
@@ -19,6 +19,7 @@ use super::Shard;
 impl Shard {
     /// The item that is leased next to a worker that asks for this partition
     /// key, or for any.
+    #[inline]
     pub(super) fn best(&self, now: Nanos, partition_key: Option<&str>) -> Option<(Slot, Head)> {
         let aging = self.options.priority_aging;
         if let Some(name) = partition_key {
@@ -38,6 +39,7 @@ impl Shard {
 
     /// Notes the partition key and the resource of an item that came in and is
     /// in no list yet.
+    #[inline]
     pub(super) fn classify(&mut self, slot: Slot, payload: &PayloadRef<'_>) {
         self.keys
             .insert(slot, payload.partition_key, &self.options.weights);
@@ -50,6 +52,7 @@ impl Shard {
 
     /// An item whose time has come joins the line at the back, or is held back.
     /// It is in no list; timer and counts are the caller's.
+    #[inline]
     pub(super) fn line_up(&mut self, slot: Slot) {
         if self.is_held_back(slot) {
             self.slab[slot].state = State::Blocked;
@@ -86,6 +89,7 @@ impl Shard {
         self.keys.push_unordered(&self.slab, slot);
     }
 
+    #[inline]
     pub(super) fn leave_line(&mut self, slot: Slot) {
         self.keys.leave(&self.slab, slot);
         self.ready.remove(&mut self.slab, slot);
@@ -93,11 +97,15 @@ impl Shard {
 
     /// After each record: whoever lost the turn on a resource steps out of the
     /// line, and whoever got it joins.
+    #[inline]
     pub(super) fn pass_turn(&mut self, at: Nanos) {
         let passed = self.resources.as_deref_mut();
-        let Some(passed) = passed.and_then(Resources::take_passed) else {
-            return;
-        };
+        if let Some(passed) = passed.and_then(Resources::take_passed) {
+            self.pass_turn_on(passed, at);
+        }
+    }
+
+    fn pass_turn_on(&mut self, passed: Passed, at: Nanos) {
         if let Some(from) = passed.from
             && matches!(self.slab[from].state, State::Waiting(_))
         {
@@ -134,6 +142,7 @@ impl Shard {
         }
     }
 
+    #[inline]
     fn is_held_back(&self, slot: Slot) -> bool {
         let resources = self.resources.as_deref();
         resources.is_some_and(|resources| !resources.has_turn(slot))

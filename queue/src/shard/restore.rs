@@ -289,6 +289,7 @@ impl Shard {
             state: State::Delayed,
         });
         self.item_bytes += u64::from(body_len) + u64::from(error_len);
+        self.roots.add(place.segment);
         self.index.insert(&mut self.slab, slot);
         self.classify(slot, payload);
         Ok(slot)

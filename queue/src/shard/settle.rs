@@ -24,7 +24,7 @@ impl Shard {
     ) -> Decision<Result<Lsn, TokenRefused>> {
         self.advance(now);
         let slot = match self.check(token) {
-            Ok((slot, _)) => slot,
+            Ok(slot) => slot,
             Err(refused) => return self.refuse_token(refused),
         };
         let lease = self.slab[slot].last_lease();
@@ -48,10 +48,11 @@ impl Shard {
         log: &mut impl Log,
     ) -> Decision<Result<Lsn, TokenRefused>> {
         let at = self.advance(now);
-        let (slot, lease) = match self.check(token) {
-            Ok(found) => found,
+        let slot = match self.check(token) {
+            Ok(slot) => slot,
             Err(refused) => return self.refuse_token(refused),
         };
+        let lease = self.slab[slot].last_lease();
         let delay = failure
             .delay
             .unwrap_or_else(|| self.requeue_delay(lease.attempt));

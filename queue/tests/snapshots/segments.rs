@@ -132,6 +132,9 @@ impl Segments {
     /// Writes again what is still rooted in the oldest segment.
     pub(crate) fn carry_oldest(&mut self, shard: &mut Shard) {
         let oldest = self.segments[0].clone();
+        if !shard.is_rooted_in(oldest.number) {
+            return;
+        }
         for entry in &oldest.entries {
             if !CARRIED_KINDS.contains(&entry.kind) {
                 continue;

@@ -163,7 +163,7 @@ proptest! {
         let mut given = drain(&mut here, START, 100, None, &mut log);
         prop_assert_eq!(given.len(), fates.len());
         prop_assert_eq!(here.digest(START).items, Vec::new());
-        prop_assert_eq!(here.live_bytes(), 0);
+        prop_assert_eq!(here.digest(START).live_bytes, 0);
 
         let (mut there, mut their_log) = open(options);
         for item in &mut given {
@@ -537,4 +537,66 @@ fn a_checkpoint_is_taken_in_steps_within_their_budget() {
         last_lsn,
         "carries have no LSN of their own"
     );
+}
+
+/// Takes a whole checkpoint: the lengths of its records' bodies.
+fn checkpoint(shard: &mut Shard) -> Vec<usize> {
+    let mut log = Sizes::default();
+    let mut checkpoint = shard.checkpoint();
+    while !shard.handle_checkpoint(&mut checkpoint, 40_000, &mut log) {}
+    log.bodies
+}
+
+#[test]
+fn live_bytes_are_what_trimming_leaves() {
+    let (mut here, mut log) = open(Options::default());
+    for nth in 0..1_500 {
+        enqueue(&mut here, &item("r", Some(&nth.to_string())), &mut log);
+        let token = lease(&mut here, &mut log);
+        // Every third goes with its second lease, which has an entry of its own.
+        let token = match nth % 3 {
+            0 => {
+                let _ = here.handle_release(START, &token, &mut log);
+                lease(&mut here, &mut log)
+            }
+            _ => token,
+        };
+        let _ = here.handle_complete(START, &token, &mut log);
+        if nth % 100 == 0 {
+            let _ = here.handle_open(START, 100_000, &mut log);
+        }
+    }
+    let key = request(&here, "drain");
+    for nth in 0..50 {
+        enqueue(&mut here, &item(&nth.to_string(), None), &mut log);
+        let mut given = drain(&mut here, START, 1, Some(key), &mut log);
+        given[0].origin = *b"another cluster!";
+        restore(&mut here, &given[0], &mut log).expect("there is room");
+        if nth % 2 == 0 {
+            drain(&mut here, START, 1, None, &mut log);
+        }
+    }
+    let records = checkpoint(&mut here);
+    let bytes: usize = records.iter().sum();
+    let rest = here.live_bytes() - here.digest(START).live_bytes;
+    let rest = usize::try_from(rest).expect("a short log");
+    // A byte of each record says what its rows are.
+    assert!(
+        (rest..=rest + records.len()).contains(&bytes),
+        "{rest} of {bytes}"
+    );
+}
+
+#[test]
+fn a_bundle_whose_window_is_over_stops_counting_at_a_checkpoint() {
+    let (mut here, mut log) = open(Options::default());
+    enqueue(&mut here, &item("r", None), &mut log);
+    let before = here.live_bytes() - here.digest(START).live_bytes;
+    let key = request(&here, "drain");
+    drain(&mut here, START, 1, Some(key), &mut log);
+    assert!(here.live_bytes() > before);
+    let later = Nanos(START.0 + 10 * MINUTE);
+    here.handle_time(later, &mut log, 100);
+    checkpoint(&mut here);
+    assert_eq!(here.live_bytes(), before);
 }

@@ -212,7 +212,8 @@ impl World {
         }
         let taken = self.shard.handle_time(self.now, &mut self.log, usize::MAX);
         prop_assert!(taken < usize::MAX);
-        self.check_live_bytes()
+        self.check_live_bytes()?;
+        self.check_rooted(&self.shard)
     }
 
     fn enqueue(&mut self, op: &Op) {
@@ -355,6 +356,27 @@ impl World {
         Ok(())
     }
 
+    /// A shard says which segments it needs.
+    fn check_rooted(&self, shard: &Shard) -> Outcome {
+        let digest = shard.digest(self.now);
+        let bodies = digest.items.iter().map(|item| item.body.0);
+        let drained = digest.drains.iter().flat_map(|drain| &drain.items);
+        let places = bodies.chain(drained.map(|(place, _)| *place));
+        let segments: HashSet<u32> = places.map(|place| place.segment).collect();
+        let is_in_order = self.options.ordering == Ordering::PerResource;
+        let turns_matter = is_in_order && !digest.items.is_empty();
+        for segment in 0..=self.log.newest() + 1 {
+            let is_needed = turns_matter || segments.contains(&segment);
+            let is_rooted = shard.is_rooted_in(segment);
+            // Old bundles are forgotten when room is needed.
+            prop_assert!(
+                is_rooted == is_needed || self.is_lax && is_rooted,
+                "segment {segment}"
+            );
+        }
+        Ok(())
+    }
+
     /// Replays what is left, opens both, and compares all that is logged.
     fn check(&mut self) -> Result<Shard, TestCaseError> {
         let mut copy = shard(self.options.clone());
@@ -373,6 +395,7 @@ impl World {
         prop_assert_eq!(theirs, ours);
         prop_assert_eq!(copy.stats(), self.shard.stats());
         self.check_roots(&copy)?;
+        self.check_rooted(&copy)?;
         self.check_bundles(&copy)?;
         Ok(copy)
     }
@@ -518,6 +541,148 @@ proptest! {
         let copy = world.check()?;
         world.check_answers(copy)?;
     }
+}
+
+#[test]
+fn a_checkpoint_goes_on_in_the_next_epoch() {
+    let mut world = World::new(options());
+    let enqueue = Op::Enqueue {
+        request: None,
+        resource: 0,
+        delay_ms: 0,
+        priority: 0,
+        max_attempts: None,
+        ttl_ms: None,
+    };
+    let whole = Op::Checkpoint {
+        budget_bytes: 1 << 20,
+    };
+    let ops = [
+        // An ended lease with an entry of its own, and one in a page.
+        enqueue.clone(),
+        Op::Lease(0),
+        Op::Release(0),
+        Op::Lease(0),
+        Op::Complete(1),
+        enqueue,
+        Op::Lease(0),
+        Op::Complete(2),
+        whole.clone(),
+        Op::Roll,
+        Op::Checkpoint { budget_bytes: 0 },
+        Op::Open,
+        whole,
+    ];
+    for op in &ops {
+        world.run(op).expect("all is well");
+    }
+    assert_eq!(world.checkpointed, world.log.newest());
+    while world.log.oldest() < world.checkpointed {
+        world.trim(true);
+    }
+    let copy = world.check().expect("it is the same");
+    world.check_answers(copy).expect("it answers alike");
+}
+
+/// Each item of a resource that is gone may have passed the turn on.
+#[test]
+fn a_turn_is_written_once_for_all_that_are_gone_and_again_when_it_goes() {
+    let mut world = World::new(Options {
+        ordering: Ordering::PerResource,
+        ..options()
+    });
+    world.log = Segments::new(1 << 20);
+    world.shard = shard(world.options.clone());
+    let _ = world.shard.handle_open(START, 0, &mut world.log);
+    let enqueue = |world: &mut World, resource| {
+        let op = Op::Enqueue {
+            request: None,
+            resource,
+            delay_ms: 0,
+            priority: 0,
+            max_attempts: None,
+            ttl_ms: None,
+        };
+        world.run(&op).expect("all is well");
+    };
+    for nth in 0..30 {
+        enqueue(&mut world, nth % 2);
+    }
+    world.log.roll();
+    (0..2).for_each(|resource| enqueue(&mut world, resource));
+    for nth in 0..30 {
+        world.run(&Op::Lease(0)).expect("all is well");
+        world.run(&Op::Complete(nth.min(5))).expect("all is well");
+        let pass = Op::Pass { ms: 1, nanos: 0 };
+        world.run(&pass).expect("all is well");
+    }
+    let waits = (world.shard.stats().pending, world.shard.stats().active);
+    assert_eq!(waits, (2, 0));
+    // One that is gone, beside the turns that are about to be written.
+    world.log.roll();
+    enqueue(&mut world, 0);
+    let gone = world.shard.digest(world.now).items.len() - 1;
+    world.run(&Op::Cancel(gone)).expect("all is well");
+
+    world.log.carry_oldest(&mut world.shard);
+    world.log.drop_oldest();
+    assert_eq!(turns(&world.log), 2, "one for each resource");
+    world.log.roll();
+    world.log.carry_oldest(&mut world.shard);
+    world.log.drop_oldest();
+    assert_eq!(
+        turns(&world.log),
+        2,
+        "those that wait were carried themselves"
+    );
+    world.log.checkpoint(&mut world.shard);
+    world.log.carry_oldest(&mut world.shard);
+    world.log.drop_oldest();
+    assert_eq!(turns(&world.log), 1, "those of before went");
+    let copy = world.check().expect("it is the same");
+    world.check_answers(copy).expect("it answers alike");
+}
+
+#[test]
+fn more_drain_requests_than_fit_a_record_are_carried_while_others_come() {
+    let mut world = World::new(options());
+    let secret = world.shard.spec().secret;
+    let key = |nth: u32| secret.drain_key(&nth.to_string());
+    let complete = |world: &mut World, nth| {
+        let done = world
+            .shard
+            .handle_drain_complete(world.now, key(nth), &mut world.log);
+        let _ = done.expect("there is room");
+    };
+    let mut requests = 1_200;
+    for nth in 0..requests {
+        complete(&mut world, nth);
+    }
+    world.log.roll();
+    while world.checkpointed == 0 {
+        world.step(0);
+        complete(&mut world, requests);
+        requests += 1;
+    }
+    assert!(requests > 1_204, "the checkpoint took several steps");
+    while world.log.oldest() < world.checkpointed {
+        world.trim(true);
+    }
+    let copy = world.check().expect("it is the same");
+    for nth in 0..requests {
+        let part = copy.drained(key(nth), world.now);
+        assert!(part.is_some_and(|part| part.complete), "request {nth}");
+    }
+}
+
+/// How many records of turns a log holds.
+fn turns(log: &Segments) -> usize {
+    let events = log.entries().map(|entry| {
+        let body = log.read(entry.place, entry.len());
+        Event::decode(entry.kind, body.expect("it is left")).expect("it was written")
+    });
+    let is_turn = |event: &Event<'_>| matches!(event, Event::Carry(Carry::Turns(_)));
+    events.filter(is_turn).count()
 }
 
 /// One of everything that is carried: whatever carry is missing, the shard is
