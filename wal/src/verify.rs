@@ -51,15 +51,32 @@ impl Verification {
     }
 }
 
+/// How often the log is looked at before a problem in it is told.
+const VERIFICATIONS_MAX: usize = 3;
+
 impl<D: Disk> LogView<D> {
     /// Reads the whole log and checks every checksum in it, and that nothing is
     /// missing. Opening the log succeeds if this finds nothing, and the log is
     /// of one with which `on_record` agrees.
     ///
+    /// A node that writes the log meanwhile may be seen halfway, so what seems
+    /// to be wrong is looked at again before it is told: damage stays.
+    ///
     /// # Errors
     /// If the directory or a file cannot be opened. What cannot be read in a
     /// file is among the problems found.
     pub fn verify(&self) -> Result<Verification, ViewError> {
+        let mut verification = self.verify_once()?;
+        for _ in 1..VERIFICATIONS_MAX {
+            if verification.is_sound() {
+                break;
+            }
+            verification = self.verify_once()?;
+        }
+        Ok(verification)
+    }
+
+    fn verify_once(&self) -> Result<Verification, ViewError> {
         let files = self.files()?;
         let (floor, _) = newest_floor(&self.disk, self.log, &files)?;
         let mut counting = Vec::new();
