@@ -477,10 +477,11 @@ fn what_a_trimmed_log_still_tells_is_the_same_and_the_rest_is_in_a_snapshot() {
                 }
                 assert_eq!(event, &known);
             }
-            assert!(
-                kept.first()
-                    .is_none_or(|first| first["sequenceNumber"] == oldest)
-            );
+            // The log may have given up more between the two calls.
+            let first = kept
+                .first()
+                .and_then(|first| first["sequenceNumber"].as_u64());
+            assert!(first.is_none_or(|first| first >= oldest));
 
             let mut brief = Replica::default();
             let (_, told) = page(&node, &format!("shard={shard}&from=1&snapshot=true"));
