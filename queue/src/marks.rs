@@ -100,10 +100,13 @@ impl Marks {
         self.last = self.left + nth as u64;
         let page = &mut self.pages[nth];
         let (word, shift) = position(lsn);
+        let before = page.bits[word];
         page.bits[word] |= u64::from(mark) << shift;
         page.marks += 1;
         page.last_at = at;
-        self.words += page.extend(word..word + 1);
+        if before == 0 {
+            self.words += page.extend(word..word + 1);
+        }
         true
     }
 
