@@ -45,6 +45,7 @@ fn plant_all(args: &Args) -> Result<bool, String> {
         tree: dir.join("tree"),
         build: dir.join("build"),
     };
+    let _alone = plot.lock()?;
     plot.copy_tree()?;
     let bugs = all_bugs()?;
     let wanted = |bug: &&Bug| {
@@ -78,6 +79,18 @@ struct Plot {
 }
 
 impl Plot {
+    /// Two at once would plant into each other's tree.
+    fn lock(&self) -> Result<fs::File, String> {
+        let path = self.tree.with_file_name("lock");
+        let folder = path.parent().expect("it was just joined");
+        let taken = fs::create_dir_all(folder).and_then(|()| fs::File::create(&path));
+        let file = taken.map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(_) => Err(format!("another process plants in {}", folder.display())),
+        }
+    }
+
     /// Copies what git knows of, and leaves alone what is the same, so that little is built again.
     fn copy_tree(&self) -> Result<(), String> {
         let list = output(
