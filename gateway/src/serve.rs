@@ -28,6 +28,9 @@ pub enum ServeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The machine's clock is wrong.
+    #[error("the system's clock is, or once was, past the year 2099, beyond what the log can hold")]
+    ClockTooLate,
     /// An address cannot be listened on. The source names it.
     #[error("`{key}`: {source}")]
     Listen {
@@ -119,6 +122,10 @@ impl Node {
         for recovery in &opened.recoveries {
             tell_recovery(recovery);
         }
+        let clock = Clock::start(opened.last_at);
+        if clock.is_too_late() {
+            return Err(ServeError::ClockTooLate);
+        }
         let replication = Replication::new(Arc::clone(&layout), opened.committed);
         let cores = Cores::start(Startup {
             layout: Arc::clone(&layout),
@@ -128,7 +135,7 @@ impl Node {
                 Driver::IoUring => DriverChoice::IoUring,
                 Driver::Epoll => DriverChoice::Epoll,
             },
-            clock: Clock::start(opened.last_at),
+            clock,
             logs: opened.logs,
             listeners,
             limits: HttpLimits {

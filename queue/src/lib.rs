@@ -69,3 +69,4 @@ pub use shard::{ReplayError, Shard};
 pub use snapshot::{ItemSnapshot, SnapshotState};
 pub use stats::Stats;
 pub use token::{LeaseId, LeaseIdError, Token};
+pub use wheel::TIME_MAX;

@@ -20,7 +20,7 @@ const TICK_MAX: u64 = (1 << (DIGIT_BITS * LEVELS as u32)) - 1;
 
 /// The latest time that a record may have, in the year 2109: the longest lease
 /// from there still ends at a tick that there is, so that none ends early.
-pub(crate) const TIME_MAX: Nanos = Nanos((TICK_MAX - u32::MAX as u64) * 1_000_000);
+pub const TIME_MAX: Nanos = Nanos((TICK_MAX - u32::MAX as u64) * 1_000_000);
 
 #[derive(Debug)]
 pub(crate) struct Wheel {

@@ -99,6 +99,8 @@ faults! {
     ClockJitter "clock that stands still and leaps";
     /// An enqueue waited for its namespace to have room.
     GateClosed "enqueue held back at a watermark";
+    /// A reader got records of a log that its node does not need any more.
+    HistoryKept "history read below the floor";
     /// A log's oldest segment was given up and became a spare.
     Recycled "segment recycled";
     /// A log's oldest segment was given up and removed.

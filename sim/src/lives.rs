@@ -1,6 +1,7 @@
 //! The node's lives, one after the other: how each begins and ends, and what is found in between.
 
 use omnirelay_queue::{Ordering, Shard};
+use omnirelay_wal::ViewError;
 use rand::Rng;
 
 use crate::difference::difference;
@@ -8,7 +9,7 @@ use crate::disk::SimDisk;
 use crate::hits::Fault;
 use crate::node::{Boot, Node};
 use crate::plan::Ending;
-use crate::readback::{add_record, read_log};
+use crate::readback::{add_record, read_kept, read_log};
 use crate::violation::{Violation, broken};
 use crate::world::{CLOSING_NS_MAX, Event, MILLI, PROBE_NS, World};
 
@@ -259,6 +260,19 @@ impl World {
             let least = trusted.as_ref().map_or(synced, |trusted| trusted[log]);
             let kept = tape.kept(&found, least)?;
             is_less |= kept < synced;
+            if trusted.is_none() {
+                let unread = |error: ViewError| {
+                    Violation::new(
+                        "history can be read until it is given up",
+                        error.to_string(),
+                    )
+                };
+                let history = read_kept(at, &self.disks[log]).map_err(unread)?;
+                tape.kept(&history, kept)?;
+                if history.len() > found.len() {
+                    self.hits.hit(Fault::HistoryKept);
+                }
+            }
             let batches = tape.batches(self.known[log], kept);
             for record in batches.iter().flat_map(|batch| &batch.records) {
                 add_record(&mut histories, record)?;

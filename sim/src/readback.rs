@@ -5,7 +5,10 @@ use std::io::{self, IoSlice};
 use std::path::PathBuf;
 
 use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Record};
-use omnirelay_wal::{Disk, DiskFile, LogOptions, Mapping, OpenError, RecordHeader, open};
+use omnirelay_wal::{
+    Disk, DiskFile, LogOptions, LogView, Mapping, OpenError, ReadFrom, RecordHeader, ViewError,
+    open,
+};
 
 use crate::disk::{SimDisk, SimFile};
 use crate::history::History;
@@ -31,6 +34,24 @@ pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Vec<Found>, OpenError
         segment_bytes: SEGMENT_BYTES,
     };
     open(Untouched(disk.clone()), options, &mut || 7, &mut on_record)?;
+    Ok(found)
+}
+
+/// The records that a reader gets who begins with the oldest that is kept: history, then those
+/// that the log would be opened with.
+///
+/// # Errors
+/// If it gets none, or not all.
+pub(crate) fn read_kept(log: u16, disk: &SimDisk) -> Result<Vec<Found>, ViewError> {
+    let view = LogView::open(Untouched(disk.clone()), log);
+    let mut batches = view.read_from(ReadFrom::Oldest, None)?;
+    let mut found = Vec::new();
+    while let Some(batch) = batches.next_batch()? {
+        found.extend(batch.records.iter().map(|(header, _, body)| Found {
+            header: *header,
+            print: print(header, body),
+        }));
+    }
     Ok(found)
 }
 

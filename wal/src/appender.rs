@@ -26,6 +26,9 @@ pub struct Appender {
     next_batch: u64,
     /// Oldest first, up to the current one.
     in_use: VecDeque<SegmentUse>,
+    /// The size of their files, and of those from the floor on.
+    used_bytes: u64,
+    needed_bytes: u64,
     floor: Floor,
     /// Sealed, not yet handed out.
     sealed: VecDeque<Batch>,
@@ -112,17 +115,27 @@ impl Appender {
             current.map(|current| current.number),
             "the current segment is the newest in use"
         );
-        Self {
+        let mut appender = Self {
             current,
             spares: spares.into(),
             open: None,
             next_batch,
             in_use: in_use.into(),
+            used_bytes: 0,
+            needed_bytes: 0,
             floor,
             sealed: VecDeque::new(),
             unsynced: VecDeque::new(),
             buffers: Buffers::default(),
-        }
+        };
+        appender.add_up();
+        appender
+    }
+
+    /// The segments in use, or the floor, are others than before.
+    fn add_up(&mut self) {
+        self.used_bytes = self.segments().map(|used| used.bytes).sum();
+        self.needed_bytes = self.needed().map(|used| used.bytes).sum();
     }
 
     /// Adds a record to the open batch and says where its body will be.
@@ -338,13 +351,25 @@ impl Appender {
 
     /// The size of their files.
     pub fn used_bytes(&self) -> u64 {
-        self.in_use.iter().map(|segment| segment.bytes).sum()
+        self.used_bytes
+    }
+
+    /// The size of the files of those that are needed.
+    pub fn needed_bytes(&self) -> u64 {
+        self.needed_bytes
+    }
+
+    /// Those of them that are needed: the next open reads them.
+    pub fn needed(&self) -> impl Iterator<Item = SegmentUse> + '_ {
+        let floor = self.floor.segment;
+        self.segments().skip_while(move |used| used.number < floor)
     }
 
     /// Records that nothing before this segment is needed any more: all that
     /// still counts was appended again before. When the batch whose number this
     /// returns is synced, the segments before may be
-    /// [retired](crate::Allocator::retire).
+    /// [retired](crate::Allocator::retire). Until then they are kept as history:
+    /// the next open does not read them, a [`LogView`](crate::LogView) can.
     ///
     /// # Panics
     /// If a body of [`FLOOR_BODY_BYTES`](crate::FLOOR_BODY_BYTES) does not
@@ -363,6 +388,7 @@ impl Appender {
             into.extend_from_slice(&body);
         });
         self.floor = floor;
+        self.add_up();
         self.open_batch()
     }
 
@@ -374,6 +400,7 @@ impl Appender {
         let oldest = self.in_use.pop_front().map(|oldest| oldest.number);
         assert_eq!(oldest, Some(segment), "segments are retired in order");
         assert!(segment < self.floor.segment, "the segment is still needed");
+        self.add_up();
     }
 
     /// Whether a record of this size may join the open batch.
@@ -398,6 +425,7 @@ impl Appender {
             assert!(batch_bytes(record) <= fresh.room(), "append only what fits");
             self.current = Some(fresh);
             self.in_use.push_back(fresh.in_use(self.next_batch));
+            self.add_up();
         }
         self.open = Some(Open {
             buffer: self.buffers.take(),

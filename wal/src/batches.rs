@@ -6,14 +6,18 @@ use crate::cleaner::ReadRecord;
 use crate::disk::{Disk, DiskFile};
 use crate::format::{BatchHeader, HeaderPage, Position, SegmentHeader};
 use crate::scan::{Kept, Window};
-use crate::segment_file::{START, SegmentFile, UNSOUND, newest_floor, position, records_of};
+use crate::segment_file::{
+    START, SegmentFile, UNSOUND, newest_floor, oldest_kept, position, records_of,
+};
 use crate::view::{LogView, ViewError};
 
 /// Where reading starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// With the oldest batch that is needed.
+    /// With the oldest batch that is kept: history comes first.
     Oldest,
+    /// With the oldest batch that is needed, as an open does.
+    Needed,
     /// With a segment's first batch.
     Segment(u32),
     /// With the batch that is there, or that a record there is in. After a
@@ -77,6 +81,9 @@ impl<D: Disk> Batches<D> {
         match from {
             ReadFrom::Oldest => {
                 batches.enter_oldest()?;
+            }
+            ReadFrom::Needed => {
+                batches.enter_needed()?;
             }
             ReadFrom::Segment(segment) => {
                 batches.enter_at(position(segment, START))?;
@@ -208,8 +215,25 @@ impl<D: Disk> Batches<D> {
         Err(view.damaged(segment, offset, reason).into())
     }
 
-    /// Goes to the first batch that is needed; `false` if there is none yet.
+    /// Goes to the first batch that is kept; `false` if there is none yet.
     fn enter_oldest(&mut self) -> Result<bool, ViewError> {
+        let view = &self.view;
+        let files = view.files()?;
+        let (floor, _) = newest_floor(&view.disk, view.log, &files)?;
+        let oldest = oldest_kept(&view.disk, view.log, &files, floor);
+        let history = files[oldest..].first();
+        match history.filter(|file| file.number < floor.segment) {
+            Some(file) => {
+                let header = file.header(view.log).expect("history has its headers");
+                self.reading = Some(self.entered(file, header, &files)?);
+                Ok(true)
+            }
+            None => self.enter_needed(),
+        }
+    }
+
+    /// Goes to the first batch that is needed; `false` if there is none yet.
+    fn enter_needed(&mut self) -> Result<bool, ViewError> {
         let view = &self.view;
         let files = view.files()?;
         let (floor, _) = newest_floor(&view.disk, view.log, &files)?;
@@ -278,9 +302,11 @@ impl<D: Disk> Batches<D> {
     ) -> Result<(), ViewError> {
         let view = &self.view;
         let (floor, _) = newest_floor(&view.disk, view.log, files)?;
-        let kept = files.iter().filter(|file| file.number >= floor.segment);
-        let before = view.first_counting(kept.clone().filter(|file| file.number < segment))?;
-        let behind = view.first_counting(kept.filter(|file| file.number > segment))?;
+        let kept = &files[oldest_kept(&view.disk, view.log, files, floor)..];
+        let before = kept.iter().filter(|file| file.number < segment);
+        let before = view.first_counting(before)?;
+        let behind = kept.iter().filter(|file| file.number > segment);
+        let behind = view.first_counting(behind)?;
         let (Some(_), Some((file, header))) = (before, behind) else {
             return Err(ViewError::Trimmed { segment });
         };

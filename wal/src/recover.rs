@@ -50,6 +50,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// What was written but never made durable, and is not part of the log.
     pub torn: Option<TornTail>,
+    /// Segments before those: not needed, and kept to be read.
+    pub history: u64,
     /// Segments that had been given up and were still there; they are removed.
     pub leftovers: u64,
     /// Whether the log was empty.
@@ -95,6 +97,7 @@ pub fn open<D: Disk>(
     }
     let survey = Survey::of(&disk, &options)?;
     let mut replay = Replay::new(&disk, survey.floor.first_batch, on_record);
+    replay.recovery.history = survey.history.len() as u64;
     replay.recovery.leftovers = survey.leftovers.len() as u64;
     for (at, begun) in survey.begun.iter().enumerate() {
         replay.segment(begun, survey.superseded_from(at))?;
@@ -133,7 +136,8 @@ pub fn open<D: Disk>(
             start
         }
     };
-    let mut in_use = replay.kept(&survey.begun);
+    let mut in_use = survey.history.clone();
+    in_use.extend(replay.kept(&survey.begun));
     if let Some(segment) = &start.segment
         && in_use
             .last()

@@ -106,6 +106,29 @@ impl<F: DiskFile> SegmentFile<F> {
 /// Where a segment's first batch starts.
 pub(crate) const START: u64 = SEGMENT_HEADER_BYTES as u64;
 
+/// Where in `files`, which are in order, those start that can still be read: segments below the
+/// floor are kept as history for as long as there is room for them. They are given up oldest
+/// first, so what is before one that is not whole is history no more.
+pub(crate) fn oldest_kept<D: Disk>(
+    disk: &D,
+    log: u16,
+    files: &[SegmentFile<D::File>],
+    floor: Floor,
+) -> usize {
+    let mut oldest = files.partition_point(|file| file.number < floor.segment);
+    let mut next_batch = floor.first_batch;
+    while let Some(before) = oldest.checked_sub(1) {
+        // What cannot be read is no longer needed, so that it cannot be is no error.
+        match files[before].counting(disk, log) {
+            Ok(Some(header)) if header.first_batch < next_batch => {
+                (oldest, next_batch) = (before, header.first_batch);
+            }
+            _ => break,
+        }
+    }
+    oldest
+}
+
 /// The newest floor there is a record of. Each segment's header has the one
 /// that was newest when it was begun, so only the newest segment is read; what
 /// is before the floor need not be readable. With it comes the number of the

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::appender::SegmentUse;
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::floor::Floor;
 use crate::format::{HeaderPage, SegmentHeader, segment_name};
 use crate::options::{LogOptions, SPARES_MAX};
-use crate::segment_file::{SegmentFile, newest_floor, segment_numbers};
+use crate::segment_file::{SegmentFile, newest_floor, oldest_kept, segment_numbers};
 
 /// A segment that something was written to.
 #[derive(Debug)]
@@ -26,13 +27,15 @@ pub(crate) struct Begun<F> {
 pub(crate) struct Survey<F> {
     /// From where on the log is needed.
     pub(crate) floor: Floor,
+    /// Segments below the floor that can still be read, by number.
+    pub(crate) history: Vec<SegmentUse>,
     /// By number, from the floor on.
     pub(crate) begun: Vec<Begun<F>>,
     /// Unused segments behind all that are begun, to be filled next.
     pub(crate) spares: Vec<u32>,
     /// Unused segments that cannot be used any more.
     pub(crate) useless: Vec<u32>,
-    /// What a retirement that was interrupted left below the floor.
+    /// What is left below the floor that is no history: of retirements that were interrupted.
     pub(crate) leftovers: Vec<u32>,
     last_number: u32,
 }
@@ -61,6 +64,7 @@ impl<F: DiskFile> Survey<F> {
         }
         let mut survey = Self {
             floor,
+            history: Vec::new(),
             begun: Vec::new(),
             spares: Vec::new(),
             useless: Vec::new(),
@@ -73,10 +77,22 @@ impl<F: DiskFile> Survey<F> {
             }
             survey.leftovers.push(number);
         }
+        let gap = survey.leftovers.last().copied().unwrap_or(0);
+        let readable = &files[files.partition_point(|file| file.number < gap)..];
+        let oldest = oldest_kept(disk, options.log, readable, floor);
+        let oldest = readable.get(oldest).map(|file| file.number);
         let mut unused = Vec::new();
         for file in files {
             if file.number < floor.segment {
-                survey.leftovers.push(file.number);
+                let header = file.header(options.log);
+                match header.filter(|_| oldest.is_some_and(|oldest| oldest <= file.number)) {
+                    Some(header) => survey.history.push(SegmentUse {
+                        number: file.number,
+                        bytes: file.len,
+                        first_batch: header.first_batch,
+                    }),
+                    None => survey.leftovers.push(file.number),
+                }
             } else if file.page == HeaderPage::Unused {
                 unused.push((file.number, file.len));
             } else {

@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use crate::error::Damaged;
 use crate::format::{HeaderPage, RecordHeader, SegmentHeader};
-use crate::segment_file::{START, SegmentFile, UNSOUND, newest_floor};
+use crate::segment_file::{START, SegmentFile, UNSOUND, newest_floor, oldest_kept};
 use crate::view::{LogView, SegmentInfo, ViewError};
 
 /// A log that is being written to is looked at again where it seems damaged;
@@ -15,14 +15,16 @@ const LOOKS_MAX: u32 = 8;
 pub struct Verification {
     /// The first segment that is needed; 0 if none was ever given up.
     pub floor: u32,
+    /// The first segment that can be read: those before the floor are history.
+    pub oldest: u32,
     /// Whether the log was closed cleanly; not while it is in use.
     pub clean: bool,
     /// The segment files, by number.
     pub segments: Vec<SegmentReport>,
 }
 
-/// What a segment is like. Of one that does not count (a spare, one below the
-/// floor) nothing was read but the header.
+/// What a segment is like. Of one that does not count (a spare, one that is
+/// given up) nothing was read but the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentReport {
     /// The file.
@@ -55,9 +57,10 @@ impl Verification {
 const VERIFICATIONS_MAX: usize = 3;
 
 impl<D: Disk> LogView<D> {
-    /// Reads the whole log and checks every checksum in it, and that nothing is
-    /// missing. Opening the log succeeds if this finds nothing, and the log is
-    /// of one with which `on_record` agrees.
+    /// Reads the whole log, history included, and checks every checksum in it,
+    /// and that nothing is missing. Opening the log succeeds if this finds
+    /// nothing, and the log is of one with which `on_record` agrees; damage in
+    /// the history does not keep it from succeeding.
     ///
     /// A node that writes the log meanwhile may be seen halfway, so what seems
     /// to be wrong is looked at again before it is told: damage stays.
@@ -83,14 +86,18 @@ impl<D: Disk> LogView<D> {
         for file in &files {
             counting.push(file.counting(&self.disk, self.log)?);
         }
+        let oldest = oldest_kept(&self.disk, self.log, &files, floor);
         let mut verification = Verification {
             floor: floor.segment,
+            oldest: files.get(oldest).map_or(floor.segment, |file| file.number),
             clean: false,
             segments: Vec::new(),
         };
-        let mut next_batch = floor.first_batch;
+        let history = counting.get(oldest).copied().flatten();
+        let history = history.filter(|_| verification.oldest < floor.segment);
+        let mut next_batch = history.map_or(floor.first_batch, |header| header.first_batch);
         for (at, file) in files.iter().enumerate() {
-            if file.number < floor.segment {
+            if at < oldest {
                 let report = self.report(file);
                 verification.segments.push(report);
                 continue;

@@ -2,8 +2,8 @@
 
 use omnirelay_wal::fault::{FaultDisk, Faults};
 use omnirelay_wal::{
-    Cursor, Damaged, Disk, Fill, LogOptions, LogView, OpenError, Opened, Position, RealDisk,
-    RecordHeader, Reuse,
+    Cursor, Damaged, Disk, Fill, LogOptions, LogView, OpenError, Opened, Position, ReadFrom,
+    RealDisk, RecordHeader, Reuse, ViewError,
 };
 use proptest::prelude::*;
 
@@ -124,6 +124,7 @@ fn a_missing_first_segment_is_refused_unless_a_floor_is_above_it() {
     let disk = FaultDisk::new();
     let mut log = five(&disk);
     let kept = log.lsns_from(2);
+    let all = log.lsns_from(1);
     let first = disk.contents(&name(1)).unwrap();
     disk.remove(&name(1)).unwrap();
     let refused = open(&disk).err().unwrap();
@@ -132,15 +133,90 @@ fn a_missing_first_segment_is_refused_unless_a_floor_is_above_it() {
     disk.put(&name(1), &first);
     log.raise_floor(2);
     disk.restart();
-    // It is there and intact, and given up all the same.
+    // It is there and intact, and not needed all the same: it is history.
     let found = open(&disk).unwrap();
     assert_eq!(found.lsns_from(0), kept);
-    assert_eq!(found.opened.recovery.leftovers, 1);
-    assert_eq!(found.used(), [2, 3, 4, 5, 6]);
+    assert_eq!(found.opened.recovery.history, 1);
+    assert_eq!(found.used(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(viewed(&disk, ReadFrom::Oldest), all);
+    assert_eq!(viewed(&disk, ReadFrom::Needed), kept);
+    disk.remove(&name(1)).unwrap();
     disk.restart();
     let found = open(&disk).unwrap();
     assert_eq!(found.lsns_from(0), kept);
-    assert_eq!(found.opened.recovery.leftovers, 0);
+    assert_eq!(found.opened.recovery.history, 0);
+    assert_eq!(viewed(&disk, ReadFrom::Oldest), kept);
+}
+
+/// The LSNs of the records that are read without opening the log.
+fn viewed(disk: &FaultDisk, from: ReadFrom) -> Vec<u64> {
+    let mut batches = LogView::open(disk.clone(), 2)
+        .read_from(from, None)
+        .unwrap();
+    let mut lsns = Vec::new();
+    while let Some(batch) = batches.next_batch().unwrap() {
+        lsns.extend(batch.records.iter().map(|(header, ..)| header.lsn));
+    }
+    lsns
+}
+
+#[test]
+fn history_is_what_can_be_read_without_a_gap_and_survives_restarts() {
+    let disk = FaultDisk::new();
+    let mut log = five(&disk);
+    let all = log.lsns_from(1);
+    log.raise_floor(4);
+    assert_eq!(log.opened.appender.needed_bytes(), 2 << 20);
+    assert_eq!(log.opened.appender.used_bytes(), 5 << 20);
+    for _ in 0..3 {
+        disk.restart();
+        let found = open(&disk).unwrap();
+        assert_eq!(found.opened.recovery.history, 3);
+        assert_eq!(viewed(&disk, ReadFrom::Oldest), all);
+        let verified = LogView::open(disk.clone(), 2).verify().unwrap();
+        assert!(verified.is_sound());
+        assert_eq!((verified.oldest, verified.floor), (1, 4));
+    }
+    // Without its header the second is none, and the first is on its own.
+    let mut bytes = disk.contents(&name(2)).unwrap();
+    bytes[..4096].fill(0);
+    disk.put(&name(2), &bytes);
+    let from_third = log.lsns_from(3);
+    assert_eq!(viewed(&disk, ReadFrom::Oldest), from_third);
+    disk.restart();
+    let mut found = open(&disk).unwrap();
+    assert_eq!(found.opened.recovery.history, 1);
+    assert_eq!(found.opened.recovery.leftovers, 2);
+    assert!(!files(&disk).contains(&name(1)) && !files(&disk).contains(&name(2)));
+    assert_eq!(viewed(&disk, ReadFrom::Oldest), from_third);
+    // What is history can be given up at any time.
+    found.retire(3, Reuse::Yes);
+    assert_eq!(viewed(&disk, ReadFrom::Oldest), log.lsns_from(4));
+}
+
+#[test]
+fn damage_in_the_history_is_told_and_keeps_nothing_from_opening() {
+    let disk = FaultDisk::new();
+    let mut log = five(&disk);
+    log.raise_floor(4);
+    let kept = log.lsns_from(4);
+    disk.flip_bit(&name(2), 500_000, 3);
+    disk.restart();
+    let found = open(&disk).unwrap();
+    assert_eq!(found.lsns_from(0), kept);
+    assert_eq!(found.opened.recovery.history, 3);
+    let view = LogView::open(disk.clone(), 2);
+    let verified = view.verify().unwrap();
+    let problems: Vec<&Damaged> = verified.problems().collect();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].file.ends_with(name(2)), "{:?}", problems[0]);
+    let mut batches = view.read_from(ReadFrom::Oldest, None).unwrap();
+    let damaged = std::iter::from_fn(|| batches.next_batch().transpose()).find_map(Result::err);
+    assert!(
+        matches!(damaged, Some(ViewError::Damaged(_))),
+        "{damaged:?}"
+    );
+    assert_eq!(viewed(&disk, ReadFrom::Needed), kept);
 }
 
 #[test]
@@ -179,13 +255,14 @@ fn whatever_is_wrong_below_the_floor_hurts_nobody() {
             match open(&disk) {
                 Ok(found) if above_second => {
                     assert_eq!(found.lsns_from(0), kept);
-                    assert!(files(&disk).iter().all(|file| *file >= name(floor)));
                 }
                 Err(error) if !above_second => drop(error),
                 Ok(_) => panic!("damage {at} with floor {floor} was not seen"),
                 Err(error) => panic!("damage {at} with floor {floor}: {error}"),
             }
-            assert_eq!(sound, above_second, "damage {at} with floor {floor}");
+            // Of history, too, damage is told: rot in it, or a segment that is missing within.
+            let is_told = !above_second || at == 2 || at == 6;
+            assert_eq!(sound, !is_told, "damage {at} with floor {floor}");
         }
     }
 }
@@ -203,9 +280,9 @@ fn the_floor_outlives_the_segment_that_recorded_it() {
     disk.restart();
     let mut log = open(&disk).unwrap();
     assert_eq!(log.lsns_from(0), kept);
-    assert_eq!(log.used(), [3, 4, 5, 6, 7, 8]);
+    assert_eq!(log.used(), [2, 3, 4, 5, 6, 7, 8]);
     log.raise_floor(8);
-    for segment in 3..8 {
+    for segment in 2..8 {
         log.retire(segment, Reuse::No);
     }
     assert_eq!(log.used(), [8]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arbitrary::Unstructured;
 use omnirelay_queue::{
     Attributes, EPOCH_MAX, Failure, LeaseWish, Log, Options, Place, Record, Secret, Shard, ShardId,
-    ShardSpec,
+    ShardSpec, TIME_MAX,
 };
 
 use self::forged::Forged;
@@ -94,7 +94,9 @@ const WISH: LeaseWish<'_> = LeaseWish {
 /// What a node does with a shard once its log is replayed: opens it, lets time
 /// pass, hands out what waits, and settles it.
 fn work_off(shard: &mut Shard) {
-    if shard.epoch().0 >= EPOCH_MAX {
+    // A node whose clock were that late would not start.
+    let too_late = TIME_MAX.0 - Duration::from_secs(86_400).as_nanos() as u64;
+    if shard.epoch().0 >= EPOCH_MAX || shard.last_time().0 > too_late {
         return;
     }
     let mut now = shard.last_time();

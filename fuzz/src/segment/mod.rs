@@ -70,12 +70,31 @@ fn written(u: &mut Unstructured<'_>) -> Result<&'static str> {
     let log = written::write(u)?;
     let (files, damaged) = written::damage(u, log.files)?;
     let (outcome, found) = outcome(&files);
-    match view(&disk_of(&files)) {
+    let disk = disk_of(&files);
+    match view(&disk, ReadFrom::Needed) {
         Ok(viewed) if outcome == "opened" => {
             assert!(viewed == found, "what is read beside the log differs");
         }
         Ok(_) => {}
         Err(error) => assert!(damaged, "an undamaged log cannot be viewed: {error}"),
+    }
+    match view(&disk, ReadFrom::Oldest) {
+        Ok(viewed) => {
+            assert!(
+                damaged || viewed.ends_with(&found),
+                "history hides a record"
+            );
+            let first = viewed
+                .first()
+                .map_or(0, |(header, _)| header.lsn as usize - 1);
+            let is_run = log.records.get(first..);
+            let is_run = is_run.is_some_and(|from| from.starts_with(&viewed));
+            assert!(is_run, "history shows a record that was not written there");
+        }
+        Err(error) => assert!(
+            damaged,
+            "an undamaged log's history cannot be read: {error}"
+        ),
     }
     let kept = &log.records[log.given_up..];
     let first = found
@@ -104,7 +123,8 @@ fn written(u: &mut Unstructured<'_>) -> Result<&'static str> {
 fn outcome(files: &Files) -> (&'static str, Records) {
     let disk = disk_of(files);
     // Whatever it shows of a forged log: it comes to an end.
-    let _ = view(&disk);
+    let _ = view(&disk, ReadFrom::Oldest);
+    let _ = view(&disk, ReadFrom::Needed);
     let (mut opened, found, _) = match open_disk(&disk, written::LIVES_MAX + 1) {
         Ok(opened) => opened,
         Err(error) => {
@@ -182,13 +202,13 @@ fn without_spares(files: &Files) -> Files {
 }
 
 /// The records that are read without opening the log, or that it is damaged.
-fn view(disk: &FaultDisk) -> std::result::Result<Records, String> {
+fn view(disk: &FaultDisk, from: ReadFrom) -> std::result::Result<Records, String> {
     let view = LogView::open(disk.clone(), OPTIONS.log);
     let segments = view.segments().expect("a sound disk");
     let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
     let batches_max = bytes / u64::from(SECTOR_BYTES) + 1;
     let mut found = Records::new();
-    let batches = view.read_from(ReadFrom::Oldest, None);
+    let batches = view.read_from(from, None);
     let mut batches = batches.map_err(|error| error.to_string())?;
     for _ in 0..batches_max {
         let Some(batch) = batches.next_batch().map_err(|error| error.to_string())? else {

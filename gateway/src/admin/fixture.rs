@@ -119,6 +119,7 @@ pub(super) fn reports() -> CoreReports {
                 LogId(core),
                 LogSize {
                     used_bytes: 3 << 20,
+                    needed_bytes: 2 << 20,
                     live_bytes: 1 << 20,
                     segments: 3,
                     spares: 2,

@@ -104,6 +104,7 @@ fn cores(status: &NodeStatus, moment: &Moment) -> Value {
             "logs": report.logs.iter().map(|(log, size)| json!({
                 "log": log.0,
                 "usedBytes": size.used_bytes,
+                "neededBytes": size.needed_bytes,
                 "liveBytes": size.live_bytes,
                 "segments": size.segments,
                 "spares": size.spares,

@@ -381,9 +381,15 @@ fn log_sizes(out: &mut Exposition, reports: &[&CoreReport]) {
         |size| size.used_bytes,
     );
     by_log(
+        "omnirelay_wal_needed_bytes",
+        Kind::Gauge,
+        "Bytes of those segments that a restart reads; the others are history.",
+        |size| size.needed_bytes,
+    );
+    by_log(
         "omnirelay_wal_live_bytes",
         Kind::Gauge,
-        "Bytes of records that items in the queues still need.",
+        "Bytes of records that items in the queues need, and what is remembered of others.",
         |size| size.live_bytes,
     );
     by_log(

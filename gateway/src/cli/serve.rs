@@ -97,6 +97,10 @@ pub(super) fn failed(error: &crate::serve::ServeError) -> Failure {
             "serve.data_dir",
             "name another directory with --data-dir, or put this one right",
         ),
+        ServeError::ClockTooLate => (
+            "serve.clock",
+            "set the system's clock; a log whose times are that late cannot be used any more",
+        ),
         ServeError::Listen { .. } => (
             "serve.listen",
             "stop what uses the address, or name another; port 0 picks one",

@@ -223,8 +223,10 @@ fn state(found: &Verification, segment: &SegmentReport) -> (&'static str, bool) 
         SegmentState::Begun { recycled, .. } => {
             let state = if segment.problem.is_some() {
                 "damaged"
-            } else if segment.info.number < found.floor {
+            } else if segment.info.number < found.oldest {
                 "given up"
+            } else if segment.info.number < found.floor {
+                "history"
             } else {
                 "in use"
             };

@@ -507,7 +507,8 @@ fn owned_log(
     segment_bytes: u64,
     history_bytes: u64,
 ) -> OwnedLog {
-    let trim = Trim::new(shards.len());
+    let floor = appender.needed().next().map_or(0, |first| first.number);
+    let trim = Trim::new(shards.len(), floor);
     let mut live_bytes = 0;
     let mut totals = Totals::new(layout.namespaces().len());
     let shards = shards

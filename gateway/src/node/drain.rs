@@ -220,7 +220,7 @@ impl<D: Disk> Core<D> {
     ) {
         let slot = self.locate(log, wish.shard);
         let shard = &self.logs[log].shards[slot].shard;
-        let mut draining = Draining {
+        let draining = Draining {
             namespace,
             log,
             wish,
@@ -233,14 +233,22 @@ impl<D: Disk> Core<D> {
             refused: None,
         };
         let given = wish.request.and_then(|request| shard.drained(request, now));
-        if let Some(given) = given {
-            draining.given = given.items.len();
-            draining.bytes = given.items.iter().map(|&(_, len)| len as usize).sum();
-        }
         if given.is_some_and(|given| given.complete) {
             self.finish_draining(now, ticket, draining);
         } else {
             self.look_for_candidates(now, ticket, draining);
+        }
+    }
+
+    /// Counts what the request has been given: before, and by another call with the same id that
+    /// is under way, too.
+    fn count_given(&self, now: Nanos, draining: &mut Draining) {
+        let slot = self.locate(draining.log, draining.wish.shard);
+        let shard = &self.logs[draining.log].shards[slot].shard;
+        let request = draining.wish.request;
+        if let Some(given) = request.and_then(|request| shard.drained(request, now)) {
+            draining.given = given.items.len();
+            draining.bytes = given.items.iter().map(|&(_, len)| len as usize).sum();
         }
     }
 
@@ -249,6 +257,7 @@ impl<D: Disk> Core<D> {
         let (log, wish) = (draining.log, draining.wish);
         let slot = self.locate(log, wish.shard);
         loop {
+            self.count_given(now, &mut draining);
             let left = wish.max.saturating_sub(draining.given);
             let is_full = left == 0 || draining.bytes >= wish.bytes_max;
             if is_full || draining.is_over || draining.refused.is_some() {
@@ -289,12 +298,15 @@ impl<D: Disk> Core<D> {
         candidates: Vec<(u32, HeldResult)>,
         bytes: Vec<RecordBytes>,
     ) {
+        self.count_given(now, &mut draining);
         let before = draining.given;
         for ((_, held), bytes) in candidates.into_iter().zip(bytes) {
             let HeldResult::Candidate(candidate) = held else {
                 unreachable!("only candidates are drained");
             };
-            if draining.refused.is_some() {
+            let wish = draining.wish;
+            let is_full = draining.given >= wish.max || draining.bytes >= wish.bytes_max;
+            if is_full || draining.refused.is_some() {
                 break;
             }
             self.take_out(now, &mut draining, &candidate, &bytes);

@@ -327,7 +327,7 @@ impl OwnedLog {
     pub(super) fn spares_wanted(&self) -> usize {
         let have = self.appender.spares() + self.spares_asked;
         // A segment that is being given up will be one of them, if that does not take too long.
-        let under_way = usize::from(self.trim.is_under_way());
+        let under_way = usize::from(self.is_giving_up());
         let coming = under_way * usize::from(have > 0);
         let wanted = self.spares_target().saturating_sub(have + coming);
         // Even if it does take long, it must find a place.

@@ -1,11 +1,15 @@
-//! Giving up a log's oldest segment once the log is longer than what lives in it and the history
-//! that is kept need: what still lives in the segment is written again at the log's end, a little
-//! in each turn, and the segment becomes a spare.
+//! Keeping a log short, in two steps that go on side by side.
 //!
-//! In order: every shard's memories are written behind the segment (a checkpoint); the segment is
-//! read off the core, and each record that an item is still rooted in is carried; the log's floor
-//! is raised; and when all of that is on disk and no read of the segment is under way, the segment
-//! is retired. A crash at any point leaves the segment, or proof that nothing needs it.
+//! What a restart would read is made shorter once it is much longer than what lives in it: what
+//! still lives in the oldest segment that is needed is written again at the log's end, a little in
+//! each turn. In order: every shard's memories are written behind the segment (a checkpoint); the
+//! segment is read off the core, and each record that an item is still rooted in is carried; the
+//! log's floor is raised. When all of that is on disk, the segment is history: only readers of the
+//! stream want it.
+//!
+//! The oldest segment of the history is given up once the whole log is longer than it may be, and
+//! no read of the segment is under way. A crash at any point leaves the segment, or proof that
+//! nothing needs it.
 
 use std::collections::VecDeque;
 
@@ -25,10 +29,14 @@ const RECORDS_PER_TURN: usize = 4_096;
 const SCAN_BYTES: usize = 1 << 20;
 /// Bytes of one step of a checkpoint.
 const CHECKPOINT_BYTES: usize = 64 << 10;
-/// The log is trimmed when it is longer than its history and this many times what lives in it.
-/// Each segment that is given up then holds on average no more than half of live bytes, so that
-/// carrying never costs more than about one byte for each byte of new records.
+/// What is needed of the log, and the log, are made shorter when they are longer than their share of
+/// history and this many times what lives in them. Each segment that something is carried out of
+/// then holds on average no more than half of live bytes, so that carrying never costs more than
+/// about one byte for each byte of new records.
 const LIVE_FACTOR: u64 = 2;
+/// Of the bytes of history, one in this many may be needed still: a restart reads them, and what
+/// ends before they are full is never carried.
+const NEEDED_PART: u64 = 8;
 
 /// What is to be read from a segment that is given up.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +59,7 @@ impl ScanRequest {
     }
 }
 
-/// How far the oldest segment is given up.
+/// How far it is that nothing needs the oldest segment any more.
 #[derive(Debug, Default)]
 enum Stage {
     #[default]
@@ -66,8 +74,6 @@ enum Stage {
     ReadingError(Chunk, u64),
     /// The floor is in this batch.
     Floor(u64),
-    /// The segment is becoming a spare.
-    Retiring,
 }
 
 #[derive(Debug)]
@@ -89,8 +95,12 @@ struct Chunk {
 #[derive(Debug, Default)]
 pub(super) struct Trim {
     stage: Stage,
-    /// The segment that is being given up.
+    /// The segment that is carried out of.
     segment: u32,
+    /// The first segment that is needed, as is known on disk: those before it are history.
+    floor: u32,
+    /// A segment is becoming a spare, or is being removed.
+    is_retiring: bool,
     /// By shard: the segment in which its last complete checkpoint began; 0 for none yet.
     checkpoints: Vec<u32>,
     /// Why no segment can be given up until the node is started again.
@@ -106,7 +116,10 @@ pub(super) struct Trim {
 pub struct LogSize {
     /// Bytes of the segments in use.
     pub used_bytes: u64,
-    /// Bytes of records that waiting, leased and dead items need.
+    /// Of those, bytes that a restart reads; the others are history.
+    pub needed_bytes: u64,
+    /// Bytes of records that waiting, leased and dead items need, and of what is remembered of
+    /// those that are gone.
     pub live_bytes: u64,
     /// Segments in use.
     pub segments: u64,
@@ -119,16 +132,13 @@ pub struct LogSize {
 }
 
 impl Trim {
-    pub(super) fn new(shards: usize) -> Trim {
+    /// Of a log with so many shards, of which this segment is the first that is needed.
+    pub(super) fn new(shards: usize, floor: u32) -> Trim {
         Trim {
             checkpoints: vec![0; shards],
+            floor,
             ..Trim::default()
         }
-    }
-
-    /// True while a segment is on its way to become a spare.
-    pub(super) fn is_under_way(&self) -> bool {
-        !matches!(self.stage, Stage::Idle)
     }
 }
 
@@ -136,6 +146,7 @@ impl OwnedLog {
     pub(super) fn size(&self) -> LogSize {
         LogSize {
             used_bytes: self.appender.used_bytes(),
+            needed_bytes: self.appender.needed_bytes(),
             live_bytes: self.live_bytes,
             segments: self.appender.segments().count() as u64,
             spares: self.appender.spares() as u64,
@@ -144,19 +155,44 @@ impl OwnedLog {
         }
     }
 
-    /// The oldest segment, if the log is longer than it should be. The newest is never given up.
-    fn to_trim(&self) -> Option<u32> {
-        let history = if self.disk_full {
+    /// Bytes to be kept beyond what lives in the log.
+    fn history(&self) -> u64 {
+        if self.disk_full {
             // Room for new work is worth more than old records.
-            0
-        } else {
-            self.history_bytes
-        };
-        let is_long = self.appender.used_bytes() > history + LIVE_FACTOR * self.live_bytes;
-        let mut segments = self.appender.segments();
-        let oldest = segments.next()?.number;
-        let is_closed = segments.next().is_some() && self.is_synced_beyond(oldest);
-        (is_long && is_closed && self.trim.blocked.is_none()).then_some(oldest)
+            return 0;
+        }
+        self.history_bytes
+    }
+
+    /// The oldest segment that is needed, if too many are. The newest always is.
+    fn to_carry(&self) -> Option<u32> {
+        let bytes_max = self.history() / NEEDED_PART + LIVE_FACTOR * self.live_bytes;
+        if self.appender.needed_bytes() <= bytes_max || self.trim.blocked.is_some() {
+            return None;
+        }
+        let mut needed = self.appender.needed();
+        let oldest = needed.next()?.number;
+        let is_closed = needed.next().is_some() && self.is_synced_beyond(oldest);
+        is_closed.then_some(oldest)
+    }
+
+    /// Whether the log takes more of the disk than it should.
+    fn is_long(&self) -> bool {
+        let spare_bytes = self.appender.spares() as u64 * self.segment_bytes;
+        let bytes = self.appender.used_bytes() + spare_bytes;
+        bytes > self.history() + LIVE_FACTOR * self.live_bytes && self.trim.blocked.is_none()
+    }
+
+    /// The oldest segment, if it is history and the log longer than it should be.
+    fn to_retire(&self) -> Option<u32> {
+        let oldest = self.appender.segments().next()?.number;
+        (oldest < self.trim.floor && self.is_long()).then_some(oldest)
+    }
+
+    /// True while a segment is on its way to become a spare.
+    pub(super) fn is_giving_up(&self) -> bool {
+        let is_carrying = !matches!(self.trim.stage, Stage::Idle);
+        self.trim.is_retiring || is_carrying && self.is_long() || self.to_retire().is_some()
     }
 
     /// Whether all batches of a segment are on disk.
@@ -168,7 +204,7 @@ impl OwnedLog {
 }
 
 impl<D: Disk> Core<D> {
-    /// Goes on giving up a log's oldest segment, as far as that is good in one turn.
+    /// Goes on making a log shorter, as far as that is good in one turn.
     pub(super) fn trim(&mut self, log: usize) {
         let owned = &mut self.logs[log];
         owned.trim.can_go_on = false;
@@ -176,8 +212,10 @@ impl<D: Disk> Core<D> {
         if !self.has_opened || self.draining || owned.failed.is_some() || owned.in_flight {
             return;
         }
+        self.retire(log);
+        let owned = &mut self.logs[log];
         if let Stage::Idle = owned.trim.stage {
-            let Some(segment) = owned.to_trim() else {
+            let Some(segment) = owned.to_carry() else {
                 return;
             };
             owned.trim.segment = segment;
@@ -186,7 +224,11 @@ impl<D: Disk> Core<D> {
         match std::mem::take(&mut owned.trim.stage) {
             Stage::Checkpoints(running) => self.write_checkpoints(log, running),
             Stage::Carrying(chunk) => self.carry(log, chunk),
-            Stage::Floor(batch) if owned.synced >= batch => self.retire(log, batch),
+            Stage::Floor(batch) if owned.synced >= batch => {
+                let floor = owned.appender.needed().next();
+                owned.trim.floor = floor.expect("the newest is needed").number;
+                owned.trim.can_go_on = true;
+            }
             // Waits for something that has not come yet.
             stage => owned.trim.stage = stage,
         }
@@ -236,7 +278,7 @@ impl<D: Disk> Core<D> {
     ) {
         let index = self.local_log(log).expect("a log reports to its own core");
         let owned = &mut self.logs[index];
-        owned.trim.stage = Stage::Idle;
+        owned.trim.is_retiring = false;
         match retired {
             Ok(spare) => {
                 owned.trim.retired += 1;
@@ -247,7 +289,7 @@ impl<D: Disk> Core<D> {
                     self.retry_stalled(now, index);
                 }
             }
-            Err(why) => owned.block_trim(why),
+            Err(why) => owned.trim.blocked = Some(why),
         }
     }
 
@@ -370,18 +412,20 @@ impl<D: Disk> Core<D> {
             });
             return;
         }
-        let first_needed = owned.appender.segments().nth(1);
-        let first_needed = first_needed.expect("the newest segment is never given up");
+        let first_needed = owned.appender.needed().nth(1);
+        let first_needed = first_needed.expect("the newest segment is always needed");
         let batch = owned.appender.append_floor(first_needed.number);
         owned.trim.stage = Stage::Floor(batch);
     }
 
-    /// The floor is on disk. Reads that were asked for before are waited for.
-    fn retire(&mut self, log: usize, batch: u64) {
+    /// Gives up the oldest segment of the history, if it is to go. Reads that were asked for while
+    /// it was needed are waited for.
+    fn retire(&mut self, log: usize) {
         let owned = &mut self.logs[log];
-        let segment = owned.trim.segment;
+        let Some(segment) = owned.to_retire().filter(|_| !owned.trim.is_retiring) else {
+            return;
+        };
         if self.reads.is_any_in(owned.id, segment) {
-            owned.trim.stage = Stage::Floor(batch);
             return;
         }
         let is_seen = self.readers[log].is_mapped_out(segment);
@@ -391,7 +435,7 @@ impl<D: Disk> Core<D> {
         } else {
             Reuse::No
         };
-        owned.trim.stage = Stage::Retiring;
+        owned.trim.is_retiring = true;
         self.tasks
             .push_back(LogTask::Retire(owned.id, segment, reuse));
     }

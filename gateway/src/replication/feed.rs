@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::event::Event;
 use super::log::CommittedLog;
-use super::reader::{ReadError, ShardReader};
+use super::reader::{Page, ReadError, ShardReader};
 use super::snapshot::Snapshot;
 use super::{Opening, Replication};
 
@@ -116,7 +116,7 @@ impl<D: Disk> Feed<D> {
                 self.snapshot = None;
             }
         } else {
-            let page = self.reader.read(max, max_bytes)?;
+            let page = self.read(max, max_bytes)?;
             chunk = Chunk {
                 events: page.events,
                 at_end: page.at_end,
@@ -125,6 +125,24 @@ impl<D: Disk> Feed<D> {
         let events = chunk.events.len() as u64;
         self.replication.events.fetch_add(events, Ordering::Relaxed);
         Ok(chunk)
+    }
+
+    /// Reads on. Where it began to look for what it wants, the history may be damaged: then what
+    /// is wanted may still be found from a later beginning.
+    fn read(&mut self, max: usize, max_bytes: usize) -> Result<Page, ReadError> {
+        let error = match self.reader.read(max, max_bytes) {
+            Err(ReadError::Log(error)) => error,
+            read => return read,
+        };
+        let damaged = self.reader.anchor().batch;
+        self.replication.anchors().forget(self.shard, damaged);
+        let (known, _) = self.replication.shard(self.shard);
+        let wanted = Some(self.reader.next());
+        match ShardReader::search(&known, &self.log(), wanted) {
+            Ok(reader) => self.reader = reader,
+            Err(_) => return Err(ReadError::Log(error)),
+        }
+        self.reader.read(max, max_bytes)
     }
 
     /// Whether a snapshot is under way.
@@ -163,7 +181,7 @@ impl<D: Disk> Replication<D> {
         }
         let mut tries = 1;
         loop {
-            match ShardReader::search(Arc::clone(&known), Arc::clone(&log), from) {
+            match ShardReader::search(&known, &log, from) {
                 Err(ReadError::Trimmed) if tries < TRIES_MAX => tries += 1,
                 Err(error) => return Err(error),
                 Ok(reader) => {

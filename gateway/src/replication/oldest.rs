@@ -8,7 +8,7 @@ use omnirelay_queue::{Carry, Event, ShardId, kind};
 use omnirelay_wal::{Disk, ReadFrom};
 
 use super::Replication;
-use super::reader::ReadError;
+use super::reader::{ReadError, past_damage};
 
 impl<D: Disk> Replication<D> {
     /// The oldest event of each shard that is kept; for a shard of which none is, the next. Reads
@@ -20,14 +20,18 @@ impl<D: Disk> Replication<D> {
     pub fn oldest(&self) -> Result<BTreeMap<ShardId, u64>, ReadError> {
         let mut all = BTreeMap::new();
         for log in 0..self.logs.len() {
-            all.extend(self.oldest_of(log)?);
+            all.extend(past_damage(|start| self.oldest_of(log, start))?);
         }
         Ok(all)
     }
 
-    fn oldest_of(&self, number: usize) -> Result<BTreeMap<ShardId, u64>, ReadError> {
+    fn oldest_of(
+        &self,
+        number: usize,
+        start: ReadFrom,
+    ) -> Result<BTreeMap<ShardId, u64>, ReadError> {
         let log = &self.logs[number];
-        let mut batches = log.view().read_from(ReadFrom::Oldest, Some(log.end()))?;
+        let mut batches = log.view().read_from(start, Some(log.end()))?;
         let first = batches.position().segment;
         // Whoever panicked while holding it had replaced a whole entry, or none.
         let mut known = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);

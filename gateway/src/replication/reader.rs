@@ -108,12 +108,22 @@ impl<D: Disk> ShardReader<D> {
     /// Looks for the event `from`, or for the oldest that is kept, from the log's start on. Takes
     /// as long as reading what is kept.
     pub(super) fn search(
+        shard: &Arc<Shard>,
+        log: &Arc<CommittedLog<D>>,
+        from: Option<u64>,
+    ) -> Result<Self, ReadError> {
+        let search = |start| Self::search_behind(start, Arc::clone(shard), Arc::clone(log), from);
+        past_damage(search)
+    }
+
+    fn search_behind(
+        start: ReadFrom,
         shard: Arc<Shard>,
         log: Arc<CommittedLog<D>>,
         from: Option<u64>,
     ) -> Result<Self, ReadError> {
         let mut search = Search::new(from);
-        let mut batches = log.view().read_from(ReadFrom::Oldest, Some(log.end()))?;
+        let mut batches = log.view().read_from(start, Some(log.end()))?;
         while !search.is_done() {
             let Some(batch) = batches.next_batch()? else {
                 break;
@@ -193,6 +203,17 @@ impl<D: Disk> ShardReader<D> {
     /// The LSN of the next event, unless some are skipped there.
     pub(super) fn next(&self) -> u64 {
         self.next.max(self.from)
+    }
+}
+
+/// Reads from the oldest record that is kept; or, if that fails, from the oldest that is needed:
+/// nothing else reads what is older, so a disk can damage it unnoticed.
+pub(super) fn past_damage<T>(
+    read: impl Fn(ReadFrom) -> Result<T, ReadError>,
+) -> Result<T, ReadError> {
+    match read(ReadFrom::Oldest) {
+        Err(ReadError::Log(_)) => read(ReadFrom::Needed),
+        read => read,
     }
 }
 

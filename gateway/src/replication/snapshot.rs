@@ -43,7 +43,7 @@ impl<D: Disk> Snapshot<D> {
     ) -> Result<(Self, Anchor), ReadError> {
         let mut state = queue::Shard::new(shard.spec, options);
         let mut tally = Tally::default();
-        let mut batches = log.view().read_from(ReadFrom::Oldest, Some(log.end()))?;
+        let mut batches = log.view().read_from(ReadFrom::Needed, Some(log.end()))?;
         while let Some(batch) = batches.next_batch()? {
             for (header, at, body) in &batch.records {
                 if header.shard != shard.spec.shard.0 {
