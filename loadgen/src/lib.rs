@@ -4,6 +4,7 @@
 
 mod connection;
 pub mod cpu;
+mod duration;
 mod latency;
 mod ledger;
 mod load;
@@ -13,6 +14,7 @@ mod run;
 mod worker;
 
 pub use connection::{CallError, Caller, Connection, Target};
+pub use duration::parse_duration;
 pub use latency::Latency;
 pub use ledger::Ledger;
 pub use load::{Load, OpenError, Shape};
