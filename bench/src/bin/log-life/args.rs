@@ -57,26 +57,33 @@ pub(crate) enum Verb {
     /// given up and used again. Enqueue calls above --slow are compared with what was seen beside
     /// them:
     ///
-    /// - device: 4 KiB read at random past the page cache (O_DIRECT, no atime) from a file written
-    ///   before. Nothing else is evidence against the device. A write or a sync of any file may
-    ///   have to wait for the file system's journal, which the server's own creating, renaming and
-    ///   removing of segments makes busy; that would excuse the server with its own work. An
-    ///   overwrite with O_DIRECT is no better: it changes the file's time of modification, which
-    ///   needs the journal. A stall in which the device moved data at half its speed or more is
-    ///   not counted: the device was busy, with what the server wrote.
+    /// - device, reading: 4 KiB read at random past the page cache (O_DIRECT, no atime) from a file
+    ///   that was written before. It needs nothing but the device.
+    ///
+    /// - device, flushing: fdatasync of that same file, which has not changed. It waits for no
+    ///   transaction of the journal and only flushes the device's cache.
+    ///
+    /// A stall of these counts only if the device moved less, from the look before until the end
+    /// of the stall, than it writes in half the stall's time: else it was busy, or had much to
+    /// flush, with what the server wrote.
     ///
     /// - client: a thread on the client's CPU that sleeps 1 ms and wakes up late.
     ///
     /// - server CPU: a real-time thread on the server's CPU that does the same. It goes before
     ///   all of the server, so it is late only when the CPU was taken from this machine.
     ///
-    /// Shown beside them and evidence of nothing: a bare flush of the device's cache (fdatasync of
-    /// an unchanged file, which waits for no journal but for whatever the server wrote), and 4 KiB
-    /// written and synced, as a commit does.
+    /// Shown beside them and evidence of nothing: 4 KiB written and synced, as a commit does. Any
+    /// write may have to wait for the file system's journal, which the server's own creating,
+    /// renaming and removing of segments makes busy, so that the server would be excused with its
+    /// own work. An overwrite with O_DIRECT and no sync is no better: it changes the file's time of
+    /// modification, which needs the journal.
     ///
     /// A call is another's fault if it would not have been slow without the time of the stalls. A
     /// stall leaves a queue behind that takes time to work off, so each counts twice its length.
     /// Exit code 1 when a call remains. Real-time threads need root or CAP_SYS_NICE.
+    ///
+    /// Other processes on the server's CPUs or its disk make calls slow too, and no probe sees
+    /// that: it would take them for the server. How much of the CPUs they used is shown.
     Stalls(Stalls),
 }
 

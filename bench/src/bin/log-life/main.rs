@@ -8,6 +8,7 @@
 mod args;
 mod blame;
 mod churn;
+mod cpu_use;
 mod disk;
 mod probes;
 mod restart;

@@ -45,7 +45,7 @@ const SECTOR_BYTES: u64 = 512;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stall {
     pub(crate) span: Span,
-    /// The device was busy all the while.
+    /// The device moved so much that it was busy, or had as much to flush.
     pub(crate) busy: bool,
 }
 
@@ -115,11 +115,14 @@ impl Probe {
             cpus.map_or(Ok(()), |cpu| cpu::pin(&[cpu]))?;
             let mut seen = Seen::new(stall, real_time && go_before_others());
             let moved = || device.as_ref().and_then(Device::moved_bytes);
+            let mut before_last = moved();
             while !told.load(Ordering::Relaxed) {
                 let before = moved();
                 let span = look()?;
+                // From the look before on: a flush has to bring to safety what that did not.
+                let since = std::mem::replace(&mut before_last, before);
                 seen.record(span, || {
-                    let bytes = moved().zip(before).map(|(after, before)| after - before);
+                    let bytes = moved().zip(since).map(|(after, since)| after - since);
                     device
                         .as_ref()
                         .zip(bytes)
@@ -164,7 +167,8 @@ impl Probe {
         )
     }
 
-    /// Flushes the device's cache: the sync of a file that has not changed does just that.
+    /// Flushes the device's cache: the sync of a file that has not changed since its last one does
+    /// just that, because the journal's transaction that it would wait for is long over.
     pub(crate) fn flush(files: &ProbeFiles, stall: Duration) -> anyhow::Result<Self> {
         let file = File::open(&files.old)?;
         let look = move || {
