@@ -31,7 +31,9 @@ pub(crate) struct ChurnReport {
     segment_bytes: u64,
     segments_given_up: u64,
     written_bytes: u64,
-    samples: usize,
+    /// What still counts as living once all but the buried items is worked off.
+    live_bytes_at_end: u64,
+    samples: Vec<Sample>,
     /// Bytes on disk, spares included, as a share of what is allowed; where it was highest.
     share_max: f64,
     worst: Sample,
@@ -97,6 +99,7 @@ pub(crate) async fn churn(options: &Churn) -> anyhow::Result<ChurnReport> {
 
     work_off(&load).await?;
     check_buried(&target, options.bury, options.place.size).await?;
+    let live_bytes_at_end = server.log_sizes().await?.live_bytes;
     server.end(End::Drain).await?;
     let worst = |by: fn(&Sample) -> f64| {
         let worst = samples.iter().max_by(|a, b| by(a).total_cmp(&by(b)));
@@ -112,7 +115,7 @@ pub(crate) async fn churn(options: &Churn) -> anyhow::Result<ChurnReport> {
         segment_bytes: options.segment,
         segments_given_up: sizes.retired,
         written_bytes: sizes.retired * options.segment + sizes.used_bytes,
-        samples: samples.len(),
+        live_bytes_at_end,
         share_max: worst(Sample::share).share(),
         worst: worst(Sample::share),
         share_without_spares_max: worst(Sample::share_without_spares).share_without_spares(),
@@ -121,6 +124,7 @@ pub(crate) async fn churn(options: &Churn) -> anyhow::Result<ChurnReport> {
             .map(Sample::without_spares)
             .max()
             .unwrap_or(0),
+        samples,
     })
 }
 
@@ -178,7 +182,15 @@ impl Report for ChurnReport {
         line("segment_bytes", mib(self.segment_bytes));
         line("segments given up", self.segments_given_up.to_string());
         line("written in all", mib(self.written_bytes));
-        line("looks at the log", self.samples.to_string());
+        line("looks at the log", self.samples.len().to_string());
+        if let (Some(first), Some(last)) = (self.samples.first(), self.samples.last()) {
+            let (first, last) = (mib(first.live_bytes), mib(last.live_bytes));
+            line("live, at first and at last", format!("{first}, {last}"));
+        }
+        line(
+            "live once only the buried items are left",
+            mib(self.live_bytes_at_end),
+        );
         line(
             "bytes / (3 × live + history), max",
             format!("{:.3}", self.share_max),

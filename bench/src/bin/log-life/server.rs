@@ -127,7 +127,8 @@ impl Launch {
         };
         let mut command = Command::new(&self.binary);
         command
-            .args(["serve", "--cores", "all", "--data-dir"])
+            .args(["serve", "--cores", &self.place.cores.to_string()])
+            .arg("--data-dir")
             .arg(&self.dir)
             .args(["--listen", &address(|it| it.rpc)])
             .args(["--admin-listen", &address(|it| it.admin)])
