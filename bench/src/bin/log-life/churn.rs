@@ -31,7 +31,8 @@ pub(crate) struct ChurnReport {
     segment_bytes: u64,
     segments_given_up: u64,
     written_bytes: u64,
-    /// What still counts as living once all but the buried items is worked off.
+    /// What counts as living once all but the buried items is worked off: those, and what is
+    /// remembered of the ends of leases for the dedupe window.
     live_bytes_at_end: u64,
     samples: Vec<Sample>,
     /// Bytes on disk, spares included, as a share of what is allowed; where it was highest.
@@ -188,7 +189,7 @@ impl Report for ChurnReport {
             line("live, at first and at last", format!("{first}, {last}"));
         }
         line(
-            "live once only the buried items are left",
+            "live without those that waited",
             mib(self.live_bytes_at_end),
         );
         line(

@@ -166,12 +166,12 @@ async fn produce(options: &Stalls, load: &Load, server: &Server) -> anyhow::Resu
         check(load.run())?;
         if told.elapsed() >= PROGRESS_STEP {
             told = tokio::time::Instant::now();
+            let seconds = load.run().start.elapsed().as_secs_f64();
+            let done = load.run().ledger.borrow().completed();
+            let given_up = server.log_sizes().await?.retired;
+            let slow = load.run().slow_calls().len();
             eprintln!(
-                "{:.0} s: {} items done, {} segments given up, {} slow calls",
-                load.run().start.elapsed().as_secs_f64(),
-                load.run().ledger.borrow().completed(),
-                server.log_sizes().await?.retired,
-                load.run().slow_calls().len()
+                "{seconds:.0} s: {done} items done, {given_up} segments given up, {slow} slow calls"
             );
         }
     }
