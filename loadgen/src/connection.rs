@@ -21,13 +21,13 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 * 1_024 * 1_024;
 
 /// An open connection; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Connection {
+pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
 }
 
 /// Why a call gave no reply.
 #[derive(Debug)]
-pub(crate) enum CallError {
+pub enum CallError {
     /// The server refused it.
     Refused(Error),
     /// The connection failed: what became of the call is not known.
@@ -36,7 +36,7 @@ pub(crate) enum CallError {
 
 /// One procedure as it is called: all that stays the same from call to call.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
+pub struct Caller {
     connection: Connection,
     procedure: Procedure,
     encoding: Encoding,
@@ -46,16 +46,21 @@ pub(crate) struct Caller {
 
 /// Where and how to call.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
+pub struct Target {
     /// `host:port`.
-    pub(crate) address: String,
-    pub(crate) namespace: String,
-    pub(crate) encoding: Encoding,
+    pub address: String,
+    /// The namespace to work in.
+    pub namespace: String,
+    /// How bodies are encoded.
+    pub encoding: Encoding,
 }
 
 impl Connection {
     /// Opens a connection.
-    pub(crate) async fn open(address: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// What kept it from being opened, in words.
+    pub async fn open(address: &str) -> Result<Self, String> {
         let connecting = async {
             let stream = TcpStream::connect(address)
                 .await
@@ -80,7 +85,10 @@ impl Connection {
 
 impl Caller {
     /// A caller of one procedure of the target's namespace.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// If the target has a name that no header can carry, or no address.
+    pub fn new(
         connection: &Connection,
         target: &Target,
         procedure: Procedure,
@@ -104,7 +112,10 @@ impl Caller {
     }
 
     /// Makes one call.
-    pub(crate) async fn call(&mut self, call: &Call) -> Result<Reply, CallError> {
+    ///
+    /// # Errors
+    /// The server's refusal, or why the connection failed.
+    pub async fn call(&mut self, call: &Call) -> Result<Reply, CallError> {
         debug_assert_eq!(call.procedure(), self.procedure);
         let body = encode_call(self.encoding, call).map_err(CallError::Refused)?;
         let mut request = Request::new(Full::new(body));

@@ -9,15 +9,19 @@ use std::time::Duration;
 /// The highest process id of Linux, 2^22.
 const PID_MAX: i32 = 1 << 22;
 
-/// Pins this process, one thread so far, to one CPU.
-pub(crate) fn pin(cpu: usize) -> io::Result<()> {
-    if cpu >= usize::try_from(libc::CPU_SETSIZE).expect("a small constant") {
+/// Pins this thread, and the threads and processes that it starts from now on, to some CPUs.
+///
+/// # Errors
+/// If there are none such.
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
+    let end = usize::try_from(libc::CPU_SETSIZE).expect("a small constant");
+    if cpus.iter().any(|&cpu| cpu >= end) {
         return Err(io::Error::other("there is no such CPU"));
     }
-    // SAFETY: a cpu_set_t is plain bits, for which zero is valid; `cpu` is within its size.
+    // SAFETY: a cpu_set_t is plain bits, for which zero is valid; each CPU is within its size.
     let result = unsafe {
         let mut set: libc::cpu_set_t = MaybeUninit::zeroed().assume_init();
-        libc::CPU_SET(cpu, &mut set);
+        cpus.iter().for_each(|&cpu| libc::CPU_SET(cpu, &mut set));
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
     };
     if result == 0 {
@@ -28,7 +32,7 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
 }
 
 /// The CPU time of this process, user and system.
-pub(crate) fn own_time() -> Duration {
+pub fn own_time() -> Duration {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: getrusage writes a whole rusage, and fails only for an unknown `who`.
     let usage = unsafe {
@@ -48,11 +52,14 @@ pub(crate) fn own_time() -> Duration {
 
 /// The clock of another process's CPU time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ProcessClock(libc::clockid_t);
+pub struct ProcessClock(libc::clockid_t);
 
 impl ProcessClock {
-    /// The clock of process `pid`; fails where there is no such process.
-    pub(crate) fn of(pid: i32) -> io::Result<Self> {
+    /// The clock of process `pid`.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn of(pid: i32) -> io::Result<Self> {
         // Beyond these the clock's number would be that of something else.
         if !(1..=PID_MAX).contains(&pid) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
@@ -66,7 +73,7 @@ impl ProcessClock {
     }
 
     /// The CPU time so far; `None` once the process is gone.
-    pub(crate) fn time(self) -> Option<Duration> {
+    pub fn time(self) -> Option<Duration> {
         let mut time = libc::timespec {
             tv_sec: 0,
             tv_nsec: 0,

@@ -2,23 +2,21 @@
 
 use std::fmt;
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
+use omnirelay_loadgen::cpu::{ProcessClock, own_time};
+use omnirelay_loadgen::{CallError, Caller, Connection, Load, OpenError, Pace, Run, Shape, Target};
 use omnirelay_net::messages::StatsRequest;
-use omnirelay_net::rpc::{self, Call, Procedure, Reply};
+use omnirelay_net::rpc::{Call, Procedure, Reply};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::args::{Command, Transport};
-use crate::connection::{CallError, Caller, Connection, Target};
-use crate::cpu::{ProcessClock, own_time};
-use crate::pacer;
-use crate::producer::produce;
 use crate::report::{Report, per_million};
-use crate::run::{Pace, Run};
-use crate::worker::work;
+
+/// Items that are enqueued and not completed, as a multiple of what the workers hold at most:
+/// enough that no worker waits, little enough that the queue stays short.
+const BACKLOG_FACTOR: usize = 4;
 
 /// How long the end of a run waits for the queue to be empty: what is still in it then is either
 /// other people's, or a second copy of an item, which a worker should meet.
@@ -35,10 +33,8 @@ const EMPTY_LOOKS: usize = 2;
 pub(crate) enum Failure {
     /// The command line makes no sense.
     Usage(String),
-    /// The server could not be reached.
-    Unreachable { address: String, cause: String },
-    /// The server does not do what a run needs.
-    Refused(rpc::Error),
+    /// There is no server, or not one that does what a run needs.
+    Open(OpenError),
     /// This machine failed.
     Io(io::Error),
 }
@@ -47,14 +43,15 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) => write!(out, "{message}"),
-            Self::Unreachable { address, cause } => write!(
-                out,
-                "cannot reach {address}: {cause}\n\
-                 help: is the server running? start it with `omnirelay serve`"
-            ),
-            Self::Refused(error) => write!(out, "the server refused: {error}"),
+            Self::Open(error) => write!(out, "{error}"),
             Self::Io(error) => write!(out, "{error}"),
         }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
     }
 }
 
@@ -80,25 +77,19 @@ pub(crate) async fn cycle(command: &Command) -> Result<Report, Failure> {
         encoding: command.encoding.into(),
     };
     let mut probe = probe(&target).await?;
-    let mut connections = Vec::with_capacity(2 * command.connections);
-    for _ in 0..2 * command.connections {
-        connections.push(open(&target.address).await?);
-    }
-    let (producers, workers) = connections.split_at(command.connections);
-
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Io)?;
     let pace = match command.rate {
-        None => Pace::Backlog,
+        None => Pace::Backlog(BACKLOG_FACTOR * command.connections * command.calls_in_flight()),
         Some(rate) => Pace::Period(Duration::from_secs_f64(command.batch as f64 / rate)),
     };
-    let calls = command.connections * command.calls_in_flight();
+    let mut load = Load::open(&target, shape(command), pace).await?;
     let client_before = own_time();
     let server_before = server.and_then(ProcessClock::time);
-    let run = Rc::new(Run::new(command.batch, command.size, pace, calls));
-    let mut tasks = JoinSet::new();
-    start(&run, &mut tasks, &target, command, producers, workers).map_err(Failure::Refused)?;
+    load.start_workers()?;
+    load.start_producers()?;
+    let run = load.run();
 
-    let mut interrupted = produce_until(&run, run.start + command.duration, &mut interrupt).await;
+    let mut interrupted = produce_until(run, run.start + command.duration, &mut interrupt).await;
     let measured = Measured {
         cycles: run.ledger.borrow().completed(),
         elapsed: run.start.elapsed(),
@@ -108,84 +99,44 @@ pub(crate) async fn cycle(command: &Command) -> Result<Report, Failure> {
             .zip(server_before)
             .map(|(after, before)| after.saturating_sub(before)),
     };
-    run.permits.close();
+    load.stop_producers();
     let deadline = Instant::now() + command.drain;
-    interrupted |= drain(&run, deadline, &mut interrupt).await;
+    interrupted |= drain(run, deadline, &mut interrupt).await;
     if !interrupted && run.ledger.borrow().unfinished() == 0 {
-        wait_until_empty(&run, &mut probe).await;
+        wait_until_empty(run, &mut probe).await;
     }
     if run.producers.get() > 0 {
         let unanswered = run.producers.get();
         run.error(|| format!("enqueue: {unanswered} calls were not answered"));
     }
-    drop(tasks);
-    Ok(report(&run, &measured))
+    Ok(report(run, &measured))
+}
+
+fn shape(command: &Command) -> Shape {
+    Shape {
+        connections: command.connections,
+        calls_in_flight: command.calls_in_flight(),
+        batch: command.batch,
+        size: command.size,
+        slow_after: Duration::MAX,
+    }
 }
 
 /// Sees that there is a server which speaks the protocol and has the namespace.
-async fn probe(target: &Target) -> Result<Caller, Failure> {
-    let connection = open(&target.address).await?;
-    let mut caller =
-        Caller::new(&connection, target, Procedure::Stats).map_err(Failure::Refused)?;
+async fn probe(target: &Target) -> Result<Caller, OpenError> {
+    let unreachable = |cause| OpenError::Unreachable {
+        address: target.address.clone(),
+        cause,
+    };
+    let connection = Connection::open(&target.address)
+        .await
+        .map_err(unreachable)?;
+    let mut caller = Caller::new(&connection, target, Procedure::Stats)?;
     match caller.call(&Call::Stats(StatsRequest::default())).await {
         Ok(_) => Ok(caller),
-        Err(CallError::Refused(error)) => Err(Failure::Refused(error)),
-        Err(CallError::Broken(cause)) => Err(Failure::Unreachable {
-            address: target.address.clone(),
-            cause,
-        }),
+        Err(CallError::Refused(error)) => Err(OpenError::Refused(error)),
+        Err(CallError::Broken(cause)) => Err(unreachable(cause)),
     }
-}
-
-async fn open(address: &str) -> Result<Connection, Failure> {
-    Connection::open(address)
-        .await
-        .map_err(|cause| Failure::Unreachable {
-            address: address.to_owned(),
-            cause,
-        })
-}
-
-/// Sets every producer and worker going, and the clock of an open loop.
-fn start(
-    run: &Rc<Run>,
-    tasks: &mut JoinSet<()>,
-    target: &Target,
-    command: &Command,
-    producers: &[Connection],
-    workers: &[Connection],
-) -> Result<(), rpc::Error> {
-    let (enqueue, lease, complete) = match command.batch {
-        1 => (Procedure::Enqueue, Procedure::Lease, Procedure::Complete),
-        _ => (
-            Procedure::EnqueueBatch,
-            Procedure::LeaseBatch,
-            Procedure::Settle,
-        ),
-    };
-    for connection in workers {
-        let lease = Caller::new(connection, target, lease)?;
-        let complete = Caller::new(connection, target, complete)?;
-        for _ in 0..command.calls_in_flight() {
-            tasks.spawn_local(work(Rc::clone(run), lease.clone(), complete.clone()));
-        }
-    }
-    for connection in producers {
-        let enqueue = Caller::new(connection, target, enqueue)?;
-        for _ in 0..command.calls_in_flight() {
-            tasks.spawn_local(produce(Rc::clone(run), enqueue.clone()));
-        }
-    }
-    if let Pace::Period(period) = run.pace {
-        let run = Rc::clone(run);
-        tasks.spawn_local(async move {
-            if let Err(error) = pacer::pace(&run.permits, run.start, period).await {
-                run.error(|| format!("the clock of the open loop failed: {error}"));
-                run.permits.close();
-            }
-        });
-    }
-    Ok(())
 }
 
 /// Waits for the end of producing; whether it was Ctrl-C.

@@ -19,7 +19,7 @@ const ENDED_WELL: u8 = ACKNOWLEDGED | LEASED | COMPLETED;
 
 /// The states of all items of a run, by their number.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     /// `None` where every item ended well.
     chunks: Vec<Option<Box<Chunk>>>,
     items: u64,
@@ -114,22 +114,22 @@ impl Ledger {
     }
 
     /// Completions the server took.
-    pub(crate) fn completed(&self) -> u64 {
+    pub fn completed(&self) -> u64 {
         self.completed
     }
 
     /// Items the server acknowledged.
-    pub(crate) fn acknowledged(&self) -> u64 {
+    pub fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
     /// Acknowledged items that are not completed: at the end of a run, the lost ones.
-    pub(crate) fn unfinished(&self) -> u64 {
+    pub fn unfinished(&self) -> u64 {
         self.unfinished
     }
 
     /// Items that were leased or completed more than once.
-    pub(crate) fn duplicates(&self) -> u64 {
+    pub fn duplicates(&self) -> u64 {
         self.duplicates
     }
 

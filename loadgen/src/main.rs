@@ -2,19 +2,13 @@
 //! that every acknowledged item is leased and completed exactly once.
 
 mod args;
-mod connection;
-mod cpu;
 mod cycle;
-mod ledger;
-mod pacer;
-mod producer;
 mod report;
-mod run;
-mod worker;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use omnirelay_loadgen::{OpenError, cpu};
 
 use args::{Args, Command, Verb};
 use cycle::Failure;
@@ -47,8 +41,8 @@ fn main() -> ExitCode {
             eprintln!("error: {failure}");
             ExitCode::from(match failure {
                 Failure::Usage(_) => EXIT_USAGE,
-                Failure::Unreachable { .. } => EXIT_UNREACHABLE,
-                Failure::Refused(_) | Failure::Io(_) => EXIT_FAILED,
+                Failure::Open(OpenError::Unreachable { .. }) => EXIT_UNREACHABLE,
+                Failure::Open(OpenError::Refused(_)) | Failure::Io(_) => EXIT_FAILED,
             })
         }
     }
@@ -57,7 +51,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<report::Report, Failure> {
     command.check().map_err(Failure::Usage)?;
     if let Some(core) = command.cpu {
-        cpu::pin(core).map_err(|error| Failure::Usage(format!("--cpu {core}: {error}")))?;
+        cpu::pin(&[core]).map_err(|error| Failure::Usage(format!("--cpu {core}: {error}")))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

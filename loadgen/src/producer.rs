@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::connection::{CallError, Caller};
 use crate::pacer::intended;
-use crate::run::{Pace, Present, Run};
+use crate::run::{CallTime, Pace, Present, Run};
 
 /// What the load generator's items are about; items of other runs are known by it.
-pub(crate) const RESOURCE_TYPE: &str = "omnirelay-loadgen";
+pub const RESOURCE_TYPE: &str = "omnirelay-loadgen";
 
 /// How long a producer or worker holds back after a refusal, so that it does not spin.
 pub(crate) const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
@@ -27,14 +27,16 @@ pub(crate) async fn produce(run: Rc<Run>, mut caller: Caller) {
         let number = run.calls.get();
         run.calls.set(number + 1);
         let began = match run.pace {
-            Pace::Backlog => Instant::now(),
+            Pace::Backlog(_) => Instant::now(),
             Pace::Period(period) => intended(run.start, period, number),
         };
         let first = run.ledger.borrow_mut().begin(run.batch, run.us(began));
         name_items(&run, &mut call, first);
         match caller.call(&call).await {
             Ok(reply) => {
-                let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let ended = Instant::now();
+                run.enqueue_took(CallTime { began, ended });
+                let took_us = u64::try_from((ended - began).as_micros()).unwrap_or(u64::MAX);
                 let accepted = take_reply(&run, first, reply);
                 run.latencies
                     .borrow_mut()

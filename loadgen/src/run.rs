@@ -14,32 +14,44 @@ use crate::ledger::Ledger;
 /// The longest latency that is told apart, µs.
 const LATENCY_US_MAX: u64 = 10 * 60 * 1_000_000;
 
-/// Items that are enqueued and not completed, as a multiple of what the workers hold at most:
-/// enough that no worker waits, little enough that the queue stays short.
-const BACKLOG_FACTOR: usize = 4;
+/// The most slow calls that are remembered one by one; far more than a run that is of use has.
+const SLOW_CALLS_MAX: usize = 1_000_000;
 
 /// How producers are held to their pace.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Pace {
-    /// Closed loop: as fast as the server, with a bounded backlog.
-    Backlog,
+pub enum Pace {
+    /// Closed loop: as fast as the server, with so many calls' items enqueued and not completed.
+    Backlog(usize),
     /// Open loop: a call every period, whatever the server does.
     Period(Duration),
 }
 
 /// Latencies of each step, µs.
 #[derive(Debug)]
-pub(crate) struct Latencies {
-    pub(crate) enqueue: Histogram<u64>,
-    pub(crate) lease: Histogram<u64>,
-    pub(crate) complete: Histogram<u64>,
+pub struct Latencies {
+    /// Of the calls that enqueue, once for each item.
+    pub enqueue: Histogram<u64>,
+    /// From an item's enqueue, or a later call for work, to its lease.
+    pub lease: Histogram<u64>,
+    /// Of the calls that complete, once for each item.
+    pub complete: Histogram<u64>,
+}
+
+/// When a call was made: from when it was meant to begin until its reply.
+#[derive(Debug, Clone, Copy)]
+pub struct CallTime {
+    /// In an open loop this is the intended time, which may be before the call left.
+    pub began: Instant,
+    /// When the whole reply was there.
+    pub ended: Instant,
 }
 
 /// A run: its settings and what has become of it so far. Everything is on one thread.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub struct Run {
     pub(crate) id: String,
-    pub(crate) start: Instant,
+    /// When it began.
+    pub start: Instant,
     pub(crate) batch: usize,
     pub(crate) body: Bytes,
     pub(crate) pace: Pace,
@@ -47,20 +59,29 @@ pub(crate) struct Run {
     pub(crate) permits: Semaphore,
     /// Calls begun so far.
     pub(crate) calls: Cell<u64>,
-    pub(crate) ledger: RefCell<Ledger>,
-    pub(crate) latencies: RefCell<Latencies>,
-    pub(crate) producers: Cell<usize>,
-    pub(crate) workers: Cell<usize>,
+    /// What became of every item.
+    pub ledger: RefCell<Ledger>,
+    /// How long calls took.
+    pub latencies: RefCell<Latencies>,
+    /// Calls in flight that producers make, at most.
+    pub producers: Cell<usize>,
+    /// Calls in flight that workers make, at most.
+    pub workers: Cell<usize>,
     /// Told whenever the run may be over.
-    pub(crate) progress: Notify,
+    pub progress: Notify,
+    /// Workers finish what they hold and take no more.
+    pub(crate) workers_stop: Cell<bool>,
+    /// Enqueue calls that take longer are remembered one by one.
+    slow_after: Duration,
+    slow_calls: RefCell<Vec<CallTime>>,
     completed_since_permit: Cell<usize>,
     errors: Cell<u64>,
     first_error: RefCell<Option<String>>,
 }
 
 impl Run {
-    /// A run that begins now. `calls` is how many all workers have in flight.
-    pub(crate) fn new(batch: usize, size: usize, pace: Pace, calls: usize) -> Self {
+    /// A run that begins now.
+    pub(crate) fn new(batch: usize, size: usize, pace: Pace, slow_after: Duration) -> Self {
         let histogram =
             || Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are constants");
         Self {
@@ -72,7 +93,7 @@ impl Run {
                 .collect(),
             pace,
             permits: Semaphore::new(match pace {
-                Pace::Backlog => BACKLOG_FACTOR * calls,
+                Pace::Backlog(calls) => calls,
                 Pace::Period(_) => 0,
             }),
             calls: Cell::new(0),
@@ -85,6 +106,9 @@ impl Run {
             producers: Cell::new(0),
             workers: Cell::new(0),
             progress: Notify::new(),
+            workers_stop: Cell::new(false),
+            slow_after,
+            slow_calls: RefCell::default(),
             completed_since_permit: Cell::new(0),
             errors: Cell::new(0),
             first_error: RefCell::new(None),
@@ -99,7 +123,7 @@ impl Run {
 
     /// Items left the backlog.
     pub(crate) fn leave_backlog(&self, items: usize) {
-        if let Pace::Backlog = self.pace {
+        if let Pace::Backlog(_) = self.pace {
             let items = self.completed_since_permit.get() + items;
             self.permits.add_permits(items / self.batch);
             self.completed_since_permit.set(items % self.batch);
@@ -109,8 +133,21 @@ impl Run {
         }
     }
 
+    /// Remembers an enqueue call if it was slow.
+    pub(crate) fn enqueue_took(&self, call: CallTime) {
+        let mut calls = self.slow_calls.borrow_mut();
+        if call.ended - call.began > self.slow_after && calls.len() < SLOW_CALLS_MAX {
+            calls.push(call);
+        }
+    }
+
+    /// The enqueue calls that were slow, by their end; at most a million.
+    pub fn slow_calls(&self) -> Vec<CallTime> {
+        self.slow_calls.borrow().clone()
+    }
+
     /// Counts an error; the first one is kept to be shown.
-    pub(crate) fn error(&self, what: impl FnOnce() -> String) {
+    pub fn error(&self, what: impl FnOnce() -> String) {
         self.errors.set(self.errors.get() + 1);
         self.first_error.borrow_mut().get_or_insert_with(what);
     }
@@ -130,12 +167,12 @@ impl Run {
     }
 
     /// Errors so far.
-    pub(crate) fn errors(&self) -> u64 {
+    pub fn errors(&self) -> u64 {
         self.errors.get()
     }
 
     /// The first error.
-    pub(crate) fn first_error(&self) -> Option<String> {
+    pub fn first_error(&self) -> Option<String> {
         self.first_error.borrow().clone()
     }
 }

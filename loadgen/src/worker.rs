@@ -23,11 +23,12 @@ struct Held {
     token: OwnershipToken,
 }
 
-/// Leases and completes, one call after the other, until it is dropped or the connection fails.
+/// Leases and completes, one call after the other, until it is told to stop or the connection
+/// fails. When dropped it may leave leases behind.
 pub(crate) async fn work(run: Rc<Run>, mut lease: Caller, mut complete: Caller) {
     let _present = Present::new(&run.workers, &run.progress);
     let ask = lease_call(run.batch);
-    loop {
+    while !run.workers_stop.get() {
         let asked = Instant::now();
         let held = match lease.call(&ask).await {
             Ok(Reply::Lease(response)) => take_leases(&run, asked, vec![response]),
@@ -75,7 +76,7 @@ fn take_leases(run: &Run, asked: Instant, leases: Vec<LeaseResponse>) -> Vec<Hel
                 Grant::First { began_us } => {
                     // A worker that waited before there was anything did not wait for this item.
                     let from_us = match run.pace {
-                        Pace::Backlog => began_us.max(asked_us),
+                        Pace::Backlog(_) => began_us.max(asked_us),
                         Pace::Period(_) => began_us,
                     };
                     let took_us = now_us.saturating_sub(from_us).into();

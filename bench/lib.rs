@@ -1,1 +1,0 @@
-//! Micro-benchmarks: see `benches/`. Figures are in `docs/performance.md`, each beside its command.

@@ -1,0 +1,302 @@
+//! The server as a child process.
+
+#![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use omnirelay_loadgen::cpu;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::args::Place;
+
+/// Between two looks at whether the server is ready: the resolution of a restart.
+const READY_STEP: Duration = Duration::from_millis(5);
+/// How long a start may take. Ten million items are read back in seconds.
+const READY_MAX: Duration = Duration::from_secs(600);
+/// How long the drain of a stopping server may take: longer than its own limit.
+const STOP_MAX: Duration = Duration::from_secs(60);
+/// How long the admin side may take to answer.
+const ADMIN_MAX: Duration = Duration::from_secs(5);
+
+/// How a server is to be started, each time alike.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    binary: PathBuf,
+    dir: PathBuf,
+    place: Place,
+    settings: Vec<String>,
+    /// What the system picked for the first start, so that later ones need not be asked.
+    addresses: Option<Addresses>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) rpc: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// A running server; dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) addresses: Addresses,
+    /// From before the process was made until it answered calls.
+    pub(crate) ready_after: Duration,
+}
+
+/// What a log says of itself, summed over all logs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LogSizes {
+    pub(crate) logs: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) segments: u64,
+    pub(crate) retired: u64,
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// SIGTERM: it drains and closes its logs.
+    Drain,
+    /// SIGKILL.
+    Kill,
+}
+
+impl Launch {
+    /// With `settings` as `serve --set` takes them. The binary is the one that was built with this
+    /// program.
+    pub(crate) fn new(dir: &Path, place: &Place, settings: Vec<String>) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("this program does not know where it is")?;
+        let binary = own.with_file_name("omnirelay");
+        if !binary.is_file() {
+            bail!(
+                "there is no server at {}\nhelp: build it first: cargo build --release",
+                binary.display()
+            );
+        }
+        Ok(Self {
+            binary,
+            dir: dir.to_owned(),
+            place: place.clone(),
+            settings,
+            addresses: None,
+        })
+    }
+
+    /// Starts the server and waits until it answers calls.
+    pub(crate) async fn start(&mut self) -> anyhow::Result<Server> {
+        let started = Instant::now();
+        let mut child = self.spawn()?;
+        let ready = self.wait_until_ready(&mut child, started).await;
+        if ready.is_err() {
+            // That it may be gone already is fine.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let (addresses, ready_after) = ready
+            .with_context(|| format!("the server did not start; it said: {}", self.last_words()))?;
+        self.addresses = Some(addresses);
+        Ok(Server {
+            child,
+            addresses,
+            ready_after,
+        })
+    }
+
+    fn spawn(&self) -> anyhow::Result<Child> {
+        let said = File::options().create(true).append(true).open(self.said());
+        let said = said.context("the server's log cannot be written")?;
+        let addresses = self.addresses;
+        let address = |of: fn(Addresses) -> SocketAddr| {
+            addresses.map_or_else(|| "127.0.0.1:0".to_owned(), |it| of(it).to_string())
+        };
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["serve", "--cores", &self.place.cores.to_string()])
+            .arg("--data-dir")
+            .arg(&self.dir)
+            .args(["--listen", &address(|it| it.rpc)])
+            .args(["--admin-listen", &address(|it| it.admin)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            // Ctrl-C is for this process, which then ends the server.
+            .process_group(0);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("OMNIRELAY_") {
+                command.env_remove(name);
+            }
+        }
+        // SAFETY: prctl only sets a flag of the new process; it allocates and locks nothing.
+        unsafe { command.pre_exec(die_with_parent) };
+        // The child keeps the CPUs of the thread that makes it.
+        let place = &self.place;
+        cpu::pin(&place.server_cpus()).with_context(|| format!("--cores {}", place.cores))?;
+        let child = command.spawn();
+        cpu::pin(&[place.client_cpu])
+            .with_context(|| format!("--client-cpu {}", place.client_cpu))?;
+        child.with_context(|| format!("{} cannot be started", self.binary.display()))
+    }
+
+    async fn wait_until_ready(
+        &self,
+        child: &mut Child,
+        started: Instant,
+    ) -> anyhow::Result<(Addresses, Duration)> {
+        while started.elapsed() < READY_MAX {
+            if let Some(status) = child.try_wait()? {
+                bail!("it ended with {status}");
+            }
+            let addresses = self.addresses.or_else(|| self.addresses_of(child.id()));
+            if let Some(addresses) = addresses
+                && matches!(admin(addresses.admin, "/readyz").await, Ok((status, _)) if status.is_success())
+            {
+                return Ok((addresses, started.elapsed()));
+            }
+            tokio::time::sleep(READY_STEP).await;
+        }
+        bail!("it was not ready after {READY_MAX:?}");
+    }
+
+    /// From the file in which the server says where it listens, once it is of this process.
+    fn addresses_of(&self, pid: u32) -> Option<Addresses> {
+        let told = std::fs::read(self.dir.join("node.json")).ok()?;
+        let told: Value = serde_json::from_slice(&told).ok()?;
+        let address = |key: &str| told[key].as_str()?.parse().ok();
+        (told["pid"] == pid).then_some(Addresses {
+            rpc: address("listen")?,
+            admin: address("admin_listen")?,
+        })
+    }
+
+    fn said(&self) -> PathBuf {
+        self.dir.with_extension("stderr")
+    }
+
+    fn last_words(&self) -> String {
+        let said = std::fs::read_to_string(self.said()).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Server {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Bytes that the process has read from the device since it started.
+    pub(crate) fn read_bytes(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/io", self.pid());
+        let told = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let mut lines = told.lines();
+        let value = lines.find_map(|line| line.strip_prefix("read_bytes: "));
+        value
+            .and_then(|value| value.parse().ok())
+            .ok_or_else(|| anyhow!("{path} has no read_bytes"))
+    }
+
+    pub(crate) async fn log_sizes(&self) -> anyhow::Result<LogSizes> {
+        let path = "/omnirelay/introspect";
+        let (_, body) = admin(self.addresses.admin, path).await?;
+        let told: Value = serde_json::from_slice(&body).context(path)?;
+        let cores = told["cores"].as_array().into_iter().flatten();
+        let mut sum = LogSizes::default();
+        for log in cores.filter_map(|core| core["logs"].as_array()).flatten() {
+            let number = |key: &str| {
+                log[key]
+                    .as_u64()
+                    .ok_or_else(|| anyhow!("{path} has no {key}"))
+            };
+            if let Some(why) = log["trimBlocked"].as_str() {
+                bail!("the server cannot trim its log any more: {why}");
+            }
+            sum.logs += 1;
+            sum.used_bytes += number("usedBytes")?;
+            sum.live_bytes += number("liveBytes")?;
+            sum.segments += number("segments")?;
+            sum.retired += number("segmentsRetired")?;
+        }
+        if sum.logs == 0 {
+            bail!("{path}: no core told of its logs");
+        }
+        Ok(sum)
+    }
+
+    /// Ends the server; how long that took.
+    pub(crate) async fn end(mut self, how: End) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let signal = match how {
+            End::Drain => libc::SIGTERM,
+            End::Kill => libc::SIGKILL,
+        };
+        let pid = libc::pid_t::try_from(self.pid()).expect("a pid fits");
+        // SAFETY: no memory is touched; the child has not been waited for, so the pid is its own.
+        if unsafe { libc::kill(pid, signal) } != 0 {
+            return Err(io::Error::last_os_error()).context("the server takes no signal");
+        }
+        while began.elapsed() < STOP_MAX {
+            match self.child.try_wait()? {
+                Some(status) if how == End::Drain && !status.success() => {
+                    bail!("the server ended with {status} when told to stop")
+                }
+                Some(_) => return Ok(began.elapsed()),
+                None => tokio::time::sleep(READY_STEP).await,
+            }
+        }
+        bail!("the server did not stop within {STOP_MAX:?}")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been waited for; std knows and does nothing then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// So that no server outlives a measurement that is killed.
+fn die_with_parent() -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks an admin endpoint.
+async fn admin(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    let asking = async {
+        let stream = TcpStream::connect(address).await?;
+        let (mut sender, driver) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(driver);
+        let request = Request::get(path).header("host", address.to_string());
+        let response = sender.send_request(request.body(Empty::<Bytes>::new())?);
+        let (head, body) = response.await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        driver.abort();
+        anyhow::Ok((head.status, body))
+    };
+    let answered = tokio::time::timeout(ADMIN_MAX, asking).await;
+    answered.with_context(|| format!("{path} did not answer within {ADMIN_MAX:?}"))?
+}

@@ -1,0 +1,175 @@
+//! Load: producers and workers on connections of their own.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use omnirelay_net::rpc::{self, Procedure};
+use tokio::task::JoinSet;
+
+use crate::connection::{Caller, Connection, Target};
+use crate::pacer;
+use crate::producer::produce;
+use crate::run::{Pace, Run};
+use crate::worker::work;
+
+/// How much is in flight, and what.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Producer connections, and as many worker connections.
+    pub connections: usize,
+    /// Calls that each connection keeps in flight.
+    pub calls_in_flight: usize,
+    /// Items to a call; 1 uses enqueue, lease and complete, more their batch forms.
+    pub batch: usize,
+    /// Bytes of an item's body.
+    pub size: usize,
+    /// Enqueue calls that take longer are remembered one by one; [`Duration::MAX`]: none.
+    pub slow_after: Duration,
+}
+
+/// Why a load could not be put on.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The server could not be reached.
+    Unreachable {
+        /// Where it should be.
+        address: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// The server, or the protocol, does not allow it.
+    Refused(rpc::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { address, cause } => write!(
+                out,
+                "cannot reach {address}: {cause}\n\
+                 help: is the server running? start it with `omnirelay serve`"
+            ),
+            Self::Refused(error) => write!(out, "the server refused: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<rpc::Error> for OpenError {
+    fn from(error: rpc::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Load on a server. Whoever drops it cuts its calls short.
+#[derive(Debug)]
+pub struct Load {
+    run: Rc<Run>,
+    shape: Shape,
+    target: Target,
+    producers: Vec<Connection>,
+    workers: Vec<Connection>,
+    tasks: JoinSet<()>,
+}
+
+impl Load {
+    /// Opens the connections; nothing is sent yet. The run's clock starts here.
+    ///
+    /// # Errors
+    /// If the server cannot be reached.
+    pub async fn open(target: &Target, shape: Shape, pace: Pace) -> Result<Self, OpenError> {
+        let mut connections = Vec::with_capacity(2 * shape.connections);
+        for _ in 0..2 * shape.connections {
+            connections.push(open(&target.address).await?);
+        }
+        let workers = connections.split_off(shape.connections);
+        Ok(Self {
+            run: Rc::new(Run::new(shape.batch, shape.size, pace, shape.slow_after)),
+            shape,
+            target: target.clone(),
+            producers: connections,
+            workers,
+            tasks: JoinSet::new(),
+        })
+    }
+
+    /// What has become of it so far.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Sets the producers going, and the clock of an open loop. Must be called on a
+    /// [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// If the target has a name that no header can carry.
+    pub fn start_producers(&mut self) -> Result<(), OpenError> {
+        let procedure = self.procedures()[0];
+        for connection in &self.producers {
+            let enqueue = Caller::new(connection, &self.target, procedure)?;
+            for _ in 0..self.shape.calls_in_flight {
+                let task = produce(Rc::clone(&self.run), enqueue.clone());
+                self.tasks.spawn_local(task);
+            }
+        }
+        if let Pace::Period(period) = self.run.pace {
+            let run = Rc::clone(&self.run);
+            self.tasks.spawn_local(async move {
+                if let Err(error) = pacer::pace(&run.permits, run.start, period).await {
+                    run.error(|| format!("the clock of the open loop failed: {error}"));
+                    run.permits.close();
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Sets the workers going. Must be called on a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// If the target has a name that no header can carry.
+    pub fn start_workers(&mut self) -> Result<(), OpenError> {
+        let [_, lease, complete] = self.procedures();
+        for connection in &self.workers {
+            let lease = Caller::new(connection, &self.target, lease)?;
+            let complete = Caller::new(connection, &self.target, complete)?;
+            for _ in 0..self.shape.calls_in_flight {
+                let task = work(Rc::clone(&self.run), lease.clone(), complete.clone());
+                self.tasks.spawn_local(task);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets producers begin no more calls; those in flight are still answered.
+    pub fn stop_producers(&self) {
+        self.run.permits.close();
+    }
+
+    /// Lets workers begin no more calls: what they hold is completed.
+    pub fn stop_workers(&self) {
+        self.run.workers_stop.set(true);
+    }
+
+    fn procedures(&self) -> [Procedure; 3] {
+        match self.shape.batch {
+            1 => [Procedure::Enqueue, Procedure::Lease, Procedure::Complete],
+            _ => [
+                Procedure::EnqueueBatch,
+                Procedure::LeaseBatch,
+                Procedure::Settle,
+            ],
+        }
+    }
+}
+
+async fn open(address: &str) -> Result<Connection, OpenError> {
+    Connection::open(address)
+        .await
+        .map_err(|cause| OpenError::Unreachable {
+            address: address.to_owned(),
+            cause,
+        })
+}
