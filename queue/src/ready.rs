@@ -49,10 +49,16 @@ impl Ready {
     /// before it, or it was leased for its partition key.
     pub(crate) fn push_front(&mut self, slab: &mut Slab, slot: Slot) {
         let priority = slab[slot].priority;
-        let list = &mut self.lists[usize::from(priority)];
-        slab[slot].since = list.since_at_front(slab, slot);
-        list.push_front(slab, slot);
+        self.lists[usize::from(priority)].push_front(slab, slot);
         self.mark(priority);
+    }
+
+    /// Since when an item that is to be put back must wait, if that is not
+    /// since when it did: its place is too far from both ends.
+    pub(crate) fn moved_since(&self, slab: &Slab, slot: Slot) -> Option<Nanos> {
+        let list = &self.lists[usize::from(slab[slot].priority)];
+        let since = list.since_at_front(slab, slot);
+        (since != slab[slot].since).then_some(since)
     }
 
     pub(crate) fn remove(&mut self, slab: &mut Slab, slot: Slot) {

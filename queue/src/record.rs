@@ -112,6 +112,9 @@ pub enum Event<'a> {
         counted: bool,
         /// The item is a dead letter now.
         dead: bool,
+        /// Since when the item waits now, if its place in line was too far
+        /// from both ends to be looked for; else since when it did.
+        since: Option<Nanos>,
     },
     /// A lease was renewed.
     Heartbeat {
@@ -229,6 +232,7 @@ const HAS_REQUEST_ID: u8 = 4;
 
 const IS_DEAD: u8 = 1;
 const IS_COUNTED: u8 = 2;
+const HAS_SINCE: u8 = 4;
 const HAS_REASON: u8 = 2;
 const HAS_CODE: u8 = 4;
 const HAS_REQUEST: u8 = 1;
@@ -268,7 +272,8 @@ impl<'a> Event<'a> {
             Event::EpochStarted { .. } => 4,
             Event::Enqueued(body) => body.encoded_len(),
             Event::LeaseGranted { owner, .. } => LEASE_LEN + 4 + 2 + owner.len(),
-            Event::GrantReleased { .. } | Event::Expired { .. } => LEASE_LEN + 1,
+            Event::GrantReleased { since, .. } => LEASE_LEN + 1 + since.map_or(0, |_| 8),
+            Event::Expired { .. } => LEASE_LEN + 1,
             Event::Heartbeat { .. } => LEASE_LEN + 4,
             Event::Completed { .. } => LEASE_LEN,
             Event::Failed(body) => body.encoded_len(),
@@ -306,9 +311,14 @@ impl<'a> Event<'a> {
                 lease,
                 counted,
                 dead,
+                since,
             } => {
                 lease.encode(out);
-                out.put_u8(flag(*dead, IS_DEAD) | flag(*counted, IS_COUNTED));
+                let has_since = flag(since.is_some(), HAS_SINCE);
+                out.put_u8(flag(*dead, IS_DEAD) | flag(*counted, IS_COUNTED) | has_since);
+                if let Some(since) = since {
+                    out.put_u64_le(since.0);
+                }
             }
             Event::Heartbeat { lease, duration } => {
                 lease.encode(out);
@@ -410,11 +420,16 @@ impl<'a> Event<'a> {
             },
             kind::GRANT_RELEASED => {
                 let lease = LeaseRef::decode(&mut reader)?;
-                let flags = flags(&mut reader, IS_DEAD | IS_COUNTED)?;
+                let flags = flags(&mut reader, IS_DEAD | IS_COUNTED | HAS_SINCE)?;
+                let has_since = flags & HAS_SINCE != 0;
                 Event::GrantReleased {
                     lease,
                     counted: flags & IS_COUNTED != 0,
                     dead: flags & IS_DEAD != 0,
+                    since: match has_since {
+                        true => Some(Nanos(reader.u64()?)),
+                        false => None,
+                    },
                 }
             }
             kind::HEARTBEAT => Event::Heartbeat {

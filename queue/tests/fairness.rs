@@ -190,6 +190,24 @@ fn a_grant_for_a_key_that_is_taken_back_goes_where_it_was() {
 }
 
 #[test]
+fn a_grant_that_goes_back_far_from_both_ends_waits_the_same_after_replay() {
+    let (mut shard, mut tape) = open(Options::default());
+    fill(&mut shard, &mut tape, "a", 200);
+    let wanted = enqueue(&mut shard, "b", &mut tape);
+    fill(&mut shard, &mut tape, "a", 200);
+    let wish = LeaseWish {
+        partition_key: Some("b"),
+        ..WISH
+    };
+    let grant = shard.handle_lease(START, &wish, &mut tape);
+    let grant = grant.expect("one waits").outcome;
+    assert!(shard.handle_release(START, &grant.token, &mut tape).outcome);
+    let replayed = replay(Options::default(), &tape, tape.entries.len());
+    assert_eq!(replayed.digest(START), shard.digest(START));
+    assert_eq!(lease(&mut shard, None, &mut tape), Some(wanted));
+}
+
+#[test]
 fn an_explanation_says_where_the_key_stands() {
     let (mut shard, mut tape) = open(fair(&[("b", 7)]));
     let items = ["a", "b"].map(|key| fill(&mut shard, &mut tape, key, 3));

@@ -51,7 +51,9 @@ proptest! {
         let duration = Millis(millis);
         check(&Event::EpochStarted { previous: lease.epoch })?;
         check(&Event::LeaseGranted { lease, duration, owner: &owner })?;
-        check(&Event::GrantReleased { lease, counted, dead })?;
+        for since in [None, Some(Nanos(u64::from(millis)))] {
+            check(&Event::GrantReleased { lease, counted, dead, since })?;
+        }
         check(&Event::Heartbeat { lease, duration })?;
         check(&Event::Completed { lease })?;
         check(&Event::Expired { lease, dead })?;

@@ -287,6 +287,7 @@ impl History {
                 lease,
                 counted,
                 dead,
+                ..
             } => {
                 broken(
                     *counted || *dead,

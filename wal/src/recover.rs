@@ -100,7 +100,8 @@ pub fn open<D: Disk>(
     replay.recovery.history = survey.history.len() as u64;
     replay.recovery.leftovers = survey.leftovers.len() as u64;
     for (at, begun) in survey.begun.iter().enumerate() {
-        replay.segment(begun, survey.superseded_from(at))?;
+        let next = survey.begun.get(at + 1);
+        replay.segment(begun, survey.superseded_from(at), next)?;
     }
     let seed = entropy();
     let next_segment = survey.next_segment(&disk)?;

@@ -71,13 +71,16 @@ impl<'a, D: Disk> Replay<'a, D> {
     }
 
     /// Goes through a segment, of which batches from `superseded` on do not
-    /// count because a later one has them.
+    /// count because a later one has them. `next` is the segment after it.
     pub(crate) fn segment(
         &mut self,
         begun: &Begun<D::File>,
         superseded: u64,
+        next: Option<&Begun<D::File>>,
     ) -> Result<(), OpenError> {
+        let next = next.map(|next| Arc::clone(&next.file));
         let mut window = Window::reading_ahead(Arc::clone(&begun.file), begun.bytes.into());
+        window = window.followed_by(next);
         let io = OpenError::io("read", self.path(begun.number));
         let start = u64::from(SEGMENT_HEADER_BYTES);
         let Some(header) = begun.header else {

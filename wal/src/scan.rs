@@ -20,8 +20,8 @@ const WINDOW_BYTES: usize = 1 << 20;
 const SMALL_BYTES: usize = 32 << 10;
 
 /// How much of a file the disk is told ahead: what it reads while that much is
-/// being worked on.
-const AHEAD_BYTES: u64 = 8 << 20;
+/// being worked on. Enough for a disk that answers in bursts.
+const AHEAD_BYTES: u64 = 32 << 20;
 
 /// A batch is looked for this far ahead of the expected one where a broken
 /// segment header leaves only plausibility: more batches than this do not fit
@@ -43,6 +43,8 @@ pub(crate) struct Window<F> {
     step: usize,
     /// Up to where the disk was told to read ahead; `None` if it is not to.
     told: Option<u64>,
+    /// The file that is read after this one, until the disk has been told so.
+    next: Option<Arc<F>>,
 }
 
 /// Bytes of a window that outlive it.
@@ -110,7 +112,14 @@ impl<F: DiskFile> Window<F> {
             other: Arc::default(),
             step: SMALL_BYTES,
             told: None,
+            next: None,
         }
+    }
+
+    /// Has the disk read the beginning of the next file while the end of this
+    /// one is being worked on.
+    pub(crate) fn followed_by(self, next: Option<Arc<F>>) -> Self {
+        Self { next, ..self }
     }
 
     /// One over a file all of which will be read.
@@ -159,6 +168,11 @@ impl<F: DiskFile> Window<F> {
         {
             self.file.will_read((*told).max(offset), AHEAD_BYTES);
             *told = (*told).max(offset) + AHEAD_BYTES;
+            if *told >= self.len
+                && let Some(next) = self.next.take()
+            {
+                next.will_read(0, AHEAD_BYTES);
+            }
         }
         let read = usize::try_from(read).expect("a segment fits memory");
         self.filled = 0;

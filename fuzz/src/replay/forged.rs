@@ -116,6 +116,7 @@ fn event<'a>(u: &mut Unstructured<'a>, shard: &Shard, choice: u8) -> Result<Even
             lease: lease(u, shard)?,
             counted: u.arbitrary()?,
             dead: u.arbitrary()?,
+            since: u.arbitrary::<Option<u64>>()?.map(Nanos),
         },
         7 => Event::Heartbeat {
             lease: lease(u, shard)?,

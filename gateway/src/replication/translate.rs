@@ -133,6 +133,7 @@ impl Shard {
                 lease,
                 counted,
                 dead,
+                ..
             } => {
                 self.lease(lease, event);
                 event.metadata.put("attempt.counted", counted);

@@ -115,7 +115,8 @@ impl Shard {
                 lease,
                 counted,
                 dead,
-            } => self.grant_released(lease, at, *counted, *dead),
+                since,
+            } => self.grant_released(lease, at, (*counted, *dead), *since),
             Event::Heartbeat { lease, duration } => self.heartbeat(lease, at, *duration),
             Event::Completed { lease } => self.completed(lease, at),
             Event::Failed(body) => {
@@ -279,8 +280,18 @@ impl Shard {
         Ok(())
     }
 
-    fn grant_released(&mut self, lease: &LeaseRef, at: Nanos, counted: bool, dead: bool) -> Change {
+    fn grant_released(
+        &mut self,
+        lease: &LeaseRef,
+        at: Nanos,
+        (counted, dead): (bool, bool),
+        since: Option<Nanos>,
+    ) -> Change {
         let slot = self.find_leased(lease)?;
+        ensure(
+            since.is_none_or(|since| since <= at),
+            "it waits from later on",
+        )?;
         self.end_lease(slot, FenceReason::Superseded);
         let item = &mut self.slab[slot];
         if !counted {
@@ -289,6 +300,9 @@ impl Shard {
         if dead {
             self.bury(slot, at);
             return Ok(());
+        }
+        if let Some(since) = since {
+            item.since = since;
         }
         self.line_up_again(slot);
         self.stats.pending += 1;

@@ -75,10 +75,12 @@ impl Shard {
         };
         let lease = self.slab[slot].last_lease();
         let counted = lease.grant == u16::MAX;
+        let dead = counted && lease.attempt >= self.slab[slot].max_attempts;
         let event = Event::GrantReleased {
             lease,
             counted,
-            dead: counted && lease.attempt >= self.slab[slot].max_attempts,
+            dead,
+            since: self.ready.moved_since(&self.slab, slot).filter(|_| !dead),
         };
         let lsn = self.commit(event, log);
         Decision {
