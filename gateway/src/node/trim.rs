@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use omnirelay_queue::{Carried, Checkpoint, Place, kind};
+use omnirelay_queue::{Carried, Checkpoint, Place, Shard, kind};
 use omnirelay_wal::{Cursor, Disk, Position, RecordHeader, Reuse, Scanned, Spare};
 
 use super::core::{Core, LogTask, ReadRequest};
@@ -36,7 +36,9 @@ const CHECKPOINT_BYTES: usize = 64 << 10;
 const LIVE_FACTOR: u64 = 2;
 /// Of the bytes of history, one in this many may be needed still: a restart reads them, and what
 /// ends before they are full is never carried.
-const NEEDED_PART: u64 = 8;
+const NEEDED_PART: u64 = 16;
+/// Of so many turns, one looks whether anything lives in the oldest segment at all.
+const TURNS_PER_LOOK: u8 = 64;
 
 /// What is to be read from a segment that is given up.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +109,8 @@ pub(super) struct Trim {
     blocked: Option<String>,
     /// Segments given up.
     retired: u64,
+    /// Turns since the last look at the oldest segment.
+    turns: u8,
     /// The last turn came forward, and the next can without anything that has to come first.
     pub(super) can_go_on: bool,
 }
@@ -165,15 +169,32 @@ impl OwnedLog {
     }
 
     /// The oldest segment that is needed, if too many are. The newest always is.
-    fn to_carry(&self) -> Option<u32> {
-        let bytes_max = self.history() / NEEDED_PART + LIVE_FACTOR * self.live_bytes;
-        if self.appender.needed_bytes() <= bytes_max || self.trim.blocked.is_some() {
+    fn to_carry(&mut self) -> Option<u32> {
+        let history = self.history() / NEEDED_PART;
+        let bytes = self.appender.needed_bytes();
+        let is_long = bytes > history + LIVE_FACTOR * self.live_bytes;
+        if self.trim.blocked.is_some() || !is_long && !self.is_free_to_go(bytes, history) {
             return None;
         }
         let mut needed = self.appender.needed();
         let oldest = needed.next()?.number;
         let is_closed = needed.next().is_some() && self.is_synced_beyond(oldest);
         is_closed.then_some(oldest)
+    }
+
+    /// Whether nothing of the oldest segment would have to be carried: then it can go early, at
+    /// the price of a checkpoint. That is not written more often than the log grows by as much.
+    fn is_free_to_go(&mut self, bytes: u64, history: u64) -> bool {
+        self.trim.turns = (self.trim.turns + 1) % TURNS_PER_LOOK;
+        if self.trim.turns > 0 || bytes <= history + self.live_bytes {
+            return false;
+        }
+        let shards = || self.shards.iter().map(|owned| &owned.shard);
+        let memories: u64 = shards().map(Shard::checkpoint_bytes).sum();
+        let oldest = self.appender.needed().next();
+        let is_rooted = |oldest: u32| shards().any(|shard| shard.is_rooted_in(oldest));
+        bytes > history + self.live_bytes + memories
+            && oldest.is_some_and(|oldest| !is_rooted(oldest.number))
     }
 
     /// Whether the log takes more of the disk than it should.

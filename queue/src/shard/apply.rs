@@ -156,39 +156,44 @@ impl Shard {
         self.epoch = record.epoch;
         self.settled.epoch_started(record.lsn, record.epoch);
         self.wheel.restart(at);
-        self.ready = Ready::new();
-        self.keys.restart();
-        self.dead = List::EMPTY;
+        // Lists that have no order yet are made anew when the shard is opened.
+        let makes_lists = self.lists_are_ordered;
+        if makes_lists {
+            self.ready = Ready::new();
+            self.keys.restart();
+            self.dead = List::EMPTY;
+        }
         self.dedupe.restore_order();
         self.restored.restore_order();
         self.settled.restore_order();
         let (mut waiting, mut dead) = (Vec::new(), Vec::new());
         for slot in 0..self.slab.slots() {
             let item = &mut self.slab[slot];
+            let ranked = (item.since, item.lsn, slot);
             item.bucket = NO_BUCKET;
             match &mut item.state {
-                State::Waiting(_) | State::Blocked => waiting.push(slot),
+                State::Waiting(_) | State::Blocked if makes_lists => waiting.push(ranked),
                 State::Delayed if item.since <= at => {
                     item.state = State::Blocked;
                     self.stats.delayed -= 1;
                     self.stats.pending += 1;
-                    waiting.push(slot);
+                    waiting.push(ranked);
                 }
                 State::Leased { lease, .. } => {
                     lease.expires_at = at.saturating_add_millis(lease.recorded);
                     lease.recorded_before = lease.recorded;
                 }
-                State::Dead(_) => dead.push(slot),
-                State::Delayed | State::Vacant(_) => {}
+                State::Dead(_) if makes_lists => dead.push(ranked),
+                _ => {}
             }
             self.wheel.insert(&mut self.slab, slot);
         }
-        waiting.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
-        for slot in waiting {
+        waiting.sort_unstable();
+        for (.., slot) in waiting {
             self.line_up(slot);
         }
-        dead.sort_unstable_by_key(|slot| (self.slab[*slot].since, self.slab[*slot].lsn));
-        for slot in dead {
+        dead.sort_unstable();
+        for (.., slot) in dead {
             self.dead.push_back(&mut self.slab, slot);
         }
     }

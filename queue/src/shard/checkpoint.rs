@@ -83,7 +83,7 @@ impl Shard {
     }
 
     /// Bytes that a checkpoint would take now, but for what frames its rows.
-    pub(super) fn checkpoint_bytes(&self) -> u64 {
+    pub fn checkpoint_bytes(&self) -> u64 {
         let remembered = (self.dedupe.len() + self.restored.len()) * Remembered::LEN as u64;
         let drains = (self.drains.len() * DrainPart::LEN) as u64;
         HEADER_BYTES as u64 + remembered + drains + self.settled.checkpoint_bytes()
