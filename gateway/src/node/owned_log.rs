@@ -340,7 +340,7 @@ impl OwnedLog {
     }
 
     /// How many spare segments the log should have.
-    fn spares_target(&self) -> usize {
+    pub(super) fn spares_target(&self) -> usize {
         let reserve = self.reserved(Admit::Enqueue).max(self.short_of);
         let want = SPARES_MIN + usize::try_from(reserve / self.segment_bytes).unwrap_or(usize::MAX);
         want.min(SPARES_MAX)

@@ -197,10 +197,11 @@ impl OwnedLog {
             && oldest.is_some_and(|oldest| !is_rooted(oldest.number))
     }
 
-    /// Whether the log takes more of the disk than it should.
+    /// Whether the log, with the spares that it should have, takes more of the disk than it should:
+    /// so each segment that is begun has another given up, which becomes the spare in its place.
     fn is_long(&self) -> bool {
-        let spare_bytes = self.appender.spares() as u64 * self.segment_bytes;
-        let bytes = self.appender.used_bytes() + spare_bytes;
+        let spares = self.appender.spares().max(self.spares_target());
+        let bytes = self.appender.used_bytes() + spares as u64 * self.segment_bytes;
         bytes > self.history() + LIVE_FACTOR * self.live_bytes && self.trim.blocked.is_none()
     }
 
@@ -212,8 +213,8 @@ impl OwnedLog {
 
     /// True while a segment is on its way to become a spare.
     pub(super) fn is_giving_up(&self) -> bool {
-        let is_carrying = !matches!(self.trim.stage, Stage::Idle);
-        self.trim.is_retiring || is_carrying && self.is_long() || self.to_retire().is_some()
+        let is_any_older = self.appender.segments().nth(1).is_some();
+        self.trim.is_retiring || is_any_older && self.is_long()
     }
 
     /// Whether all batches of a segment are on disk.
@@ -449,8 +450,8 @@ impl<D: Disk> Core<D> {
         if self.reads.is_any_in(owned.id, segment) {
             return;
         }
-        let is_seen = self.readers[log].is_mapped_out(segment);
         self.readers[log].forget(segment);
+        let is_seen = self.readers[log].is_mapped_out(segment);
         let reuse = if owned.wants_spare() && !is_seen {
             Reuse::Yes
         } else {
