@@ -169,7 +169,7 @@ impl OwnedLog {
     }
 
     /// The oldest segment that is needed, if too many are. The newest always is.
-    fn to_carry(&mut self) -> Option<u32> {
+    fn next_to_carry(&mut self) -> Option<u32> {
         let history = self.history() / NEEDED_PART;
         let bytes = self.appender.needed_bytes();
         let is_long = bytes > history + LIVE_FACTOR * self.live_bytes;
@@ -206,7 +206,7 @@ impl OwnedLog {
     }
 
     /// The oldest segment, if it is history and the log longer than it should be.
-    fn to_retire(&self) -> Option<u32> {
+    fn next_to_retire(&self) -> Option<u32> {
         let oldest = self.appender.segments().next()?.number;
         (oldest < self.trim.floor && self.is_long()).then_some(oldest)
     }
@@ -237,7 +237,7 @@ impl<D: Disk> Core<D> {
         self.retire(log);
         let owned = &mut self.logs[log];
         if let Stage::Idle = owned.trim.stage {
-            let Some(segment) = owned.to_carry() else {
+            let Some(segment) = owned.next_to_carry() else {
                 return;
             };
             owned.trim.segment = segment;
@@ -444,7 +444,7 @@ impl<D: Disk> Core<D> {
     /// it was needed are waited for.
     fn retire(&mut self, log: usize) {
         let owned = &mut self.logs[log];
-        let Some(segment) = owned.to_retire().filter(|_| !owned.trim.is_retiring) else {
+        let Some(segment) = owned.next_to_retire().filter(|_| !owned.trim.is_retiring) else {
             return;
         };
         if self.reads.is_any_in(owned.id, segment) {
