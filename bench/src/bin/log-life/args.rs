@@ -67,7 +67,8 @@ pub(crate) enum Verb {
     /// of the stall, than it writes in half the stall's time: else it was busy, or had much to
     /// flush, with what the server wrote.
     ///
-    /// - client: a thread on the client's CPU that sleeps 1 ms and wakes up late.
+    /// - client: a thread on the client's CPU, or a task between those that drive the load,
+    ///   that sleeps 1 ms and wakes up late.
     ///
     /// - server CPU: a real-time thread on the server's CPU that does the same. It goes before
     ///   all of the server, so it is late only when the CPU was taken from this machine.

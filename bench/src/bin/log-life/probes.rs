@@ -5,11 +5,13 @@
 
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -217,6 +219,39 @@ impl Probe {
             Ok(Span { began, ended })
         };
         Self::start("wake-probe", stall, Some(cpu), real_time, None, look)
+    }
+}
+
+/// A task between those that drive the load: while one of them keeps their thread, replies wait
+/// there unread.
+#[derive(Debug)]
+pub(crate) struct LoopProbe {
+    task: tokio::task::JoinHandle<()>,
+    stalls: Rc<RefCell<Vec<Span>>>,
+}
+
+impl LoopProbe {
+    /// Must be called on a [`tokio::task::LocalSet`].
+    pub(crate) fn start(stall: Duration) -> Self {
+        let stalls = Rc::new(RefCell::new(Vec::new()));
+        let seen = Rc::clone(&stalls);
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                let began = Instant::now() + CPU_STEP;
+                tokio::time::sleep(CPU_STEP).await;
+                let ended = Instant::now();
+                if ended > began + stall {
+                    seen.borrow_mut().push(Span { began, ended });
+                }
+            }
+        });
+        Self { task, stalls }
+    }
+
+    /// Ends it; when the thread was kept.
+    pub(crate) fn seen(self) -> Vec<Span> {
+        self.task.abort();
+        self.stalls.take()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::Report;
 use crate::args::Stalls;
 use crate::blame::{Cover, Span};
 use crate::cpu_use::CpuUse;
-use crate::probes::{CPU_STEP, DEVICE_STEP, Probe, ProbeFiles, Seen};
+use crate::probes::{CPU_STEP, DEVICE_STEP, LoopProbe, Probe, ProbeFiles, Seen, Stall};
 use crate::server::{End, Launch, LogSizes, Server};
 use crate::table::{Table, mib};
 use crate::traffic::{bury, capacity_setting, check, check_buried, target, work_off};
@@ -90,6 +90,7 @@ struct SlowCall {
 
 /// What looks at the machine during a run.
 struct Probes {
+    client_loop: LoopProbe,
     read: Probe,
     flush: Probe,
     sync: Probe,
@@ -183,6 +184,7 @@ impl Probes {
         let (place, stall) = (&options.place, options.stall);
         let server_cpus = place.server_cpus().into_iter();
         Ok(Self {
+            client_loop: LoopProbe::start(stall),
             read: Probe::read(files, stall)?,
             flush: Probe::flush(files, stall)?,
             sync: Probe::sync(files, stall)?,
@@ -194,6 +196,11 @@ impl Probes {
     }
 
     fn seen(self) -> anyhow::Result<AllSeen> {
+        let mut client = self.client.seen()?;
+        let kept = self.client_loop.seen().into_iter();
+        client
+            .stalls
+            .extend(kept.map(|span| Stall { span, busy: false }));
         let mut server_cpus = self.server_cpus.into_iter();
         let mut server_cpu = server_cpus.next().expect("a server has a CPU").seen()?;
         for other in server_cpus {
@@ -211,7 +218,7 @@ impl Probes {
                 self.flush.seen()?,
             ),
             ("device: write and sync", None, self.sync.seen()?),
-            ("client wakes up", Some(Fault::Client), self.client.seen()?),
+            ("client wakes up", Some(Fault::Client), client),
             ("server CPU wakes up", Some(Fault::ServerCpu), server_cpu),
         ])
     }
