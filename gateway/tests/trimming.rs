@@ -123,7 +123,7 @@ fn a_restart_reads_what_is_needed_and_history_can_still_be_streamed() {
         Launch::on(dir.path())
             .cores(1)
             .set("segment_bytes=8388608")
-            .set("history_bytes=67108864")
+            .set("history_bytes=134217728")
             .set("namespaces.resourcelease.shards=1")
             .start()
     };
