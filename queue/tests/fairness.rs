@@ -42,6 +42,17 @@ fn lease(shard: &mut Shard, key: Option<&str>, log: &mut impl Log) -> Option<Seq
     Some(granted.outcome.sequence_id)
 }
 
+/// Leases an item of a key, and takes the grant back as one that reached nobody.
+fn lease_and_take_back(shard: &mut Shard, key: &str, log: &mut impl Log) {
+    let wish = LeaseWish {
+        partition_key: Some(key),
+        ..WISH
+    };
+    let grant = shard.handle_lease(START, &wish, log).expect("one waits");
+    let released = shard.handle_release(START, &grant.outcome.token, log);
+    assert!(released.outcome);
+}
+
 /// The keys of the next grants, given the items of each key.
 fn next_keys(
     shard: &mut Shard,
@@ -176,13 +187,7 @@ fn a_grant_for_a_key_that_is_taken_back_goes_where_it_was() {
     let (_, others) = fill(&mut shard, &mut tape, "a", 3);
     let wanted = enqueue(&mut shard, "b", &mut tape);
     let (_, later) = fill(&mut shard, &mut tape, "a", 1);
-    let wish = LeaseWish {
-        partition_key: Some("b"),
-        ..WISH
-    };
-    let grant = shard.handle_lease(START, &wish, &mut tape);
-    let grant = grant.expect("one waits").outcome;
-    assert!(shard.handle_release(START, &grant.token, &mut tape).outcome);
+    lease_and_take_back(&mut shard, "b", &mut tape);
     let got: Vec<_> = (0..5)
         .filter_map(|_| lease(&mut shard, None, &mut tape))
         .collect();
@@ -195,13 +200,7 @@ fn a_grant_that_goes_back_far_from_both_ends_waits_the_same_after_replay() {
     fill(&mut shard, &mut tape, "a", 200);
     let wanted = enqueue(&mut shard, "b", &mut tape);
     fill(&mut shard, &mut tape, "a", 200);
-    let wish = LeaseWish {
-        partition_key: Some("b"),
-        ..WISH
-    };
-    let grant = shard.handle_lease(START, &wish, &mut tape);
-    let grant = grant.expect("one waits").outcome;
-    assert!(shard.handle_release(START, &grant.token, &mut tape).outcome);
+    lease_and_take_back(&mut shard, "b", &mut tape);
     let replayed = replay(Options::default(), &tape, tape.entries.len());
     assert_eq!(replayed.digest(START), shard.digest(START));
     assert_eq!(lease(&mut shard, None, &mut tape), Some(wanted));
