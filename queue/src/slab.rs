@@ -14,7 +14,7 @@ pub(crate) const NO_SLOT: Slot = u32::MAX;
 /// Most items that a shard can hold, dead letters included.
 pub(crate) const ITEMS_MAX: u32 = u32::MAX - CHUNK_ITEMS as u32;
 
-/// 459 kB a chunk: filled within a millisecond.
+/// 512 KiB a chunk: filled within a millisecond.
 const CHUNK_ITEMS: usize = 4096;
 
 const VACANT: Item = Item {

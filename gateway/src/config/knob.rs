@@ -245,7 +245,7 @@ pub static NAMESPACE: &[Knob] = &[
         },
         default: Some("10000000"),
         doc: "Items that wait, are delayed or are leased; at that many an enqueue is refused. Each \
-              costs at most 128 bytes of memory; its body stays in the log.",
+              costs about 140 bytes of memory; its body stays in the log.",
     },
     Knob {
         key: "high_watermark",

@@ -14,6 +14,8 @@ use crate::node::{LogId, ReadRequest, ScanRequest};
 
 /// How long to wait before asking a full disk for a segment again.
 const ALLOCATE_RETRY: Duration = Duration::from_secs(1);
+/// What takes longer than this is told to who debugs latencies.
+const SLOW: Duration = Duration::from_millis(10);
 /// These threads keep little on their stacks.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -147,6 +149,15 @@ fn write_batches<D: Disk>(
                 // The appender gets the buffer back with the event: let go of it first.
                 drop(batch);
                 let took = started.elapsed();
+                if took >= SLOW {
+                    tracing::debug!(
+                        log = log.0,
+                        batch = number,
+                        bytes,
+                        ?took,
+                        "a batch was slow to become durable"
+                    );
+                }
                 inbox.send(Event::Synced {
                     log,
                     batch: number,
@@ -186,7 +197,16 @@ fn keep_segments<D: Disk>(
         match next {
             Ok(SegmentWork::Allocate(fill)) => owed.push_back(fill),
             Ok(SegmentWork::Retire(segment, reuse)) => {
+                let started = Instant::now();
                 let retired = allocator.retire(segment, reuse);
+                let took = started.elapsed();
+                tracing::debug!(
+                    log = log.0,
+                    segment,
+                    ?reuse,
+                    ?took,
+                    "a segment was given up"
+                );
                 if let Err(error) = &retired {
                     tracing::error!(log = log.0, segment, %error, "a segment could not be given up: the log grows until the next start");
                 }
@@ -197,8 +217,17 @@ fn keep_segments<D: Disk>(
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
         while let Some(&fill) = owed.front() {
+            let started = Instant::now();
             match allocator.allocate(fill) {
                 Ok(spare) => {
+                    let took = started.elapsed();
+                    tracing::debug!(
+                        log = log.0,
+                        segment = spare.segment(),
+                        ?fill,
+                        ?took,
+                        "a segment was made"
+                    );
                     if std::mem::take(&mut refused) {
                         tracing::info!(log = log.0, "the disk has room again");
                     }
