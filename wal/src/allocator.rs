@@ -7,7 +7,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::format::{SEGMENT_HEADER_BYTES, segment_name};
 use crate::map::Mappings;
 
-/// How much is zero-filled by one write.
+/// How much is zero-filled, and synced, at a time: no batch waits behind more
+/// of it than that.
 const FILL_BYTES: usize = 1 << 20;
 
 static ZEROS: [u8; FILL_BYTES] = [0; FILL_BYTES];
@@ -187,16 +188,16 @@ impl<D: Disk> Allocator<D> {
 }
 
 fn make(file: &impl DiskFile, bytes: u32, fill: Fill) -> io::Result<()> {
-    if fill == Fill::Reserved && file.reserve(u64::from(bytes))? {
+    let reserved = file.reserve(u64::from(bytes))?;
+    if fill == Fill::Reserved && reserved {
         return file.sync_data();
     }
-    let mut offset = 0;
-    while offset < bytes as usize {
+    for offset in (0..bytes as usize).step_by(FILL_BYTES) {
         let len = FILL_BYTES.min(bytes as usize - offset);
         file.write_at(&[IoSlice::new(&ZEROS[..len])], offset as u64)?;
-        offset += len;
+        file.sync_data()?;
     }
-    file.sync_data()
+    Ok(())
 }
 
 /// The generation of a segment: as random as the seed, which is drawn at every
@@ -206,4 +207,22 @@ pub(crate) fn generation(seed: u64, segment: u32) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::FaultDisk;
+
+    #[test]
+    fn zeros_are_synced_as_they_are_written() {
+        let operations = |fills: u32| {
+            let disk = FaultDisk::new();
+            let mut allocator = Allocator::new(disk.clone(), fills * FILL_BYTES as u32, 1, 1);
+            allocator.allocate(Fill::Zeros).expect("there is room");
+            disk.operations()
+        };
+        // A write and a sync each.
+        assert_eq!(operations(5) - operations(1), 4 * 2);
+    }
 }

@@ -134,27 +134,39 @@ impl LogThreads {
     }
 }
 
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn write_batches<D: Disk>(
     log: LogId,
     mut writer: Writer<D>,
     batches: &mpsc::Receiver<Batch>,
     inbox: &Inbox,
 ) {
+    let mut segment = None;
     while let Ok(batch) = batches.recv() {
         let started = Instant::now();
+        let before = segment.replace(batch.segment());
+        let begins = before.is_some_and(|before| before != batch.segment());
         match writer.write(&batch) {
             Ok(()) => {
                 let (number, bytes, records) =
                     (batch.number, batch.disk_bytes() as u64, batch.records());
+                let segment = batch.segment();
                 // The appender gets the buffer back with the event: let go of it first.
                 drop(batch);
                 let took = started.elapsed();
+                let took_us = micros(took);
+                if begins {
+                    tracing::debug!(log = log.0, segment, took_us, "a segment was begun");
+                }
                 if took >= SLOW {
                     tracing::debug!(
                         log = log.0,
-                        batch = number,
+                        segment,
                         bytes,
-                        ?took,
+                        took_us,
                         "a batch was slow to become durable"
                     );
                 }
@@ -199,12 +211,12 @@ fn keep_segments<D: Disk>(
             Ok(SegmentWork::Retire(segment, reuse)) => {
                 let started = Instant::now();
                 let retired = allocator.retire(segment, reuse);
-                let took = started.elapsed();
+                let took_us = micros(started.elapsed());
                 tracing::debug!(
                     log = log.0,
                     segment,
                     ?reuse,
-                    ?took,
+                    took_us,
                     "a segment was given up"
                 );
                 if let Err(error) = &retired {
@@ -220,14 +232,8 @@ fn keep_segments<D: Disk>(
             let started = Instant::now();
             match allocator.allocate(fill) {
                 Ok(spare) => {
-                    let took = started.elapsed();
-                    tracing::debug!(
-                        log = log.0,
-                        segment = spare.segment(),
-                        ?fill,
-                        ?took,
-                        "a segment was made"
-                    );
+                    let (segment, took_us) = (spare.segment(), micros(started.elapsed()));
+                    tracing::debug!(log = log.0, segment, ?fill, took_us, "a segment was made");
                     if std::mem::take(&mut refused) {
                         tracing::info!(log = log.0, "the disk has room again");
                     }

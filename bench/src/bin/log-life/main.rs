@@ -10,6 +10,7 @@ mod blame;
 mod churn;
 mod cpu_use;
 mod disk;
+mod log_work;
 mod probes;
 mod restart;
 mod server;

@@ -187,7 +187,8 @@ impl Launch {
         })
     }
 
-    fn said(&self) -> PathBuf {
+    /// Where what the server says on stderr goes.
+    pub(crate) fn said(&self) -> PathBuf {
         self.dir.with_extension("stderr")
     }
 

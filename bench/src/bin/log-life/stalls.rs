@@ -1,5 +1,10 @@
 //! Which calls wait for the log, and whose fault that is.
 
+#![allow(
+    unsafe_code,
+    reason = "one system call; its block says why it is sound"
+)]
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,6 +15,7 @@ use crate::Report;
 use crate::args::Stalls;
 use crate::blame::{Cover, Span};
 use crate::cpu_use::CpuUse;
+use crate::log_work::{self, LogWork};
 use crate::probes::{CPU_STEP, DEVICE_STEP, LoopProbe, Probe, ProbeFiles, Seen, Stall};
 use crate::server::{End, Launch, LogSizes, Server};
 use crate::table::{Table, mib};
@@ -32,15 +38,24 @@ enum Fault {
     DeviceFlush,
     Client,
     ServerCpu,
-    Ours,
+    /// The log's own syncs, with no work on segments beside them.
+    DeviceSync,
+    /// Nobody is known to be at fault, and the server worked on segments.
+    Segments,
+    Unknown,
 }
 
-const FAULTS: [(Fault, &str); 5] = [
+const FAULTS: [(Fault, &str); 7] = [
     (Fault::Device, "the device's, by its reads"),
     (Fault::DeviceFlush, "the device's, by its flushes"),
     (Fault::Client, "the client's"),
     (Fault::ServerCpu, "the machine's, which took the CPU"),
-    (Fault::Ours, "ours"),
+    (
+        Fault::DeviceSync,
+        "the device's, by the log's syncs, no segment beside",
+    ),
+    (Fault::Segments, "ours, beside work on segments"),
+    (Fault::Unknown, "not explained"),
 ];
 
 #[derive(Debug, Serialize)]
@@ -55,6 +70,8 @@ pub(crate) struct StallsReport {
     device_has_counters: bool,
     /// Of the server's CPUs: what was used by anything but the server.
     others_cpu_share: f64,
+    /// Of the time: what was beside work on segments.
+    beside_segments_share: f64,
     enqueue_us: Latency,
     lease_us: Latency,
     complete_us: Latency,
@@ -84,6 +101,8 @@ struct SlowCall {
     began_s: f64,
     ended_s: f64,
     fault: Fault,
+    /// Whether the server worked on segments at that time, whoever is at fault.
+    beside_segments: bool,
     /// How much of it stalls of each probe overlap, in the order of the probes.
     overlap_ms: [f64; 5],
 }
@@ -106,17 +125,20 @@ pub(crate) async fn stalls(options: &Stalls) -> anyhow::Result<StallsReport> {
     let dir = tempfile::tempdir_in(".").context("the current directory cannot be written to")?;
     let files = ProbeFiles::make(dir.path())?;
     let data_dir = dir.path().join("data");
-    let settings = vec![
+    let mut settings = vec![
         // Room for what queues up while something stalls.
         capacity_setting(options.bury + 60 * u64::from(options.rate)),
         format!("history_bytes={}", options.history),
         format!("segment_bytes={}", options.segment),
     ];
+    settings.extend(log_work::SETTINGS.map(str::to_owned));
     let mut launch = Launch::new(&data_dir, &options.place, settings)?;
     let server = launch.start().await?;
     let target = target(&server);
     bury(&target, options.bury, options.place.size).await?;
     let before = server.log_sizes().await?;
+    // What others wrote before is not to be written meanwhile.
+    sync_all();
 
     let probes = Probes::start(options, &files)?;
     let shape = options.place.shape(options.batch, options.slow);
@@ -135,9 +157,14 @@ pub(crate) async fn stalls(options: &Stalls) -> anyhow::Result<StallsReport> {
 
     check_buried(&target, options.bury, options.place.size).await?;
     server.end(End::Drain).await?;
+    let work = LogWork::read(&launch.said())?;
     let begun = |sizes: LogSizes| sizes.retired + sizes.segments;
     let latencies = load.run().latencies.borrow();
     let start = load.run().start.into_std();
+    let measured = Span {
+        began: start,
+        ended: start + Duration::from_secs_f64(seconds),
+    };
     Ok(StallsReport {
         seconds,
         cycles_per_s: cycles as f64 / seconds,
@@ -147,16 +174,23 @@ pub(crate) async fn stalls(options: &Stalls) -> anyhow::Result<StallsReport> {
         device_write_bytes_per_s: files.write_bytes_per_s(),
         device_has_counters: files.has_counters(),
         others_cpu_share,
+        beside_segments_share: work.on_segments.within(measured).as_secs_f64() / seconds,
         enqueue_us: (&latencies.enqueue).into(),
         lease_us: (&latencies.lease).into(),
         complete_us: (&latencies.complete).into(),
         slow_after_ms: options.slow.as_millis(),
-        slow_calls: judge(&load, &seen, options.slow),
+        slow_calls: judge(&load, &seen, &work, options.slow),
         probes: seen
             .iter()
             .map(|(name, against, seen)| told(name, *against, seen, start))
             .collect(),
     })
+}
+
+/// Brings to the device what waits to be written.
+fn sync_all() {
+    // SAFETY: it takes nothing and touches no memory of ours.
+    unsafe { libc::sync() };
 }
 
 async fn produce(options: &Stalls, load: &Load, server: &Server) -> anyhow::Result<()> {
@@ -225,7 +259,7 @@ impl Probes {
 }
 
 /// Finds for each slow call the first fault that, with those before it, explains it.
-fn judge(load: &Load, seen: &AllSeen, slow: Duration) -> Vec<SlowCall> {
+fn judge(load: &Load, seen: &AllSeen, work: &LogWork, slow: Duration) -> Vec<SlowCall> {
     let start = load.run().start.into_std();
     let covers = seen.each_ref().map(|(_, against, seen)| {
         let step = match against {
@@ -248,10 +282,18 @@ fn judge(load: &Load, seen: &AllSeen, slow: Duration) -> Vec<SlowCall> {
         let explained = cumulative
             .iter()
             .find(|(_, cover)| cover.explains(call, slow));
+        let beside_segments = !work.on_segments.within(call).is_zero();
+        let fault = match explained {
+            Some((fault, _)) => *fault,
+            None if beside_segments => Fault::Segments,
+            None if all.and(work.slow_batches.spans()).explains(call, slow) => Fault::DeviceSync,
+            None => Fault::Unknown,
+        };
         SlowCall {
             began_s: seconds(start, call.began),
             ended_s: seconds(start, call.ended),
-            fault: explained.map_or(Fault::Ours, |(fault, _)| *fault),
+            fault,
+            beside_segments,
             overlap_ms: covers
                 .each_ref()
                 .map(|cover| cover.within(call).as_secs_f64() * 1e3),
@@ -304,6 +346,8 @@ impl Report for StallsReport {
         table.line("device, writing", format!("{:.2} GB/s", speed / 1e9));
         let others = format!("{:.0} %", 100.0 * self.others_cpu_share);
         table.line("server's CPUs used by others", others);
+        let beside = format!("{:.1} %", 100.0 * self.beside_segments_share);
+        table.line("time beside work on segments", beside);
         table.latency("enqueue", self.enqueue_us);
         table.latency("lease", self.lease_us);
         table.latency("complete", self.complete_us);
@@ -327,6 +371,8 @@ impl Report for StallsReport {
         for (fault, name) in FAULTS {
             table.line(format!("  {name}"), self.count(fault).to_string());
         }
+        let beside = self.slow_calls.iter().filter(|call| call.beside_segments);
+        table.line("  beside work on segments", beside.count().to_string());
         let mut calls = self.slow_calls.clone();
         calls.sort_by(|a, b| (b.ended_s - b.began_s).total_cmp(&(a.ended_s - a.began_s)));
         for call in calls.iter().take(SHOWN_MAX) {
@@ -345,14 +391,17 @@ impl Report for StallsReport {
     }
 
     fn broken(&self) -> Option<String> {
-        let ours = self.count(Fault::Ours);
-        let mut what = format!("{ours} slow calls are nobody's fault but the server's");
+        let (ours, unknown) = (self.count(Fault::Segments), self.count(Fault::Unknown));
+        let mut what = format!(
+            "{ours} slow calls are nobody's fault but the server's work on segments; {unknown} more \
+             are not explained"
+        );
         if self.others_cpu_share > OTHERS_SHARE_MAX {
             let percent = 100.0 * self.others_cpu_share;
             what += &format!(
                 "; but others used {percent:.0} % of its CPUs: repeat this on an idle machine"
             );
         }
-        (ours > 0).then_some(what)
+        (ours + unknown > 0).then_some(what)
     }
 }
