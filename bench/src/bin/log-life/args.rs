@@ -86,7 +86,7 @@ pub(crate) enum Verb {
     /// segments (one was begun, made or given up, at most 50 ms before) are the server's fault.
     /// Calls that waited for a slow batch with no such work beside it are the device's: the log
     /// did nothing then but write and sync. Exit code 1 when calls beside work on segments
-    /// remain, or calls that nothing explains. Real-time threads need root or CAP_SYS_NICE.
+    /// remain; calls that nothing explains are counted. Real-time threads need root or CAP_SYS_NICE.
     ///
     /// Other processes on the server's CPUs or its disk make calls slow too, and no probe sees
     /// that: it would take them for the server. How much of the CPUs they used is shown.

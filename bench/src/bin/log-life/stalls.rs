@@ -393,8 +393,8 @@ impl Report for StallsReport {
     fn broken(&self) -> Option<String> {
         let (ours, unknown) = (self.count(Fault::Segments), self.count(Fault::Unknown));
         let mut what = format!(
-            "{ours} slow calls are nobody's fault but the server's work on segments; {unknown} more \
-             are not explained"
+            "{ours} slow calls are nobody's fault but the server's work on segments; {unknown} away \
+             from it are not explained"
         );
         if self.others_cpu_share > OTHERS_SHARE_MAX {
             let percent = 100.0 * self.others_cpu_share;
@@ -402,6 +402,6 @@ impl Report for StallsReport {
                 "; but others used {percent:.0} % of its CPUs: repeat this on an idle machine"
             );
         }
-        (ours + unknown > 0).then_some(what)
+        (ours > 0).then_some(what)
     }
 }
