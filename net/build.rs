@@ -1,18 +1,27 @@
-//! Generates the wire messages from `proto/`: prost for protobuf, serde derives for JSON.
+//! Generates the wire messages from `proto/`: prost for protobuf, serde derives for JSON, and the
+//! files' descriptors for reflection.
 
 use std::error::Error;
+use std::path::Path;
 
+use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto};
 
-const PROTO: &str = "proto/omnirelay/resourcelease/v1/resourcelease.proto";
+const PROTOS: &[&str] = &[
+    "omnirelay/resourcelease/v1/resourcelease.proto",
+    "grpc/health/v1/health.proto",
+    "grpc/reflection/v1/reflection.proto",
+];
 
 /// Written by hand in `src/messages/results.rs`: an entry that was refused shows its error alone.
 const SERIALIZED_BY_HAND: &[&str] = &["EnqueueResult"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile([PROTO], ["proto"])?;
+    let files = protox::compile(PROTOS, ["proto"])?;
+    let descriptors = Path::new(&std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(descriptors, files.encode_to_vec())?;
 
     let mut config = prost_build::Config::new();
     config.bytes(["."]).btree_map(["."]);

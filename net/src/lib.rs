@@ -1,9 +1,10 @@
 //! What travels between OmniRelay's processes, and the per-core machinery that moves it.
 //!
-//! [`messages`] are the wire's types, [`rpc`] says calls, replies and errors over HTTP. Both are
-//! without IO and all that a client needs. Runtime and transports are the server's, behind the
+//! [`messages`] are the wire's types, [`rpc`] says calls, replies and errors over HTTP, [`grpc`]
+//! over gRPC. All are without IO and all that a client needs. Runtime and transports are the server's, behind the
 //! feature `node`.
 
+pub mod grpc;
 pub mod messages;
 pub mod rpc;
 

@@ -12,7 +12,7 @@ use super::readiness::{Phase, readiness};
 use super::reports::CoreReports;
 use super::status::{Moment, NodeFacts, NodeStatus};
 use crate::config::{self, Sources};
-use crate::cores::{CoreReport, HttpReport, ShardReport, Telemetry};
+use crate::cores::{CoreReport, HttpReport, ShardReport, Telemetry, Transport};
 use crate::data_dir::LogRecovery;
 use crate::node::{Board, Durability, Layout, LogId, LogSize, Namespace, NamespaceId, Watermarks};
 
@@ -90,16 +90,23 @@ pub(super) fn reports() -> CoreReports {
     let core = |core: u16, shards| {
         let mut telemetry = Telemetry::default();
         telemetry.count_reply(
+            Transport::Http,
             Some(Procedure::Enqueue),
             Code::Ok,
             Duration::from_micros(80),
         );
         telemetry.count_reply(
+            Transport::Http,
             Some(Procedure::Enqueue),
             Code::ResourceExhausted,
             Duration::from_micros(200),
         );
-        telemetry.count_reply(None, Code::InvalidArgument, Duration::from_micros(10));
+        telemetry.count_reply(
+            Transport::Http,
+            None,
+            Code::InvalidArgument,
+            Duration::from_micros(10),
+        );
         telemetry.count_batch(4_096, 3, Duration::from_micros(90));
         CoreReport {
             core,

@@ -127,15 +127,13 @@ fn rpc(reports: &[&CoreReport]) -> Value {
             .zip(codes)
             .for_each(|(sum, &code)| *sum += code)
     };
+    let calls = || reports.iter().flat_map(|report| &report.telemetry.calls);
     let procedures: Value = Procedure::ALL
         .iter()
         .enumerate()
         .map(|(at, procedure)| {
             let (mut codes, mut latency) = ([0; Code::ALL.len()], latency_histogram());
-            for counts in reports
-                .iter()
-                .map(|report| &report.telemetry.procedures[at])
-            {
+            for counts in calls().map(|calls| &calls.procedures[at]) {
                 add(&mut codes, &counts.codes);
                 latency
                     .add(&counts.latency_us)
@@ -150,8 +148,8 @@ fn rpc(reports: &[&CoreReport]) -> Value {
         })
         .collect();
     let mut unrouted = [0; Code::ALL.len()];
-    for report in reports {
-        add(&mut unrouted, &report.telemetry.unrouted);
+    for calls in calls() {
+        add(&mut unrouted, &calls.unrouted);
     }
     json!({"procedures": procedures, "unrouted": by_name(&unrouted)})
 }

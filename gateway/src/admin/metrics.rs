@@ -12,7 +12,7 @@ use super::exposition::{Exposition, Format, Kind, Number};
 use super::latency::Buckets;
 use super::process::Process;
 use super::status::{Moment, NodeFacts};
-use crate::cores::{CoreReport, latency_histogram};
+use crate::cores::{CoreReport, Transport, latency_histogram};
 use crate::data_dir::LogRecovery;
 use crate::node::{LogSize, NamespaceId};
 
@@ -296,20 +296,22 @@ fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
     );
     for report in reports {
         let core = report.core.to_string();
-        let telemetry = &report.telemetry;
-        let routed = Procedure::ALL
-            .iter()
-            .map(|procedure| procedure.name())
-            .zip(&telemetry.procedures);
-        let rows = routed
-            .map(|(name, counts)| (name, &counts.codes))
-            .chain([("unknown", &telemetry.unrouted)]);
-        for (procedure, codes) in rows {
+        let transports = Transport::ALL.iter().zip(&report.telemetry.calls);
+        let rows = transports.flat_map(|(transport, calls)| {
+            let routed = Procedure::ALL
+                .iter()
+                .map(|procedure| procedure.name())
+                .zip(&calls.procedures);
+            routed
+                .map(move |(name, counts)| (transport, name, &counts.codes))
+                .chain([(transport, "unknown", &calls.unrouted)])
+        });
+        for (transport, procedure, codes) in rows {
             for (code, &count) in Code::ALL.iter().zip(codes) {
                 // Success starts at 0, so that a rate is right from the first call on.
                 if count > 0 || (*code == Code::Ok && procedure != "unknown") {
                     let labels = [
-                        ("transport", "http"),
+                        ("transport", transport.name()),
                         ("procedure", procedure),
                         ("code", code.name()),
                         ("core", &core),
@@ -324,17 +326,21 @@ fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
         Kind::Histogram,
         "From a request's head to its reply; a lease call's wait for work is part of it.",
     );
-    for (at, procedure) in Procedure::ALL.iter().enumerate() {
-        let mut merged = latency_histogram();
-        for report in reports {
-            merged
-                .add(&report.telemetry.procedures[at].latency_us)
-                .expect("all have the same bounds");
+    for transport in Transport::ALL {
+        for (at, procedure) in Procedure::ALL.iter().enumerate() {
+            let mut merged = latency_histogram();
+            for report in reports {
+                let calls = &report.telemetry.calls[transport as usize];
+                merged
+                    .add(&calls.procedures[at].latency_us)
+                    .expect("all have the same bounds");
+            }
+            let labels = [
+                ("transport", transport.name()),
+                ("procedure", procedure.name()),
+            ];
+            duration.histogram(&labels, &Buckets::of(&merged));
         }
-        duration.histogram(
-            &[("transport", "http"), ("procedure", procedure.name())],
-            &Buckets::of(&merged),
-        );
     }
 }
 

@@ -170,6 +170,16 @@ impl<D: Disk> CoreCell<D> {
         }
     }
 
+    /// Whether the core takes work: it is not going down, and its logs can be written.
+    pub fn is_well(&self) -> bool {
+        !self.draining.get() && self.core.borrow().failure().is_none()
+    }
+
+    /// Whether the node is going down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
     /// Calls not yet answered, waiting workers included.
     pub fn open_calls(&self) -> usize {
         self.core.borrow().open_calls()

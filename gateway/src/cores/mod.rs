@@ -15,5 +15,5 @@ pub use clock::Clock;
 pub use inbox::{Event, Inbox};
 pub use start::{Cores, OpenedLog, Reporter, StartError, Startup};
 pub use telemetry::{
-    CoreReport, HttpReport, ProcedureCounts, ShardReport, Telemetry, latency_histogram,
+    CoreReport, HttpReport, ProcedureCounts, ShardReport, Telemetry, Transport, latency_histogram,
 };

@@ -23,7 +23,7 @@ use super::ending::Ending;
 use super::inbox::{Event, Inbox, InboxReader, inbox};
 use super::log_threads::{LogThreads, LogThreadsEnd};
 use super::telemetry::CoreReport;
-use crate::inbound::HttpInbound;
+use crate::inbound::Inbound;
 use crate::node::{Board, CoreId, Layout, LogId, LogParts};
 
 /// How long a scrape waits for the cores.
@@ -381,10 +381,8 @@ impl Core {
                     Poll::Pending => cell.drain.poll(cx),
                 })
                 .await;
-                let inbound = std::rc::Rc::new(HttpInbound::new(
-                    std::rc::Rc::clone(&cell),
-                    self.body_bytes_max,
-                ));
+                let inbound =
+                    std::rc::Rc::new(Inbound::new(std::rc::Rc::clone(&cell), self.body_bytes_max));
                 let counters = std::rc::Rc::clone(&cell.http);
                 serve(listener, inbound, self.limits, counters, cell.drain.wait()).await;
             }

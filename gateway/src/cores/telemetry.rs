@@ -37,13 +37,55 @@ pub struct ProcedureCounts {
     pub latency_us: Histogram<u64>,
 }
 
-/// Counters of one core.
+/// How calls come to a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// `POST /yarpc/v1`.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+impl Transport {
+    /// Every transport.
+    pub const ALL: [Transport; 2] = [Transport::Http, Transport::Grpc];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Http => "http",
+            Transport::Grpc => "grpc",
+        }
+    }
+}
+
+/// Counters of the calls that came by one transport.
 #[derive(Debug, Clone)]
-pub struct Telemetry {
+pub struct CallCounts {
     /// In the order of [`Procedure::ALL`].
     pub procedures: Vec<ProcedureCounts>,
     /// Requests refused before their procedure was known, by status.
     pub unrouted: [u64; Code::ALL.len()],
+}
+
+impl Default for CallCounts {
+    fn default() -> CallCounts {
+        let counts = || ProcedureCounts {
+            codes: [0; Code::ALL.len()],
+            latency_us: latency_histogram(),
+        };
+        CallCounts {
+            procedures: Procedure::ALL.iter().map(|_| counts()).collect(),
+            unrouted: [0; Code::ALL.len()],
+        }
+    }
+}
+
+/// Counters of one core.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// In the order of [`Transport::ALL`].
+    pub calls: [CallCounts; Transport::ALL.len()],
     /// Write and sync of a batch, in µs.
     pub wal_sync_us: Histogram<u64>,
     /// Bytes of batches written.
@@ -56,13 +98,8 @@ pub struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Telemetry {
-        let counts = || ProcedureCounts {
-            codes: [0; Code::ALL.len()],
-            latency_us: latency_histogram(),
-        };
         Telemetry {
-            procedures: Procedure::ALL.iter().map(|_| counts()).collect(),
-            unrouted: [0; Code::ALL.len()],
+            calls: Default::default(),
             wal_sync_us: latency_histogram(),
             wal_bytes: 0,
             wal_batches: 0,
@@ -73,7 +110,14 @@ impl Default for Telemetry {
 
 impl Telemetry {
     /// Counts a reply.
-    pub fn count_reply(&mut self, procedure: Option<Procedure>, code: Code, latency: Duration) {
+    pub fn count_reply(
+        &mut self,
+        transport: Transport,
+        procedure: Option<Procedure>,
+        code: Code,
+        latency: Duration,
+    ) {
+        let calls = &mut self.calls[transport as usize];
         let code = Code::ALL
             .iter()
             .position(|&c| c == code)
@@ -84,11 +128,11 @@ impl Telemetry {
                     .iter()
                     .position(|&p| p == procedure)
                     .expect("every procedure is listed");
-                let counts = &mut self.procedures[at];
+                let counts = &mut calls.procedures[at];
                 counts.codes[code] += 1;
                 counts.latency_us.saturating_record(micros(latency));
             }
-            None => self.unrouted[code] += 1,
+            None => calls.unrouted[code] += 1,
         }
     }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -57,31 +58,124 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(max);
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let mut collected = Collected::default();
+    while let Some(data) = next_data(&mut body).await? {
+        collected.add(data, announced, max)?;
+    }
+    Ok(collected.whole())
+}
+
+/// Why a body whose beginning says its size could not be read.
+#[derive(Debug)]
+pub enum SizedBodyError<E> {
+    /// It could not be read; too large is what goes on beyond the size.
+    Body(BodyError),
+    /// Its beginning was refused.
+    Refused(E),
+}
+
+impl<E> From<BodyError> for SizedBodyError<E> {
+    fn from(error: BodyError) -> Self {
+        Self::Body(error)
+    }
+}
+
+/// Reads a whole body by `deadline`. Once its first `prefix_bytes` bytes are there, or all of a
+/// shorter one, `size` says from them how many bytes it may have.
+///
+/// A body in one piece is not copied.
+///
+/// # Errors
+///
+/// What `size` refuses, and [`BodyError`].
+pub async fn read_sized_body<B, E>(
+    mut body: B,
+    prefix_bytes: usize,
+    deadline: Instant,
+    size: impl FnOnce(&[u8]) -> Result<usize, E>,
+) -> Result<Bytes, SizedBodyError<E>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let reading = async {
+        let mut collected = Collected::default();
+        while collected.len() < prefix_bytes
+            && let Some(data) = next_data(&mut body).await?
+        {
+            collected.add(data, prefix_bytes, usize::MAX)?;
+        }
+        let max = size(collected.bytes()).map_err(SizedBodyError::Refused)?;
+        if collected.len() > max {
+            return Err(BodyError::TooLarge { max }.into());
+        }
+        while let Some(data) = next_data(&mut body).await? {
+            collected.add(data, max, max)?;
+        }
+        Ok(collected.whole())
+    };
+    let read = timeout_at(deadline, reading).await;
+    read.unwrap_or(Err(BodyError::TimedOut.into()))
+}
+
+async fn next_data<B>(body: &mut B) -> Result<Option<Bytes>, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| BodyError::Broken)?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if first.len().max(rest.len()) + data.len() > max {
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// What has come of a body. One that comes in one piece is not copied.
+#[derive(Default)]
+struct Collected {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Collected {
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.rest.is_empty() {
+            &self.first
+        } else {
+            &self.rest
+        }
+    }
+
+    /// Adds a piece to a body that should have `expected` bytes and may have `max`.
+    fn add(&mut self, data: Bytes, expected: usize, max: usize) -> Result<(), BodyError> {
+        if self.len() + data.len() > max {
             return Err(BodyError::TooLarge { max });
         }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-            continue;
+        if self.len() == 0 {
+            self.first = data;
+            return Ok(());
         }
-        if rest.is_empty() {
-            rest.reserve(announced.clamp(first.len() + data.len(), max));
-            rest.extend_from_slice(&std::mem::take(&mut first));
+        if self.rest.is_empty() {
+            let there = self.first.len() + data.len();
+            self.rest.reserve(expected.clamp(there, max));
+            self.rest
+                .extend_from_slice(&std::mem::take(&mut self.first));
         }
-        rest.extend_from_slice(&data);
+        self.rest.extend_from_slice(&data);
+        Ok(())
     }
-    Ok(if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    })
+
+    fn whole(self) -> Bytes {
+        if self.rest.is_empty() {
+            self.first
+        } else {
+            self.rest.freeze()
+        }
+    }
 }
 
 /// An answer's body of one piece, which can tell that it never left.
@@ -92,6 +186,8 @@ where
 pub struct DeliveryBody {
     /// Never empty.
     data: Option<Bytes>,
+    /// What comes behind the data, in HTTP/2.
+    trailers: Option<HeaderMap>,
     undelivered: Option<Box<dyn FnOnce()>>,
 }
 
@@ -106,6 +202,7 @@ impl DeliveryBody {
         let data = data.into();
         Self {
             data: (!data.is_empty()).then_some(data),
+            trailers: None,
             undelivered: None,
         }
     }
@@ -126,6 +223,13 @@ impl DeliveryBody {
         body.undelivered = Some(Box::new(undelivered));
         body
     }
+
+    /// With trailers behind its bytes. HTTP/1.1 leaves them out.
+    #[must_use]
+    pub fn with_trailers(mut self, trailers: HeaderMap) -> Self {
+        self.trailers = Some(trailers);
+        self
+    }
 }
 
 impl Body for DeliveryBody {
@@ -137,13 +241,14 @@ impl Body for DeliveryBody {
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        let data = this.data.take();
+        let data = this.data.take().map(Frame::data);
         this.undelivered = None;
-        Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+        let frame = data.or_else(|| this.trailers.take().map(Frame::trailers));
+        Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.data.is_none()
+        self.data.is_none() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -198,6 +303,27 @@ mod tests {
         assert!(body.is_end_stream());
         drop(body);
         assert_eq!(undone.get(), 0);
+    }
+
+    #[test]
+    fn trailers_come_behind_the_data() {
+        let trailers = HeaderMap::from_iter([(http::header::AGE, 7.into())]);
+        let mut body = DeliveryBody::new("four").with_trailers(trailers.clone());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut next = || match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Ready(frame) => frame.map(|Ok(frame)| frame),
+            Poll::Pending => panic!("a body of one piece does not wait"),
+        };
+        assert_eq!(
+            next().and_then(|one| one.into_data().ok()),
+            Some("four".into())
+        );
+        assert_eq!(
+            next().and_then(|one| one.into_trailers().ok()),
+            Some(trailers)
+        );
+        assert!(next().is_none());
+        assert!(body.is_end_stream());
     }
 
     #[test]

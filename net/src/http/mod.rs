@@ -12,6 +12,6 @@ mod connections;
 mod limits;
 mod serve;
 
-pub use self::body::{BodyError, DeliveryBody, read_body};
+pub use self::body::{BodyError, DeliveryBody, SizedBodyError, read_body, read_sized_body};
 pub use self::limits::{HttpCounters, HttpLimits};
 pub use self::serve::{ACCEPTS_PER_TURN_MAX, Service, serve};

@@ -1,6 +1,6 @@
 //! Calls and replies, and their bodies in each encoding.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use serde::de::DeserializeOwned;
 
@@ -138,6 +138,14 @@ impl Call {
     }
 }
 
+impl Call {
+    /// The namespace that the message itself names, for faces whose procedure does not.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        each!(Call, self, message => message.namespace.as_deref())
+    }
+}
+
 impl Reply {
     /// The procedure that gives this reply.
     #[must_use]
@@ -205,7 +213,7 @@ pub fn decode_reply(
 pub fn encode_call(encoding: Encoding, call: &Call) -> Result<Bytes, Error> {
     match encoding {
         Encoding::Raw => Err(raw_unsupported()),
-        _ => Ok(each!(Call, call, message => encode(encoding, message))),
+        _ => Ok(each!(Call, call, message => encode(encoding, message, 0)).freeze()),
     }
 }
 
@@ -215,7 +223,15 @@ pub fn encode_call(encoding: Encoding, call: &Call) -> Result<Bytes, Error> {
 /// On [`Encoding::Raw`], which [`decode_call`] refuses: no call in it can have succeeded.
 #[must_use]
 pub fn encode_reply(encoding: Encoding, reply: &Reply) -> Bytes {
-    each!(Reply, reply, message => encode(encoding, message))
+    encode_reply_behind(0, encoding, reply).freeze()
+}
+
+/// Writes the body of a reply behind so many zeros, for a prefix that tells its length.
+///
+/// # Panics
+/// As [`encode_reply`].
+pub(crate) fn encode_reply_behind(zeros: usize, encoding: Encoding, reply: &Reply) -> BytesMut {
+    each!(Reply, reply, message => encode(encoding, message, zeros))
 }
 
 fn raw_unsupported() -> Error {
@@ -252,15 +268,23 @@ pub(super) fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> 
     Err(Error::body_malformed(format!("malformed JSON: {place}")))
 }
 
-fn encode<T: Message + serde::Serialize>(encoding: Encoding, message: &T) -> Bytes {
+fn encode<T: Message + serde::Serialize>(
+    encoding: Encoding,
+    message: &T,
+    zeros: usize,
+) -> BytesMut {
     match encoding {
-        Encoding::Json => serde_json::to_vec(message)
-            .expect("messages serialise")
-            .into(),
+        Encoding::Json => {
+            let mut out = vec![0; zeros];
+            serde_json::to_writer(&mut out, message).expect("messages serialise");
+            // Nobody else holds it, so nothing is copied.
+            Bytes::from(out).into()
+        }
         Encoding::Proto => {
-            let mut out = BytesMut::with_capacity(message.encoded_len());
+            let mut out = BytesMut::with_capacity(zeros + message.encoded_len());
+            out.put_bytes(0, zeros);
             message.encode_raw(&mut out);
-            out.freeze()
+            out
         }
         Encoding::Raw => panic!("a raw call to a lease procedure succeeded"),
     }

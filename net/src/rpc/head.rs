@@ -182,19 +182,39 @@ impl RequestHead {
         else {
             return Err(missing(&required));
         };
-        Ok(Self {
-            caller: bounded(&headers::CALLER, caller)?,
-            service: bounded(&headers::SERVICE, service)?,
-            procedure: bounded(&headers::PROCEDURE, procedure)?,
-            encoding: Encoding::parse(encoding)?,
-            ttl: ttl(&fields)?,
-            shard_key: key(&headers::SHARD_KEY, fields.shard_key)?,
-            routing_key: key(&headers::ROUTING_KEY, fields.routing_key)?,
-            routing_delegate: key(&headers::ROUTING_DELEGATE, fields.routing_delegate)?,
-            peer_id: key(&headers::PEER_ID, fields.peer_id)?,
-            lease_token: fields.lease_token.map(lease_token).transpose()?,
-            headers: fields.application,
-        })
+        let encoding = Encoding::parse(encoding)?;
+        fields.head(caller, service, procedure, encoding, None)
+    }
+
+    /// Reads a head whose procedure the path says. `caller` stands in for a caller that does not
+    /// say who it is, `service` for a service that is not named, where there is such a stand-in;
+    /// `encoding` for an encoding that is not. `timeout` is one more deadline, of the transport's.
+    ///
+    /// # Errors
+    /// As [`RequestHead::parse`].
+    pub fn parse_for_path(
+        found: &HeaderMap,
+        procedure: String,
+        stand_in: Option<(&str, &str)>,
+        encoding: Encoding,
+        timeout: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let fields = Fields::collect(found)?;
+        let encoding = fields.encoding.map_or(Ok(encoding), Encoding::parse)?;
+        let required = [
+            (
+                &headers::CALLER,
+                fields.caller.or(stand_in.map(|(caller, _)| caller)),
+            ),
+            (
+                &headers::SERVICE,
+                fields.service.or(stand_in.map(|(_, service)| service)),
+            ),
+        ];
+        let [Some(caller), Some(service)] = required.map(|(_, text)| text) else {
+            return Err(missing(&required));
+        };
+        fields.head(caller, service, &procedure, encoding, timeout)
     }
 
     /// The headers that say this head.
@@ -298,6 +318,32 @@ impl<'a> Fields<'a> {
     }
 }
 
+impl Fields<'_> {
+    /// The head, the required of its fields given.
+    fn head(
+        self,
+        caller: &str,
+        service: &str,
+        procedure: &str,
+        encoding: Encoding,
+        timeout: Option<Duration>,
+    ) -> Result<RequestHead, Error> {
+        Ok(RequestHead {
+            caller: bounded(&headers::CALLER, caller)?,
+            service: bounded(&headers::SERVICE, service)?,
+            procedure: bounded(&headers::PROCEDURE, procedure)?,
+            encoding,
+            ttl: ttl(&self, timeout)?,
+            shard_key: key(&headers::SHARD_KEY, self.shard_key)?,
+            routing_key: key(&headers::ROUTING_KEY, self.routing_key)?,
+            routing_delegate: key(&headers::ROUTING_DELEGATE, self.routing_delegate)?,
+            peer_id: key(&headers::PEER_ID, self.peer_id)?,
+            lease_token: self.lease_token.map(lease_token).transpose()?,
+            headers: self.application,
+        })
+    }
+}
+
 /// A header's value as text.
 fn utf8<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Error> {
     std::str::from_utf8(value.as_bytes())
@@ -337,17 +383,13 @@ fn title(name: &str) -> String {
     words.collect::<Vec<_>>().join("-")
 }
 
-/// The deadline: the smaller of both headers, else the default.
-fn ttl(fields: &Fields<'_>) -> Result<Duration, Error> {
+/// The deadline: the smallest of both headers and the transport's, else the default.
+fn ttl(fields: &Fields<'_>, timeout: Option<Duration>) -> Result<Duration, Error> {
     let yarpc = ttl_ms(&headers::CONTEXT_TTL_MS, fields.context_ttl_ms)?;
     let own = ttl_ms(&headers::TTL_MS, fields.ttl_ms)?;
-    let smaller = match (yarpc, own) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    };
-    Ok(smaller.map_or(TTL_DEFAULT, |ttl_ms| {
-        Duration::from_millis(ttl_ms).min(TTL_MAX)
-    }))
+    let said = [yarpc, own].map(|ttl_ms| ttl_ms.map(Duration::from_millis));
+    let smallest = said.into_iter().chain([timeout]).flatten().min();
+    Ok(smallest.map_or(TTL_DEFAULT, |ttl| ttl.min(TTL_MAX)))
 }
 
 /// A non-negative integer of milliseconds; one that overflows is as good as the maximum.

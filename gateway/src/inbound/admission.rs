@@ -1,0 +1,167 @@
+//! What every face does with a call between its head and its outcome.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Response;
+use omnirelay_net::http::{BodyError, DeliveryBody};
+use omnirelay_net::rpc::{Call, Error, RequestHead};
+use omnirelay_queue::Nanos;
+use omnirelay_wal::Disk;
+
+use super::budget::{BodyBudget, BodyShare, OPEN_CALLS_MAX};
+use crate::cores::CoreCell;
+use crate::node::{CallContext, GrantRef, NamespaceId, OWNER_BYTES_MAX, Outcome};
+
+/// A reply leaves this share of the ttl before the deadline, so that it is there in time.
+const REPLY_MARGIN_SHARE: u32 = 8;
+/// The least: timers are up to two milliseconds late.
+const REPLY_MARGIN_MIN: Duration = Duration::from_millis(3);
+/// The most that a reply leaves before its deadline.
+const REPLY_MARGIN_MAX: Duration = Duration::from_millis(20);
+
+/// Lets calls in to one core, within its limits.
+pub(super) struct Admission<D: Disk> {
+    pub(super) cell: Rc<CoreCell<D>>,
+    pub(super) body_bytes_max: usize,
+    budget: BodyBudget,
+}
+
+/// When a call came, and by when its reply has to leave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Term {
+    pub(super) started: Instant,
+    pub(super) reply_by: Instant,
+}
+
+impl Term {
+    /// Of a call that came at `started` and has until `ttl` later.
+    pub(super) fn new(started: Instant, ttl: Duration) -> Term {
+        let margin = (ttl / REPLY_MARGIN_SHARE).clamp(REPLY_MARGIN_MIN, REPLY_MARGIN_MAX);
+        Term {
+            started,
+            reply_by: started + ttl.saturating_sub(margin),
+        }
+    }
+}
+
+impl<D: Disk> Admission<D> {
+    /// To the core of `cell`; bodies above `body_bytes_max` are refused.
+    pub(super) fn new(cell: Rc<CoreCell<D>>, body_bytes_max: usize) -> Admission<D> {
+        Admission {
+            cell,
+            body_bytes_max,
+            budget: BodyBudget::default(),
+        }
+    }
+
+    /// The namespace of a name.
+    pub(super) fn namespace(&self, name: &str) -> Result<NamespaceId, Error> {
+        let layout = self.cell.layout();
+        layout.find_namespace(name).ok_or_else(|| {
+            let names = layout.namespaces().iter();
+            let names: Vec<&str> = names.map(|namespace| namespace.name.as_str()).collect();
+            Error::namespace_unknown(format!(
+                "no namespace `{name}`; this node has {}",
+                names.join(", ")
+            ))
+        })
+    }
+
+    /// Checks that the core takes another call at all.
+    pub(super) fn check_open_calls(&self) -> Result<(), Error> {
+        if self.cell.open_calls() < OPEN_CALLS_MAX {
+            return Ok(());
+        }
+        Err(Error::rate_limited(
+            "this core holds as many unanswered calls as it may; retry later",
+        ))
+    }
+
+    /// Takes room for a body that may have so many bytes, until it is dropped.
+    pub(super) fn take_room(&self, bytes: usize) -> Result<BodyShare, Error> {
+        self.budget.take(bytes).ok_or_else(|| {
+            Error::rate_limited(
+                "this core holds as many large request bodies as it may; retry later, or send smaller batches",
+            )
+        })
+    }
+
+    /// Hands a call to the core and waits for its outcome.
+    pub(super) async fn call(
+        &self,
+        head: &RequestHead,
+        namespace: NamespaceId,
+        call: Call,
+        term: Term,
+    ) -> Outcome {
+        let owner = owner(head, &call);
+        if owner.len() > OWNER_BYTES_MAX {
+            return refused(Error::payload_too_large(format!(
+                "the owner of a lease is at most {OWNER_BYTES_MAX} bytes"
+            )));
+        }
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let left = nanos(term.reply_by.saturating_duration_since(term.started));
+        let spent = nanos(term.started.elapsed());
+        let now = self.cell.clock().now();
+        let context = CallContext {
+            namespace,
+            owner,
+            shard_key: head.shard_key.clone(),
+            reply_by: Nanos(now.0.saturating_sub(spent).saturating_add(left)),
+        };
+        self.cell.call(call, &context).await
+    }
+
+    /// A response's body; grants in it go back if it is never taken.
+    pub(super) fn deliver(
+        &self,
+        response: Response<Bytes>,
+        grants: Vec<GrantRef>,
+    ) -> Response<DeliveryBody> {
+        if grants.is_empty() {
+            return response.map(DeliveryBody::new);
+        }
+        let cell = Rc::clone(&self.cell);
+        response.map(|body| DeliveryBody::or_undo(body, move || cell.undelivered(grants)))
+    }
+}
+
+/// A call that got no further.
+pub(super) fn refused(error: Error) -> Outcome {
+    Outcome {
+        reply: Err(error),
+        shard: None,
+        grants: Vec::new(),
+    }
+}
+
+/// What is wrong with a body, in words its sender can act on.
+pub(super) fn unread(error: BodyError) -> Error {
+    match error {
+        BodyError::TooLarge { max } => too_large(max),
+        BodyError::TimedOut => Error::deadline("the request's body did not arrive within its ttl"),
+        BodyError::Broken => Error::body_malformed("the request's body broke off"),
+    }
+}
+
+pub(super) fn too_large(limit: usize) -> Error {
+    Error::payload_too_large(format!(
+        "the request's body is above {limit} bytes; send less, or smaller batches"
+    ))
+}
+
+/// Who will own the leases: `peerId`, else `x-peer-id`, else the caller.
+fn owner(head: &RequestHead, call: &Call) -> String {
+    let asked = match call {
+        Call::Lease(request) => request.peer_id.as_ref(),
+        Call::LeaseBatch(request) => request.peer_id.as_ref(),
+        _ => None,
+    };
+    asked
+        .or(head.peer_id.as_ref())
+        .unwrap_or(&head.caller)
+        .clone()
+}

@@ -1,0 +1,251 @@
+//! gRPC: the typed service, YARPC's mapping, health and reflection.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{ALLOW, HeaderValue};
+use http::{Method as HttpMethod, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use omnirelay_net::grpc::health::{self, HealthCheckRequest, HealthListRequest, ServingStatus};
+use omnirelay_net::grpc::{self, Compression, Framed, GZIP_RATIO_MAX, Head, Method, PREFIX_BYTES};
+use omnirelay_net::http::{BodyError, DeliveryBody, SizedBodyError, read_sized_body};
+use omnirelay_net::rpc::{self, Code, DEFAULT_NAMESPACE, Encoding, Error, Procedure};
+use omnirelay_wal::Disk;
+use prost::Message;
+
+use super::admission::{Admission, Term, refused, unread};
+use super::budget::BodyShare;
+use super::grpc_stream::{Messages, Reflection, Stream, Watch};
+use super::{ReplyBody, plain};
+use crate::cores::Transport;
+use crate::node::{NamespaceId, Outcome};
+
+/// The most bytes of a message to health or reflection.
+pub(super) const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Answers a request to one core.
+pub(super) async fn respond<D: Disk>(
+    admission: &Rc<Admission<D>>,
+    request: Request<Incoming>,
+) -> Response<ReplyBody> {
+    let started = Instant::now();
+    if request.version() != Version::HTTP_2 {
+        let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+        return plain(status, "gRPC needs HTTP/2\n").map(ReplyBody::Whole);
+    }
+    if request.method() != HttpMethod::POST {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "gRPC is POST\n");
+        let fields = response.headers_mut();
+        fields.insert(ALLOW, HeaderValue::from_static("POST"));
+        return response.map(ReplyBody::Whole);
+    }
+    let (parts, body) = request.into_parts();
+    let head = match Head::parse(parts.uri.path(), &parts.headers) {
+        Ok(head) => head,
+        Err(error) => {
+            let mut telemetry = admission.cell.telemetry.borrow_mut();
+            telemetry.count_reply(Transport::Grpc, None, error.code, started.elapsed());
+            return refuse(&error);
+        }
+    };
+    match head.method {
+        Method::Typed(procedure) => {
+            lease_call(admission, &head, Some(procedure), body, started).await
+        }
+        Method::Yarpc => lease_call(admission, &head, None, body, started).await,
+        Method::HealthCheck | Method::HealthList => {
+            match health_call(admission, &head, body, started).await {
+                Ok(framed) => whole(grpc::stream_head(&head).map(|()| framed), DeliveryBody::new),
+                Err(error) => refuse(&error),
+            }
+        }
+        Method::HealthWatch => match only_request(admission, &head, body, started).await {
+            Ok(asked) => {
+                let watch = Watch::new(Rc::clone(&admission.cell), &asked);
+                stream(admission, &head, watch)
+            }
+            Err(error) => refuse(&error),
+        },
+        Method::Reflection => stream(admission, &head, Reflection::new(body, &head)),
+    }
+}
+
+/// A lease procedure, which the path names or stands for.
+async fn lease_call<D: Disk>(
+    admission: &Rc<Admission<D>>,
+    head: &Head,
+    typed: Option<Procedure>,
+    body: Incoming,
+    started: Instant,
+) -> Response<ReplyBody> {
+    let mut routed = typed;
+    let answered = answer(admission, head, typed, body, started, &mut routed).await;
+    let outcome = answered.unwrap_or_else(refused);
+    let reply = outcome.reply.as_ref();
+    let code = reply.map_or_else(|error| error.code, |_| Code::Ok);
+    let mut telemetry = admission.cell.telemetry.borrow_mut();
+    telemetry.count_reply(Transport::Grpc, routed, code, started.elapsed());
+    drop(telemetry);
+    let shard = outcome.shard.map(|shard| shard.0);
+    match &outcome.reply {
+        Ok(reply) if outcome.grants.is_empty() => {
+            whole(grpc::reply_response(head, shard, reply), DeliveryBody::new)
+        }
+        Ok(reply) => {
+            let (cell, grants) = (Rc::clone(&admission.cell), outcome.grants);
+            whole(grpc::reply_response(head, shard, reply), |message| {
+                DeliveryBody::or_undo(message, move || cell.undelivered(grants))
+            })
+        }
+        Err(error) => refuse(error),
+    }
+}
+
+async fn answer<D: Disk>(
+    admission: &Admission<D>,
+    head: &Head,
+    typed: Option<Procedure>,
+    body: Incoming,
+    started: Instant,
+    routed: &mut Option<Procedure>,
+) -> Result<Outcome, Error> {
+    // What the path says of a namespace; a typed call's message does.
+    let (procedure, named) = match typed {
+        Some(procedure) => (procedure, None),
+        None => {
+            let (name, procedure) = Procedure::parse(&head.rpc.procedure)?;
+            (procedure, Some(admission.namespace(name)?))
+        }
+    };
+    *routed = Some(procedure);
+    if head.rpc.encoding == Encoding::Raw {
+        return Err(Error::encoding_unsupported(
+            "the lease procedures take json or proto, not raw",
+        ));
+    }
+    admission.check_open_calls()?;
+    let term = Term::new(started, head.rpc.ttl);
+    let bytes_max = admission.body_bytes_max;
+    let (message, _room) = read_message(admission, head, body, bytes_max, term).await?;
+    let call = rpc::decode_call(procedure, head.rpc.encoding, &message)?;
+    let namespace = match named {
+        Some(namespace) => namespace,
+        None => typed_namespace(admission, call.namespace())?,
+    };
+    Ok(admission.call(&head.rpc, namespace, call, term).await)
+}
+
+/// The namespace that a typed message names: none and the empty one are the default.
+fn typed_namespace<D: Disk>(
+    admission: &Admission<D>,
+    name: Option<&str>,
+) -> Result<NamespaceId, Error> {
+    let name = name.filter(|name| !name.is_empty());
+    admission.namespace(name.unwrap_or(DEFAULT_NAMESPACE))
+}
+
+/// Reads the one message of a unary call, once its size is known and there is room for it.
+async fn read_message<D: Disk>(
+    admission: &Admission<D>,
+    head: &Head,
+    body: Incoming,
+    bytes_max: usize,
+    term: Term,
+) -> Result<(Bytes, Option<BodyShare>), Error> {
+    let mut room = None;
+    let size = |beginning: &[u8]| {
+        let bytes = grpc::announced_bytes(beginning, bytes_max)?;
+        let becomes = match head.compression {
+            Compression::Identity => bytes,
+            Compression::Gzip => bytes.saturating_mul(GZIP_RATIO_MAX).min(bytes_max),
+        };
+        room = Some(admission.take_room(bytes.max(becomes))?);
+        Ok(PREFIX_BYTES + bytes)
+    };
+    let read = read_sized_body(body, PREFIX_BYTES, term.reply_by, size).await;
+    let body = read.map_err(|error| match error {
+        SizedBodyError::Refused(error) => error,
+        SizedBodyError::Body(BodyError::TooLarge { .. }) => {
+            Error::body_malformed("a unary call's body has more than one message")
+        }
+        SizedBodyError::Body(error) => unread(error),
+    })?;
+    let message = grpc::only_message(body, head.compression, bytes_max)?;
+    if let Some(room) = &mut room {
+        room.shrink(message.len());
+    }
+    Ok((message, room))
+}
+
+/// The request of a call to health.
+async fn only_request<D: Disk, M: Message + Default>(
+    admission: &Admission<D>,
+    head: &Head,
+    body: Incoming,
+    started: Instant,
+) -> Result<M, Error> {
+    let term = Term::new(started, head.rpc.ttl);
+    let (message, _room) =
+        read_message(admission, head, body, SMALL_MESSAGE_BYTES_MAX, term).await?;
+    M::decode(message)
+        .map_err(|error| Error::body_malformed(format!("malformed protobuf: {error}")))
+}
+
+async fn health_call<D: Disk>(
+    admission: &Admission<D>,
+    head: &Head,
+    body: Incoming,
+    started: Instant,
+) -> Result<Framed, Error> {
+    let status = |is_well| match is_well {
+        true => ServingStatus::Serving,
+        false => ServingStatus::NotServing,
+    };
+    let message = if head.method == Method::HealthCheck {
+        let asked: HealthCheckRequest = only_request(admission, head, body, started).await?;
+        framed(
+            head,
+            &health::check(&asked.service, status(admission.cell.is_well()))?,
+        )
+    } else {
+        let HealthListRequest {} = only_request(admission, head, body, started).await?;
+        framed(head, &health::list(status(admission.cell.is_well())))
+    };
+    Ok(Framed {
+        message,
+        trailers: grpc::ok_trailers(),
+    })
+}
+
+/// A message of health or reflection behind its prefix.
+pub(super) fn framed(head: &Head, message: &impl Message) -> Bytes {
+    let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
+    out.put_bytes(0, PREFIX_BYTES);
+    message.encode_raw(&mut out);
+    grpc::frame(out, head.reply_compression)
+}
+
+fn whole(
+    response: Response<Framed>,
+    body: impl FnOnce(Bytes) -> DeliveryBody,
+) -> Response<ReplyBody> {
+    response.map(|framed| {
+        let body = body(framed.message).with_trailers(framed.trailers);
+        ReplyBody::Whole(body)
+    })
+}
+
+fn stream<D: Disk>(
+    admission: &Admission<D>,
+    head: &Head,
+    messages: impl Messages + 'static,
+) -> Response<ReplyBody> {
+    let cell = Rc::clone(&admission.cell);
+    let body = Box::pin(Stream::new(cell, head.clone(), messages));
+    grpc::stream_head(head).map(|()| ReplyBody::Stream(body))
+}
+
+fn refuse(error: &Error) -> Response<ReplyBody> {
+    grpc::error_response(error).map(|()| ReplyBody::Whole(DeliveryBody::empty()))
+}

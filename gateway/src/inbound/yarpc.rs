@@ -1,0 +1,98 @@
+//! RPC over plain HTTP: `POST /yarpc/v1`.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use omnirelay_net::http::{DeliveryBody, read_body};
+use omnirelay_net::rpc::{self, Code, Encoding, Error, Procedure, RequestHead};
+use omnirelay_wal::Disk;
+
+use super::admission::{Admission, Term, refused, too_large, unread};
+use super::plain;
+use crate::cores::Transport;
+use crate::node::Outcome;
+
+/// Answers a request to one core.
+pub(super) async fn respond<D: Disk>(
+    admission: &Rc<Admission<D>>,
+    request: Request<Incoming>,
+) -> Response<DeliveryBody> {
+    let started = Instant::now();
+    if request.uri().path() != rpc::PATH {
+        return plain(
+            StatusCode::NOT_FOUND,
+            &format!("no such path; RPC is POST {}\n", rpc::PATH),
+        );
+    }
+    if request.method() != Method::POST {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "RPC is POST\n");
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let count = |procedure, code| {
+        let mut telemetry = admission.cell.telemetry.borrow_mut();
+        telemetry.count_reply(Transport::Http, procedure, code, started.elapsed());
+    };
+    let (parts, body) = request.into_parts();
+    let head = match RequestHead::parse(&parts.headers) {
+        Ok(head) => head,
+        Err(error) => {
+            count(None, error.code);
+            return admission.deliver(rpc::error_response(None, None, &error), Vec::new());
+        }
+    };
+    let announced = parts
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse().ok());
+    let mut routed = None;
+    let answered = answer(admission, &head, body, announced, started, &mut routed).await;
+    let outcome = answered.unwrap_or_else(refused);
+    let reply = outcome.reply.as_ref();
+    count(routed, reply.map_or_else(|error| error.code, |_| Code::Ok));
+    let shard = outcome.shard.map(|shard| shard.0);
+    let response = match &outcome.reply {
+        Ok(reply) => rpc::reply_response(&head.service, shard, head.encoding, reply),
+        Err(error) => rpc::error_response(Some(&head.service), shard, error),
+    };
+    admission.deliver(response, outcome.grants)
+}
+
+/// From a parsed head to the call's outcome.
+async fn answer<D: Disk>(
+    admission: &Admission<D>,
+    head: &RequestHead,
+    body: Incoming,
+    announced: Option<u64>,
+    started: Instant,
+    routed: &mut Option<Procedure>,
+) -> Result<Outcome, Error> {
+    let bytes_max = admission.body_bytes_max;
+    let (name, procedure) = Procedure::parse(&head.procedure)?;
+    let namespace = admission.namespace(name)?;
+    *routed = Some(procedure);
+    if head.encoding == Encoding::Raw {
+        return Err(Error::encoding_unsupported(
+            "Rpc-Encoding `raw`: the lease procedures take json or proto",
+        ));
+    }
+    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(too_large(bytes_max));
+    }
+    admission.check_open_calls()?;
+    // A body whose length is not announced may become as large as allowed.
+    let expected = announced.map_or(bytes_max, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    let mut room = admission.take_room(expected)?;
+    let term = Term::new(started, head.ttl);
+    let read = read_body(body, bytes_max, term.reply_by).await;
+    let body = read.map_err(unread)?;
+    room.shrink(body.len());
+    let call = rpc::decode_call(procedure, head.encoding, &body)?;
+    Ok(admission.call(head, namespace, call, term).await)
+}

@@ -1,0 +1,45 @@
+//! gRPC as Google's Python client speaks it.
+
+mod harness;
+
+use std::path::Path;
+use std::process::Command;
+
+use harness::{Launch, wait_for};
+
+/// The interpreter with grpcio and its tools: see `.ci/python`.
+fn python() -> Option<String> {
+    let python = std::env::var("OMNIRELAY_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let modules = "import grpc, grpc_tools, grpc_health, grpc_reflection, grpc_status";
+    let imported = Command::new(&python).args(["-c", modules]).output();
+    imported
+        .is_ok_and(|output| output.status.success())
+        .then_some(python)
+}
+
+#[test]
+fn a_stock_client_needs_the_proto_files_and_nothing_else() {
+    let Some(python) = python() else {
+        eprintln!(
+            "SKIPPED: no Python with grpcio; set OMNIRELAY_TEST_PYTHON to what .ci/python prints"
+        );
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut node = Launch::on(dir.path()).cores(2).start();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(python)
+        .arg(root.join("tests/grpc/stock_client.py"))
+        .arg(node.address.to_string())
+        .arg(root.join("../net/proto"))
+        .arg(node.pid().to_string())
+        .output()
+        .expect("it runs");
+    assert!(
+        output.status.success(),
+        "it held: {}\nit said: {}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    wait_for("the node ends", || (!node.runs()).then_some(()));
+}
