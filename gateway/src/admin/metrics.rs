@@ -252,6 +252,25 @@ fn backpressure(out: &mut Exposition, facts: &NodeFacts) {
         "Times that the namespace began or ceased to hold enqueues back.",
         &|id| facts.board.gate_transitions(id),
     );
+    let marks = |id| &facts.layout.namespace(id).watermarks;
+    family(
+        "omnirelay_resourcelease_capacity",
+        Kind::Gauge,
+        "Items at which the namespace refuses enqueues.",
+        &|id| marks(id).capacity,
+    );
+    family(
+        "omnirelay_resourcelease_high_watermark",
+        Kind::Gauge,
+        "Items at which the namespace begins to hold enqueues back.",
+        &|id| marks(id).high,
+    );
+    family(
+        "omnirelay_resourcelease_low_watermark",
+        Kind::Gauge,
+        "Items at which it lets them go on.",
+        &|id| marks(id).low,
+    );
 }
 
 fn item_rows(facts: &NodeFacts, reports: &[&CoreReport]) -> Vec<ItemRow> {

@@ -20,6 +20,7 @@ type BeforeExec = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 /// How a node is to be started: on one core, on ports that the system picks, with the smallest
 /// segments.
 pub struct Launch {
+    command: &'static str,
     dir: PathBuf,
     cores: usize,
     listen: String,
@@ -31,12 +32,22 @@ pub struct Launch {
 impl Launch {
     pub fn on(dir: &Path) -> Launch {
         Launch {
+            command: "serve",
             dir: dir.to_owned(),
             cores: 1,
             listen: "127.0.0.1:0".into(),
             admin_listen: "127.0.0.1:0".into(),
             settings: vec!["segment_bytes=8388608".into()],
             before_exec: None,
+        }
+    }
+
+    /// A demo instead, which picks cores and settings itself.
+    pub fn demo_on(dir: &Path) -> Launch {
+        Launch {
+            command: "demo",
+            settings: Vec::new(),
+            ..Launch::on(dir)
         }
     }
 
@@ -103,8 +114,10 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        command.arg("serve").arg("--data-dir").arg(&self.dir);
-        command.args(["--cores", &self.cores.to_string()]);
+        command.arg(self.command).arg("--data-dir").arg(&self.dir);
+        if self.command == "serve" {
+            command.args(["--cores", &self.cores.to_string()]);
+        }
         command.args([
             "--listen",
             &self.listen,
