@@ -59,7 +59,15 @@ pub(super) async fn respond<D: Disk>(
     let shard = outcome.shard.map(|shard| shard.0);
     let response = match &outcome.reply {
         Ok(reply) => rpc::reply_response(&head.service, shard, head.encoding, reply),
-        Err(error) => rpc::error_response(Some(&head.service), shard, error),
+        Err(error) => {
+            let mut response = rpc::error_response(Some(&head.service), shard, error);
+            if head.accepts_both_response_error {
+                let both = HeaderValue::from_static("true");
+                let fields = response.headers_mut();
+                fields.insert(&rpc::headers::BOTH_RESPONSE_ERROR, both);
+            }
+            response
+        }
     };
     admission.deliver(response, outcome.grants)
 }

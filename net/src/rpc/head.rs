@@ -47,6 +47,10 @@ pub mod headers {
         PEER_ID "x-peer-id";
         /// The lease a call rests on: `sequenceId/attempt/leaseId`.
         LEASE_TOKEN "rpc-lease-token";
+        /// The caller takes an error's message from its header and leaves the body to itself: `true`.
+        ACCEPTS_BOTH_RESPONSE_ERROR "rpc-accepts-both-response-error";
+        /// In a reply: that is done, `true`.
+        BOTH_RESPONSE_ERROR "rpc-both-response-error";
         /// In a reply: `success` or `error`.
         STATUS "rpc-status";
         /// In a reply: YARPC's name of the status.
@@ -136,6 +140,8 @@ pub struct RequestHead {
     pub peer_id: Option<String>,
     /// The lease the call rests on.
     pub lease_token: Option<OwnershipToken>,
+    /// The caller reads an error's message from its header, and its body as a body.
+    pub accepts_both_response_error: bool,
     /// Application headers without their prefix, names in lower case, in no order.
     pub headers: Vec<(String, String)>,
 }
@@ -160,6 +166,7 @@ impl RequestHead {
             routing_delegate: None,
             peer_id: None,
             lease_token: None,
+            accepts_both_response_error: false,
             headers: Vec::new(),
         }
     }
@@ -243,6 +250,9 @@ impl RequestHead {
                 put(name, text)?;
             }
         }
+        if self.accepts_both_response_error {
+            put(&headers::ACCEPTS_BOTH_RESPONSE_ERROR, "true")?;
+        }
         if let Some(token) = &self.lease_token {
             let text = format!("{}/{}/{}", token.sequence_id, token.attempt, token.lease_id);
             put(&headers::LEASE_TOKEN, &text)?;
@@ -280,6 +290,7 @@ struct Fields<'a> {
     routing_delegate: Option<&'a str>,
     peer_id: Option<&'a str>,
     lease_token: Option<&'a str>,
+    accepts_both: Option<&'a str>,
     application: Vec<(String, String)>,
 }
 
@@ -299,6 +310,7 @@ impl<'a> Fields<'a> {
                 "rpc-routing-delegate" => &mut fields.routing_delegate,
                 "x-peer-id" => &mut fields.peer_id,
                 "rpc-lease-token" => &mut fields.lease_token,
+                "rpc-accepts-both-response-error" => &mut fields.accepts_both,
                 other => {
                     if let Some(bare) = other.strip_prefix(headers::APPLICATION_PREFIX)
                         && !bare.is_empty()
@@ -339,6 +351,7 @@ impl Fields<'_> {
             routing_delegate: key(&headers::ROUTING_DELEGATE, self.routing_delegate)?,
             peer_id: key(&headers::PEER_ID, self.peer_id)?,
             lease_token: self.lease_token.map(lease_token).transpose()?,
+            accepts_both_response_error: self.accepts_both == Some("true"),
             headers: self.application,
         })
     }
