@@ -8,12 +8,14 @@
 #![forbid(unsafe_code)]
 
 mod frames;
+mod grpc;
 mod json;
 mod operations;
 mod replay;
 mod segment;
 
 pub use frames::frames;
+pub use grpc::grpc;
 pub use json::json;
 pub use operations::operations;
 pub use replay::replay;
@@ -23,8 +25,9 @@ pub use segment::segment;
 pub type Target = fn(&[u8]) -> &'static str;
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("frames", frames),
+    ("grpc", grpc),
     ("json", json),
     ("operations", operations),
     ("replay", replay),

@@ -61,6 +61,23 @@ fn frames_are_what_they_are_when_written_again() {
 }
 
 #[test]
+fn messages_of_grpc_are_what_they_are_however_they_are_cut() {
+    runs(
+        "grpc",
+        &[
+            "a message",
+            "a compressed message",
+            "a message refused",
+            "a head",
+            "a head of YARPC's",
+            "a head refused",
+            "an answer",
+            "a request refused",
+        ],
+    );
+}
+
+#[test]
 fn both_encodings_carry_what_either_takes() {
     runs(
         "json",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderMap};
 
 use super::{Compression, metadata};
-use crate::rpc::{Code, Encoding, Error, Procedure, RequestHead};
+use crate::rpc::{Encoding, Error, Procedure, RequestHead};
 
 /// The typed service of the lease queue.
 pub const LEASE_SERVICE: &str = "omnirelay.resourcelease.v1.ResourceLease";
@@ -143,12 +143,9 @@ fn compression(found: &HeaderMap) -> Result<Compression, Error> {
             .chars()
             .take(64)
             .collect();
-        let mut error = Error::encoding_unsupported(format!(
+        Error::compression_unsupported(format!(
             "grpc-encoding `{shown}` is not supported; use gzip or identity"
-        ));
-        // What gRPC's clients know by this status.
-        error.code = Code::Unimplemented;
-        error
+        ))
     })
 }
 
@@ -291,6 +288,6 @@ mod tests {
         assert_eq!(said(&[gzip, accepts]), Ok(Compression::Gzip));
         assert_eq!(said(&[accepts]), Ok(Compression::Identity));
         let error = said(&[("grpc-encoding", "zstd")]).unwrap_err();
-        assert_eq!(error.code, Code::Unimplemented);
+        assert!(error.is(codes::COMPRESSION_UNSUPPORTED), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! gRPC's health checking protocol.
 
 use super::head::{HEALTH_SERVICE, LEASE_SERVICE, REFLECTION_SERVICES};
-use crate::rpc::{Code, Error, codes};
+use crate::rpc::Error;
 
 /// What prost makes of `proto/grpc/health`; the fields are described there.
 #[allow(missing_docs, unreachable_pub)]
@@ -26,16 +26,11 @@ pub fn is_service(service: &str) -> bool {
 /// The answer to `Check`. All services are as well as the server is.
 ///
 /// # Errors
-/// `NOT_FOUND` for a service that there is not.
+/// `rpc.service.unknown`.
 pub fn check(service: &str, server: ServingStatus) -> Result<HealthCheckResponse, Error> {
     if !is_service(service) {
         let shown: String = service.chars().take(128).collect();
-        let mut error = Error::new(
-            codes::PROCEDURE_UNKNOWN,
-            format!("no service `{shown}` here to be well or not"),
-        );
-        error.code = Code::NotFound;
-        return Err(error);
+        return Err(Error::service_unknown(format!("no service `{shown}` here")));
     }
     Ok(response(server))
 }

@@ -111,6 +111,10 @@ error_codes! {
     PEER_UNAVAILABLE peer_unavailable "rpc.peer.unavailable" Unavailable;
     /// No procedure of this name.
     PROCEDURE_UNKNOWN procedure_unknown "rpc.procedure.unknown" Unimplemented;
+    /// A message is compressed in a way that is not known here.
+    COMPRESSION_UNSUPPORTED compression_unsupported "rpc.compression.unsupported" Unimplemented;
+    /// No service of this name.
+    SERVICE_UNKNOWN service_unknown "rpc.service.unknown" NotFound;
     /// The caller did not prove who it is.
     UNAUTHENTICATED unauthenticated "rpc.unauthenticated" Unauthenticated;
     /// The caller may not do this.
@@ -237,6 +241,8 @@ mod tests {
             "resourcelease.durability.lost unavailable",
             "rpc.peer.unavailable unavailable",
             "rpc.procedure.unknown unimplemented",
+            "rpc.compression.unsupported unimplemented",
+            "rpc.service.unknown not-found",
             "rpc.unauthenticated unauthenticated",
             "rpc.forbidden permission-denied",
             "rpc.internal internal",
