@@ -132,6 +132,7 @@ fn request_describes_its_options() {
 
               Possible values:
               - http: HTTP/1.1 with YARPC's headers
+              - grpc: gRPC, with the procedure as YARPC maps it to a path
 
               [default: http]
 

@@ -224,52 +224,74 @@ fn several_items_are_taken_one_document_a_line() {
 fn a_request_prints_the_replys_body_and_with_v_its_head() {
     let dir = tempfile::tempdir().unwrap();
     let server = serve(dir.path());
-    let request = |arguments: &[&str]| {
-        let common = [
-            "request",
-            "--service",
-            "svc",
-            "--address",
-            &server.address,
-            "--procedure",
-        ];
-        run_in(dir.path(), &[&common[..], arguments].concat())
-    };
-    insta::assert_snapshot!(request(&["resourcelease::stats"]), @r#"
+    for (transport, first_line) in [("http", "HTTP/1.1 200 OK\n"), ("grpc", "HTTP/2.0 200 OK\n")] {
+        let request = |arguments: &[&str]| {
+            let common = [
+                "request",
+                "--transport",
+                transport,
+                "--service",
+                "svc",
+                "--address",
+                &server.address,
+                "--procedure",
+            ];
+            run_in(dir.path(), &[&common[..], arguments].concat())
+        };
+        insta::allow_duplicates! {
+        insta::assert_snapshot!(request(&["resourcelease::stats"]), @r#"
     {"stats":{"pendingCount":0,"activeLeaseCount":0,"delayedCount":0,"deadLetterCount":0}}
     "#);
-    let verbose = request(&[
-        "resourcelease::stats",
-        "-v",
-        "--header",
-        "trace=1",
-        "--ttl",
-        "1s",
-    ]);
-    assert!(verbose.stderr.starts_with("HTTP/1.1 200 OK\n"), "{verbose}");
-    assert!(
-        verbose.stderr.contains("\nrpc-status: success\n"),
-        "{verbose}"
-    );
-    insta::assert_snapshot!(request(&["resourcelease::enqueue"]), @r"
+        let verbose = request(&[
+            "resourcelease::stats",
+            "-v",
+            "--header",
+            "trace=1",
+            "--ttl",
+            "1s",
+        ]);
+        assert!(verbose.stderr.starts_with(first_line), "{verbose}");
+        assert!(
+            verbose.stderr.contains("\nrpc-service: svc\n"),
+            "{verbose}"
+        );
+        insta::assert_snapshot!(request(&["resourcelease::enqueue"]), @r"
     error[resourcelease.payload.required]: payload is missing
     help: correct the request and try again
     exit 1
     ");
-    insta::assert_snapshot!(request(&["resourcelease::enqueue", "--body", "{\"payload\":{\"resourceType\":5}}"]), @r"
+        insta::assert_snapshot!(request(&["resourcelease::enqueue", "--body", "{\"payload\":{\"resourceType\":5}}"]), @r"
     error[rpc.body.malformed]: malformed JSON: payload.resourceType: invalid type: integer `5`, expected a string at line 1 column 28
     help: compare the body with the procedure's fields in docs/protocol.md
     exit 1
     ");
-    insta::assert_snapshot!(request(&["absent::stats"]), @r#"
+        insta::assert_snapshot!(request(&["absent::stats"]), @r#"
     error[resourcelease.namespace.unknown]: no namespace `absent`; this node has other, resourcelease
     help: name an existing one with --namespace, or configure it as [namespaces."<name>"]
     exit 1
     "#);
-    insta::assert_snapshot!(request(&["resourcelease::steal"]), @r"
+        insta::assert_snapshot!(request(&["resourcelease::steal"]), @r"
     error[rpc.procedure.unknown]: no procedure `resourcelease::steal`; there are <namespace>::<operation>, as in `resourcelease::enqueue`, with the operations enqueue, enqueueBatch, lease, leaseBatch, heartbeat, complete, fail, settle, stats, peek, deadLetters, redrive, cancel, explain, drain, restore
     help: procedures are named <namespace>::<operation>, as in resourcelease::stats
     exit 1
+    ");
+            }
+    }
+    let both = [
+        "request",
+        "--transport",
+        "grpc",
+        "--url",
+        "http://h/",
+        "--service",
+        "s",
+        "--procedure",
+        "a::b",
+    ];
+    insta::assert_snapshot!(run_in(dir.path(), &both), @r"
+    error[cli.usage]: --url is for --transport http: gRPC's path is the procedure's
+    help: say where the server is with --address
+    exit 2
     ");
 }
 

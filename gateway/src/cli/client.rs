@@ -1,13 +1,15 @@
-//! A small HTTP/1.1 client: one connection, one call at a time, every step within a time limit.
+//! A small HTTP client: one connection, one call at a time, every step within a time limit.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Request, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use omnirelay_net::grpc;
 use omnirelay_net::messages;
 use omnirelay_net::rpc::{self, Call, Encoding, Reply, RequestHead};
 use tokio::net::TcpStream;
@@ -40,26 +42,80 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// A whole response.
 #[derive(Debug)]
 pub struct Response {
+    /// HTTP/1.1 or HTTP/2.
+    pub version: Version,
     /// HTTP status.
     pub status: StatusCode,
     /// HTTP headers.
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
+    /// What came behind it, in HTTP/2.
+    pub trailers: Option<HeaderMap>,
+}
+
+/// Where requests go.
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<Bytes>) -> hyper::Result<http::Response<Incoming>> {
+        let request = request.map(Full::new);
+        match self {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
 }
 
 /// An open connection to one server.
 pub struct Connection {
     address: String,
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
 }
 
 impl Connection {
-    /// Connects to `host:port`.
+    /// Connects to `host:port`, for HTTP/1.1.
     ///
     /// # Errors
     /// `cli.unreachable` if there is no such host, nobody listens, or it takes too long.
     pub async fn open(address: &str) -> Result<Connection, Failure> {
+        let stream = Connection::connect(address).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::unreachable(address, error.to_string()))?;
+        Ok(Connection::driven(
+            address,
+            Sender::Http1(sender),
+            connection,
+        ))
+    }
+
+    /// Connects to `host:port`, for HTTP/2 with prior knowledge.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn open_http2(address: &str) -> Result<Connection, Failure> {
+        let stream = Connection::connect(address).await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::unreachable(address, error.to_string()))?;
+        Ok(Connection::driven(
+            address,
+            Sender::Http2(sender),
+            connection,
+        ))
+    }
+
+    async fn connect(address: &str) -> Result<TcpStream, Failure> {
         let unreachable = |reason: String| Failure::unreachable(address, reason);
         let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
@@ -73,17 +129,41 @@ impl Connection {
         };
         // Best effort: without it small requests only take longer.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
+        Ok(stream)
+    }
+
+    fn driven(
+        address: &str,
+        sender: Sender,
+        connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+    ) -> Connection {
         // The connection's end reaches the sender; there is nobody else to tell.
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Ok(Connection {
+        Connection {
             address: address.to_owned(),
             sender,
-        })
+        }
+    }
+
+    /// Says in the request which server it is for.
+    fn address_to(&self, request: &mut Request<Bytes>) {
+        match &self.sender {
+            Sender::Http1(_) => {
+                if let Ok(host) = header::HeaderValue::from_str(&self.address) {
+                    request.headers_mut().entry(header::HOST).or_insert(host);
+                }
+            }
+            Sender::Http2(_) => {
+                let mut parts = request.uri().clone().into_parts();
+                parts.scheme = Some(Scheme::HTTP);
+                parts.authority = self.address.parse::<Authority>().ok();
+                if let Ok(uri) = Uri::from_parts(parts) {
+                    *request.uri_mut() = uri;
+                }
+            }
+        }
     }
 
     /// Sends one request and reads the whole response.
@@ -95,27 +175,19 @@ impl Connection {
         mut request: Request<Bytes>,
         limit: Duration,
     ) -> Result<Response, Failure> {
-        if let Ok(host) = header::HeaderValue::from_str(&self.address) {
-            request.headers_mut().entry(header::HOST).or_insert(host);
-        }
+        self.address_to(&mut request);
         let exchange = async {
-            self.sender
-                .ready()
-                .await
-                .map_err(|error| error.to_string())?;
-            let response = self
-                .sender
-                .send_request(request.map(Full::new))
-                .await
-                .map_err(|error| error.to_string())?;
-            let (head, body) = response.into_parts();
+            let response = self.sender.send(request).await;
+            let (head, body) = response.map_err(|error| error.to_string())?.into_parts();
             let body = Limited::new(body, REPLY_BYTES_MAX)
                 .collect()
                 .await
                 .map_err(|error| error.to_string())?;
             Ok::<_, String>(Response {
+                version: head.version,
                 status: head.status,
                 headers: head.headers,
+                trailers: body.trailers().cloned(),
                 body: body.to_bytes(),
             })
         };
@@ -138,11 +210,8 @@ impl Connection {
         mut request: Request<Bytes>,
         limit: Duration,
     ) -> Result<(StatusCode, Incoming), Failure> {
-        if let Ok(host) = header::HeaderValue::from_str(&self.address) {
-            request.headers_mut().entry(header::HOST).or_insert(host);
-        }
-        let sent = self.sender.send_request(request.map(Full::new));
-        match timeout(limit, sent).await {
+        self.address_to(&mut request);
+        match timeout(limit, self.sender.send(request)).await {
             Ok(Ok(response)) => Ok((response.status(), response.into_body())),
             Ok(Err(error)) => Err(Failure::no_reply(&self.address, error)),
             Err(_) => Err(Failure::no_reply(
@@ -162,14 +231,42 @@ impl Connection {
         head: &RequestHead,
         body: Bytes,
     ) -> Result<Response, Failure> {
-        let request = rpc::request(path.clone(), head, body).map_err(|error| {
-            Failure::usage(
-                error.message,
-                "header values are printable text without line breaks",
-            )
-        })?;
+        let request = rpc::request(path.clone(), head, body).map_err(unsayable)?;
         self.send(request, head.ttl + REPLY_GRACE).await
     }
+
+    /// Makes one unary gRPC call, over HTTP/2; the reply's message, or what the server refused.
+    ///
+    /// # Errors
+    /// As [`Connection::send`]; `cli.usage` if the head holds what no metadata can carry, or a
+    /// procedure that is no path.
+    pub async fn grpc(
+        &mut self,
+        head: &RequestHead,
+        message: &[u8],
+    ) -> Result<(Response, Result<Bytes, rpc::Error>), Failure> {
+        let path = grpc::client::path(&head.procedure).map_err(|error| {
+            let help = "procedures are named <namespace>::<operation>, as in resourcelease::stats";
+            Failure::usage(error.message, help)
+        })?;
+        let request = grpc::client::request(path, head, message).map_err(unsayable)?;
+        let response = self.send(request, head.ttl + REPLY_GRACE).await?;
+        let reply = grpc::client::parse_response(
+            response.status,
+            &response.headers,
+            response.trailers.as_ref(),
+            response.body.clone(),
+            REPLY_BYTES_MAX,
+        );
+        Ok((response, reply))
+    }
+}
+
+fn unsayable(error: rpc::Error) -> Failure {
+    Failure::usage(
+        error.message,
+        "header values are printable text without line breaks",
+    )
 }
 
 /// Who calls which namespace of which server, and how long a call may take.

@@ -61,14 +61,11 @@ pub(super) struct RequestArgs {
 enum Transport {
     /// HTTP/1.1 with YARPC's headers
     Http,
+    /// gRPC, with the procedure as YARPC maps it to a path
+    Grpc,
 }
 
 pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
-    let Transport::Http = args.transport;
-    let (address, path) = match &args.url {
-        Some(url) => split_url(url)?,
-        None => (args.address.clone(), Uri::from_static(rpc::PATH)),
-    };
     let mut head = RequestHead::new(&args.caller, &args.service, &args.procedure, args.encoding);
     head.ttl = args.ttl;
     head.shard_key.clone_from(&args.shard_key);
@@ -77,21 +74,51 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
         .body
         .read()?
         .unwrap_or_else(|| empty_body(args.encoding));
-    let response = block_on(async {
-        let mut connection = Connection::open(&address).await?;
-        connection.rpc(&path, &head, body).await
-    })?;
+    let (response, reply) = match args.transport {
+        Transport::Http => over_http(args, &head, body)?,
+        Transport::Grpc => over_grpc(args, &head, &body)?,
+    };
     if args.verbose {
         print_head(&response);
     }
-    if let Some(error) = rpc_error(&response) {
-        return Err(error.into());
-    }
-    output::write(&response.body)?;
-    if args.encoding == Encoding::Json && !response.body.ends_with(b"\n") {
+    let reply = reply?;
+    output::write(&reply)?;
+    if args.encoding == Encoding::Json && !reply.ends_with(b"\n") {
         output::write(b"\n")?;
     }
     Ok(())
+}
+
+/// A response, and what it means.
+type Answer = (Response, Result<Bytes, rpc::Error>);
+
+fn over_http(args: &RequestArgs, head: &RequestHead, body: Bytes) -> Result<Answer, Failure> {
+    let (address, path) = match &args.url {
+        Some(url) => split_url(url)?,
+        None => (args.address.clone(), Uri::from_static(rpc::PATH)),
+    };
+    let response = block_on(async {
+        let mut connection = Connection::open(&address).await?;
+        connection.rpc(&path, head, body).await
+    })?;
+    let reply = match rpc_error(&response) {
+        Some(error) => Err(error),
+        None => Ok(response.body.clone()),
+    };
+    Ok((response, reply))
+}
+
+fn over_grpc(args: &RequestArgs, head: &RequestHead, body: &[u8]) -> Result<Answer, Failure> {
+    if args.url.is_some() {
+        return Err(Failure::usage(
+            "--url is for --transport http: gRPC's path is the procedure's",
+            "say where the server is with --address",
+        ));
+    }
+    block_on(async {
+        let mut connection = Connection::open_http2(&args.address).await?;
+        connection.grpc(head, body).await
+    })
 }
 
 /// An empty message in the encoding.
@@ -124,8 +151,9 @@ fn rpc_error(response: &Response) -> Option<rpc::Error> {
 
 fn print_head(response: &Response) {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "HTTP/1.1 {}", response.status);
-    for (name, value) in &response.headers {
+    let _ = writeln!(stderr, "{:?} {}", response.version, response.status);
+    let trailers = response.trailers.iter().flatten();
+    for (name, value) in response.headers.iter().chain(trailers) {
         let _ = writeln!(
             stderr,
             "{name}: {}",

@@ -3,8 +3,9 @@
 //!
 //! A server reads a [`Head`], takes the [only message](only_message) out of a unary call's body,
 //! or a stream's messages with a [`Deframer`], and answers with [`reply_response`] or
-//! [`error_response`].
+//! [`error_response`]. A caller does the reverse with [`client`].
 
+pub mod client;
 mod head;
 pub mod health;
 mod message;

@@ -109,7 +109,7 @@ fn status(code: Code) -> HeaderValue {
     HeaderValue::from(u16::from(code.grpc_number()))
 }
 
-fn content_type(encoding: Encoding) -> HeaderValue {
+pub(super) fn content_type(encoding: Encoding) -> HeaderValue {
     HeaderValue::from_static(match encoding {
         Encoding::Json => "application/grpc+json",
         Encoding::Proto => "application/grpc+proto",
@@ -133,24 +133,24 @@ fn percent_encoded(text: &str) -> HeaderValue {
 
 /// `google.rpc.Status`, which clients of many languages have at hand.
 #[derive(Clone, PartialEq, Message)]
-struct Status {
+pub(super) struct Status {
     #[prost(int32, tag = "1")]
-    code: i32,
+    pub(super) code: i32,
     #[prost(string, tag = "2")]
-    message: String,
+    pub(super) message: String,
     #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
+    pub(super) details: Vec<prost_types::Any>,
 }
 
 /// `google.rpc.ErrorInfo`.
 #[derive(Clone, PartialEq, Message)]
-struct ErrorInfo {
+pub(super) struct ErrorInfo {
     #[prost(string, tag = "1")]
-    reason: String,
+    pub(super) reason: String,
     #[prost(string, tag = "2")]
-    domain: String,
+    pub(super) domain: String,
     #[prost(map = "string, string", tag = "3")]
-    metadata: HashMap<String, String>,
+    pub(super) metadata: HashMap<String, String>,
 }
 
 fn details(error: &Error, message: String) -> Status {
