@@ -184,6 +184,8 @@ pub struct Checker {
     /// Items that somebody asked to take away.
     doomed: BTreeSet<(usize, u64)>,
     bundles: BTreeMap<(usize, String), Bundle>,
+    /// Drain requests, by namespace and id, and when they were first made.
+    first_asked: BTreeMap<(usize, String), u64>,
     /// Items that came in, by namespace, origin and number there, and in which life.
     came: BTreeMap<(usize, [u8; 16], u64), u32>,
     histories: BTreeMap<u32, History>,

@@ -115,6 +115,12 @@ impl Checker {
         })
     }
 
+    /// Somebody asks for a bundle, maybe again.
+    pub fn draining(&mut self, at: Moment, space: usize, request: &str) {
+        let name = (space, request.to_owned());
+        self.first_asked.entry(name).or_insert(at.now);
+    }
+
     /// A bundle was handed out.
     ///
     /// # Errors
@@ -125,6 +131,7 @@ impl Checker {
         space: usize,
         request: Option<&str>,
         items: &[PendingItem],
+        max: u32,
     ) -> Result<(), Violation> {
         let moved: Vec<Moved> = items.iter().map(Moved::of).collect();
         let foreign = moved
@@ -136,6 +143,17 @@ impl Checker {
             || format!("{foreign:?}"),
         )?;
         // Each shard forgets its part when its window is over: some may be given again, some new.
+        let asked = request.and_then(|request| {
+            let name = (space, request.to_owned());
+            self.first_asked.get(&name).copied()
+        });
+        let window = self.spaces[space].dedupe_ns / 2;
+        let may_be_over = asked.is_some_and(|asked| at.now >= asked + window);
+        broken(
+            moved.len() > max as usize && !may_be_over,
+            "a bundle is no longer than asked",
+            || format!("{} of {max}", moved.len()),
+        )?;
         let mut again = Vec::new();
         let mut since = at.now;
         if let Some(request) = request {
@@ -183,15 +201,22 @@ impl Checker {
         added: u32,
     ) -> Result<(), Violation> {
         let mut again = 0;
+        let items_count = u32::try_from(items.len()).expect("few items");
+        // What adds nothing came in before, or never left. The latter is not remembered when it
+        // leaves at last; and where a crash may undo that it left, it may have to come in again.
+        let all_came = self.spaces[space].durable || added == items_count;
         for item in items {
             let moved = Moved::of(item);
             let name = (space, moved.origin, moved.sequence_id);
-            let before = self.came.insert(name, at.life);
+            let before = match all_came {
+                true => self.came.insert(name, at.life),
+                false => self.came.get(&name).copied(),
+            };
             again += u32::from(before.is_some_and(|life| self.holds(space, life, at)));
             let shard = self.spaces[space].first_shard;
             self.promise(at, space, shard, Promised::Restored { space, moved });
         }
-        let most = u32::try_from(items.len()).expect("few items") - again;
+        let most = items_count - again;
         let is_wrong = added > most && !self.numbers_repeat;
         broken(is_wrong, "an item is restored once", || {
             format!("{added} added of {}, {again} were there", items.len())
