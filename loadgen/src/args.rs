@@ -53,8 +53,19 @@ Examples:
 /// How to reach the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
-    /// HTTP/2 without TLS
+    /// YARPC's headers over HTTP/2
     Http,
+    /// gRPC
+    Grpc,
+}
+
+impl From<Transport> for omnirelay_loadgen::Transport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Http => Self::Http,
+            Transport::Grpc => Self::Grpc,
+        }
+    }
 }
 
 /// How bodies are encoded.

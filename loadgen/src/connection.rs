@@ -7,13 +7,18 @@ use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use omnirelay_net::grpc;
 use omnirelay_net::rpc::{
-    self, Call, Encoding, Error, Procedure, Reply, RequestHead, encode_call, parse_response,
+    self, Call, Encoding, Error, Procedure, Reply, RequestHead, decode_reply, encode_call,
+    parse_response,
 };
 use tokio::net::TcpStream;
 
 /// How long a connection may take to open.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The largest reply: a batch of leases with room to spare.
+const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes that may be on their way on a stream and on a connection without an update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1_024 * 1_024;
@@ -38,10 +43,20 @@ pub enum CallError {
 #[derive(Debug, Clone)]
 pub struct Caller {
     connection: Connection,
+    transport: Transport,
     procedure: Procedure,
     encoding: Encoding,
     uri: Uri,
     headers: HeaderMap,
+}
+
+/// How calls travel over HTTP/2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// With YARPC's headers.
+    Http,
+    /// As gRPC.
+    Grpc,
 }
 
 /// Where and how to call.
@@ -49,6 +64,8 @@ pub struct Caller {
 pub struct Target {
     /// `host:port`.
     pub address: String,
+    /// How calls travel.
+    pub transport: Transport,
     /// The namespace to work in.
     pub namespace: String,
     /// How bodies are encoded.
@@ -96,14 +113,21 @@ impl Caller {
         let name = format!("{}::{procedure}", target.namespace);
         let head = RequestHead::new("omnirelay-loadgen", "omnirelay", name, target.encoding);
         let address = &target.address;
-        let uri = format!("http://{address}{}", rpc::PATH)
-            .parse()
-            .map_err(|error| {
+        let uri = |path: &str| {
+            format!("http://{address}{path}").parse().map_err(|error| {
                 Error::header_malformed(format!("`{address}` is not an address: {error}"))
-            })?;
-        let request = rpc::request(uri, &head, Bytes::new())?;
+            })
+        };
+        let request = match target.transport {
+            Transport::Http => rpc::request(uri(rpc::PATH)?, &head, Bytes::new())?,
+            Transport::Grpc => {
+                let path = grpc::client::path(&head.procedure)?;
+                grpc::client::request(uri(path.path())?, &head, &[])?
+            }
+        };
         Ok(Self {
             connection: connection.clone(),
+            transport: target.transport,
             procedure,
             encoding: target.encoding,
             uri: request.uri().clone(),
@@ -117,8 +141,11 @@ impl Caller {
     /// The server's refusal, or why the connection failed.
     pub async fn call(&mut self, call: &Call) -> Result<Reply, CallError> {
         debug_assert_eq!(call.procedure(), self.procedure);
-        let body = encode_call(self.encoding, call).map_err(CallError::Refused)?;
-        let mut request = Request::new(Full::new(body));
+        let body = match self.transport {
+            Transport::Http => encode_call(self.encoding, call),
+            Transport::Grpc => grpc::client::encode_call(self.encoding, call),
+        };
+        let mut request = Request::new(Full::new(body.map_err(CallError::Refused)?));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
@@ -129,15 +156,19 @@ impl Caller {
             .await
             .map_err(broken)?;
         let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(broken)?.to_bytes();
-        parse_response(
-            self.procedure,
-            self.encoding,
-            head.status,
-            &head.headers,
-            &body,
-        )
-        .map_err(CallError::Refused)
+        let body = body.collect().await.map_err(broken)?;
+        let trailers = body.trailers().cloned();
+        let body = body.to_bytes();
+        let (procedure, encoding, status) = (self.procedure, self.encoding, head.status);
+        let reply = match self.transport {
+            Transport::Http => parse_response(procedure, encoding, status, &head.headers, &body),
+            Transport::Grpc => {
+                let (fields, trailers) = (&head.headers, trailers.as_ref());
+                grpc::client::parse_response(status, fields, trailers, body, REPLY_BYTES_MAX)
+                    .and_then(|message| decode_reply(procedure, encoding, &message))
+            }
+        };
+        reply.map_err(CallError::Refused)
     }
 }
 

@@ -11,7 +11,7 @@ use omnirelay_net::rpc::{Call, Procedure, Reply};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 
-use crate::args::{Command, Transport};
+use crate::args::Command;
 use crate::report::{Report, per_million};
 
 /// Items that are enqueued and not completed, as a multiple of what the workers hold at most:
@@ -65,7 +65,6 @@ struct Measured {
 
 /// Makes a run. Must be called on a [`tokio::task::LocalSet`].
 pub(crate) async fn cycle(command: &Command) -> Result<Report, Failure> {
-    let Transport::Http = command.transport;
     let server = command.server_pid.map(|pid| {
         let clock = ProcessClock::of(pid);
         clock.map_err(|error| Failure::Usage(format!("--server-pid {pid}: {error}")))
@@ -73,6 +72,7 @@ pub(crate) async fn cycle(command: &Command) -> Result<Report, Failure> {
     let server = server.transpose()?;
     let target = Target {
         address: command.address.clone(),
+        transport: command.transport.into(),
         namespace: command.namespace.clone(),
         encoding: command.encoding.into(),
     };

@@ -13,7 +13,7 @@ mod producer;
 mod run;
 mod worker;
 
-pub use connection::{CallError, Caller, Connection, Target};
+pub use connection::{CallError, Caller, Connection, Target, Transport};
 pub use duration::parse_duration;
 pub use latency::Latency;
 pub use ledger::Ledger;

@@ -10,7 +10,7 @@ use prost::Message;
 use super::reply::{ErrorInfo, Status, content_type};
 use super::{Compression, PREFIX_BYTES, frame, metadata, only_message};
 use crate::messages;
-use crate::rpc::{Code, Error, RequestHead, headers};
+use crate::rpc::{Call, Code, Encoding, Error, RequestHead, encode_call_behind, headers};
 
 /// The longest timeout that its eight digits can say in ms: longer ones are said in seconds.
 const TIMEOUT_MS_MAX: u128 = 99_999_999;
@@ -56,6 +56,15 @@ pub fn request(uri: Uri, head: &RequestHead, message: &[u8]) -> Result<Request<B
     *request.uri_mut() = uri;
     *request.headers_mut() = fields;
     Ok(request)
+}
+
+/// The body of a request for a lease call.
+///
+/// # Errors
+/// As [`crate::rpc::encode_call`].
+pub fn encode_call(encoding: Encoding, call: &Call) -> Result<Bytes, Error> {
+    let message = encode_call_behind(PREFIX_BYTES, encoding, call)?;
+    Ok(frame(message, Compression::Identity))
 }
 
 /// The message of a response to a unary call, of at most `bytes_max` bytes.
@@ -147,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::grpc::{Head, Method as Called, error_response};
-    use crate::rpc::{Encoding, codes};
+    use crate::rpc::codes;
 
     #[test]
     fn a_server_reads_the_head_that_a_caller_sends() {

@@ -211,9 +211,21 @@ pub fn decode_reply(
 /// # Errors
 /// `rpc.encoding.unsupported` for [`Encoding::Raw`].
 pub fn encode_call(encoding: Encoding, call: &Call) -> Result<Bytes, Error> {
+    Ok(encode_call_behind(0, encoding, call)?.freeze())
+}
+
+/// Writes the body of a call behind so many zeros, for a prefix that tells its length.
+///
+/// # Errors
+/// As [`encode_call`].
+pub(crate) fn encode_call_behind(
+    zeros: usize,
+    encoding: Encoding,
+    call: &Call,
+) -> Result<BytesMut, Error> {
     match encoding {
         Encoding::Raw => Err(raw_unsupported()),
-        _ => Ok(each!(Call, call, message => encode(encoding, message, 0)).freeze()),
+        _ => Ok(each!(Call, call, message => encode(encoding, message, zeros))),
     }
 }
 

@@ -16,8 +16,8 @@ mod procedure;
 mod reply;
 mod validate;
 
-pub(crate) use call::encode_reply_behind;
 pub use call::{Call, Reply, decode_call, decode_reply, encode_call, encode_reply};
+pub(crate) use call::{encode_call_behind, encode_reply_behind};
 pub use client::{parse_response, request};
 pub use code::Code;
 pub use error::{Error, ErrorCode, codes};

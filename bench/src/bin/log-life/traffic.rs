@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use omnirelay_loadgen::{CallError, Caller, Connection, Load, Run, Target};
+use omnirelay_loadgen::{CallError, Caller, Connection, Load, Run, Target, Transport};
 use omnirelay_net::messages::{
     BATCH_ITEMS_MAX, EnqueueBatchRequest, EnqueueRequest, Payload, PeekRequest, PendingItem, Stats,
     StatsRequest,
@@ -31,6 +31,7 @@ const STATS_AGE_MAX: Duration = Duration::from_millis(200);
 /// Where a server is to be called.
 pub(crate) fn target(server: &Server) -> Target {
     Target {
+        transport: Transport::Http,
         address: server.addresses.rpc.to_string(),
         namespace: DEFAULT_NAMESPACE.to_owned(),
         encoding: Encoding::Proto,
