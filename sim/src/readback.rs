@@ -6,24 +6,24 @@ use std::path::PathBuf;
 
 use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Record};
 use omnirelay_wal::{
-    Disk, DiskFile, LogOptions, LogView, Mapping, OpenError, ReadFrom, RecordHeader, ViewError,
-    open,
+    Batches, Disk, DiskFile, LogOptions, LogView, Mapping, OpenError, ReadFrom, RecordHeader,
+    ViewError, open,
 };
 
 use crate::disk::{SimDisk, SimFile};
 use crate::history::History;
 use crate::node::SEGMENT_BYTES;
-use crate::tape::{Found, TapedRecord, print};
+use crate::tape::{Contents, Found, TapedRecord, print};
 use crate::violation::Violation;
 
-/// The records that a log would be opened with. The disk is left as it is.
+/// What a log would be opened with. The disk is left as it is.
 ///
 /// # Errors
 /// If it would not open.
-pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Vec<Found>, OpenError> {
-    let mut found = Vec::new();
+pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Contents, OpenError> {
+    let mut records = Vec::new();
     let mut on_record = |header: &RecordHeader, _, body: &[u8]| {
-        found.push(Found {
+        records.push(Found {
             header: *header,
             print: print(header, body),
         });
@@ -33,26 +33,33 @@ pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Vec<Found>, OpenError
         log,
         segment_bytes: SEGMENT_BYTES,
     };
-    open(Untouched(disk.clone()), options, &mut || 7, &mut on_record)?;
-    Ok(found)
+    let opened = open(Untouched(disk.clone()), options, &mut || 7, &mut on_record)?;
+    let last = opened.appender.open_batch() - 1;
+    Ok(Contents { records, last })
 }
 
-/// The records that a reader gets who begins with the oldest that is kept: history, then those
-/// that the log would be opened with.
+/// What a reader gets who begins with the oldest that is kept: history, then what the log would
+/// be opened with.
 ///
 /// # Errors
 /// If it gets none, or not all.
-pub(crate) fn read_kept(log: u16, disk: &SimDisk) -> Result<Vec<Found>, ViewError> {
-    let view = LogView::open(Untouched(disk.clone()), log);
-    let mut batches = view.read_from(ReadFrom::Oldest, None)?;
-    let mut found = Vec::new();
+pub(crate) fn read_kept(log: u16, disk: &SimDisk) -> Result<Contents, ViewError> {
+    let mut found = Contents::default();
+    let mut batches = batches(log, disk)?;
     while let Some(batch) = batches.next_batch()? {
-        found.extend(batch.records.iter().map(|(header, _, body)| Found {
-            header: *header,
-            print: print(header, body),
-        }));
+        found.last = batch.number;
+        found
+            .records
+            .extend(batch.records.iter().map(|(header, _, body)| Found {
+                header: *header,
+                print: print(header, body),
+            }));
     }
     Ok(found)
+}
+
+fn batches(log: u16, disk: &SimDisk) -> Result<Batches<Untouched>, ViewError> {
+    LogView::open(Untouched(disk.clone()), log).read_from(ReadFrom::Oldest, None)
 }
 
 /// Adds a record to its shard's history.

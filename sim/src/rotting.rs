@@ -107,7 +107,7 @@ impl World {
                 (Ok(_), Ok(found)) => {
                     // Damage in the last batch looks like a write that was not finished.
                     let least = self.known[log].saturating_sub(1);
-                    self.tapes[log].borrow().kept(&found, least)?;
+                    self.tapes[log].borrow().check(&found, least)?;
                     self.hits.hit(Fault::RotHarmless);
                 }
                 (Ok(_), Err(error)) => {
