@@ -4,12 +4,12 @@ use std::path::Path;
 
 use omnirelay::data_dir::{LogSettings, open_log};
 use omnirelay::node::LogId;
-use omnirelay_wal::{OpenError, SEGMENT_HEADER_BYTES};
+use omnirelay_wal::OpenError;
 use rand::Rng;
 
 use crate::hits::Fault;
 use crate::node::SEGMENT_BYTES;
-use crate::readback::read_log;
+use crate::readback::{newest_segment, read_log};
 use crate::violation::{Violation, broken};
 use crate::world::World;
 
@@ -76,6 +76,9 @@ impl World {
             self.trace(|| format!("a copy of log {log}: {rot:?}"));
             let before = copy.files();
             let number = u16::try_from(log).expect("few logs");
+            let newest = newest_segment(number, &self.disks[log]).map_err(|error| {
+                Violation::new("a log opens after every crash", error.to_string())
+            })?;
             let found = read_log(number, &copy);
             let layout = self.plan.layout(1);
             let settings = LogSettings {
@@ -90,8 +93,7 @@ impl World {
                 (Err(error), _) => {
                     let text = error.to_string();
                     // If it has hit what says that older segments are gone, these are missed.
-                    let newest = before.iter().rev().find(|(_, bytes)| is_begun(bytes));
-                    let is_newest = newest.is_some_and(|(name, _)| *name == rot.name);
+                    let is_newest = newest == rot.segment();
                     broken(
                         !text.contains(if is_newest { DIRECTORY } else { &rot.name }),
                         "an error names what it is about",
@@ -117,10 +119,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// Whether anything was ever written to a segment.
-fn is_begun(bytes: &[u8]) -> bool {
-    let page = &bytes[..bytes.len().min(SEGMENT_HEADER_BYTES as usize)];
-    page.iter().any(|&byte| byte != 0)
 }
