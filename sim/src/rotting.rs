@@ -45,6 +45,22 @@ impl World {
         Ok(())
     }
 
+    /// What a log had for certain was given up on the word of a lie, and nothing that was written
+    /// since has reached the disk: nothing there says that it was ever more than a new log. The
+    /// run is over, as after a refusal.
+    pub(crate) fn emptied_by_lies(&mut self, log: u16) -> Result<(), Violation> {
+        let left = newest_segment(log, &self.disks[usize::from(log)]);
+        broken(
+            !matches!(left, Ok(None)),
+            "what was durable stays as it was",
+            || format!("log {log} opens as new, but has {left:?}"),
+        )?;
+        self.trace(|| format!("log {log} is as new after lying syncs"));
+        self.hits.hit(Fault::LieLost);
+        self.done = true;
+        Ok(())
+    }
+
     /// A bit flips in a log that is in use, until this life is over.
     pub(crate) fn rot_running(&mut self) {
         let log = self.rng.random_range(0..self.disks.len());

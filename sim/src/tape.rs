@@ -141,6 +141,11 @@ impl Tape {
             },
         )
     }
+
+    /// Whether a floor was written that gives up everything up to batch `last`.
+    pub fn gives_up(&self, last: u64) -> bool {
+        floor_of(&self.batches) > last
+    }
 }
 
 /// Whether these batches have just these records.
@@ -276,6 +281,8 @@ mod tests {
         ] {
             assert_left(&tape, lsns, last, is_left);
         }
+        assert!(tape.gives_up(2));
+        assert!(!tape.gives_up(3), "batch 3 is needed");
     }
 
     #[test]
