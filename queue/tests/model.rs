@@ -479,7 +479,8 @@ impl World {
                 *expires_at = self.now.saturating_add(asked);
                 let extended = decision.outcome.expect("the lease is live");
                 prop_assert_eq!(extended.expires_at, *expires_at);
-                prop_assert_eq!(decision.rests_on.is_some(), asked > *recorded);
+                let rests_on = (asked > *duration).then(|| self.shard.last_lsn());
+                prop_assert_eq!(decision.rests_on, rests_on);
                 if asked > *recorded {
                     prop_assert!(self.shard.last_lsn() > before);
                     *recorded = asked;

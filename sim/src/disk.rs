@@ -59,6 +59,13 @@ pub struct Rot {
     rotten: Vec<u8>,
 }
 
+impl Rot {
+    /// The number of its segment.
+    pub fn segment(&self) -> Option<u32> {
+        self.name.strip_suffix(".seg")?.parse().ok()
+    }
+}
+
 /// A directory.
 #[derive(Debug, Clone)]
 pub struct SimDisk {

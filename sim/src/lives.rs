@@ -258,7 +258,12 @@ impl World {
             let tape = self.tapes[log].borrow();
             let synced = tape.last_synced();
             let least = trusted.as_ref().map_or(synced, |trusted| trusted[log]);
-            let kept = tape.kept(&found, least)?;
+            if trusted.is_some() && found.last == 0 && tape.gives_up(least) {
+                drop(tape);
+                return self.emptied_by_lies(at);
+            }
+            tape.check(&found, least)?;
+            let kept = found.last;
             is_less |= kept < synced;
             if trusted.is_none() {
                 let unread = |error: ViewError| {
@@ -268,8 +273,8 @@ impl World {
                     )
                 };
                 let history = read_kept(at, &self.disks[log]).map_err(unread)?;
-                tape.kept(&history, kept)?;
-                if history.len() > found.len() {
+                tape.check(&history, kept)?;
+                if history.records.len() > found.records.len() {
                     self.hits.hit(Fault::HistoryKept);
                 }
             }

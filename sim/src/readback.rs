@@ -6,24 +6,24 @@ use std::path::PathBuf;
 
 use omnirelay_queue::{Epoch, Event, Lsn, Nanos, Record};
 use omnirelay_wal::{
-    Disk, DiskFile, LogOptions, LogView, Mapping, OpenError, ReadFrom, RecordHeader, ViewError,
-    open,
+    Batches, Disk, DiskFile, LogOptions, LogView, Mapping, OpenError, ReadFrom, RecordHeader,
+    ViewError, open,
 };
 
 use crate::disk::{SimDisk, SimFile};
 use crate::history::History;
 use crate::node::SEGMENT_BYTES;
-use crate::tape::{Found, TapedRecord, print};
+use crate::tape::{Contents, Found, TapedRecord, print};
 use crate::violation::Violation;
 
-/// The records that a log would be opened with. The disk is left as it is.
+/// What a log would be opened with. The disk is left as it is.
 ///
 /// # Errors
 /// If it would not open.
-pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Vec<Found>, OpenError> {
-    let mut found = Vec::new();
+pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Contents, OpenError> {
+    let mut records = Vec::new();
     let mut on_record = |header: &RecordHeader, _, body: &[u8]| {
-        found.push(Found {
+        records.push(Found {
             header: *header,
             print: print(header, body),
         });
@@ -33,26 +33,46 @@ pub(crate) fn read_log(log: u16, disk: &SimDisk) -> Result<Vec<Found>, OpenError
         log,
         segment_bytes: SEGMENT_BYTES,
     };
-    open(Untouched(disk.clone()), options, &mut || 7, &mut on_record)?;
-    Ok(found)
+    let opened = open(Untouched(disk.clone()), options, &mut || 7, &mut on_record)?;
+    let last = opened.appender.open_batch() - 1;
+    Ok(Contents { records, last })
 }
 
-/// The records that a reader gets who begins with the oldest that is kept: history, then those
-/// that the log would be opened with.
+/// What a reader gets who begins with the oldest that is kept: history, then what the log would
+/// be opened with.
 ///
 /// # Errors
 /// If it gets none, or not all.
-pub(crate) fn read_kept(log: u16, disk: &SimDisk) -> Result<Vec<Found>, ViewError> {
-    let view = LogView::open(Untouched(disk.clone()), log);
-    let mut batches = view.read_from(ReadFrom::Oldest, None)?;
-    let mut found = Vec::new();
+pub(crate) fn read_kept(log: u16, disk: &SimDisk) -> Result<Contents, ViewError> {
+    let mut found = Contents::default();
+    let mut batches = batches(log, disk)?;
     while let Some(batch) = batches.next_batch()? {
-        found.extend(batch.records.iter().map(|(header, _, body)| Found {
-            header: *header,
-            print: print(header, body),
-        }));
+        found.last = batch.number;
+        found
+            .records
+            .extend(batch.records.iter().map(|(header, _, body)| Found {
+                header: *header,
+                print: print(header, body),
+            }));
     }
     Ok(found)
+}
+
+/// The segment that a log's last batch is in.
+///
+/// # Errors
+/// If its batches cannot be read.
+pub(crate) fn newest_segment(log: u16, disk: &SimDisk) -> Result<Option<u32>, ViewError> {
+    let mut newest = None;
+    let mut batches = batches(log, disk)?;
+    while let Some(batch) = batches.next_batch()? {
+        newest = Some(batch.at.segment);
+    }
+    Ok(newest)
+}
+
+fn batches(log: u16, disk: &SimDisk) -> Result<Batches<Untouched>, ViewError> {
+    LogView::open(Untouched(disk.clone()), log).read_from(ReadFrom::Oldest, None)
 }
 
 /// Adds a record to its shard's history.
@@ -148,5 +168,60 @@ impl DiskFile for UntouchedFile {
 
     fn map(&self) -> io::Result<Option<Mapping>> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use omnirelay_wal::{Fill, SEGMENT_HEADER_BYTES};
+
+    use super::*;
+
+    /// More than half a segment.
+    const BODY_BYTES: usize = SEGMENT_BYTES as usize / 8 * 5;
+
+    /// A log of two segments with a batch each.
+    fn two_segments() -> SimDisk {
+        let disk = SimDisk::new(1);
+        let options = LogOptions {
+            log: 0,
+            segment_bytes: SEGMENT_BYTES,
+        };
+        let on_record = &mut |_: &RecordHeader, _, _: &[u8]| Ok(());
+        let mut log = open(disk.clone(), options, &mut || 7, on_record).unwrap();
+        for lsn in 1..=2 {
+            while !log.appender.fits(BODY_BYTES) {
+                let spare = log.allocator.allocate(Fill::Zeros).unwrap();
+                log.appender.handle_spare(spare);
+            }
+            let header = RecordHeader {
+                shard: 0,
+                epoch: 1,
+                lsn,
+                at: 0,
+                kind: 2,
+            };
+            let fill = |body: &mut Vec<u8>| body.resize(body.len() + BODY_BYTES, 7);
+            log.appender.append(&header, BODY_BYTES, fill);
+            log.appender.seal();
+            let batch = log.appender.poll_batch().unwrap();
+            log.writer.write(&batch).unwrap();
+            log.appender.handle_synced(batch.number);
+        }
+        disk
+    }
+
+    #[test]
+    fn a_segment_whose_first_batch_is_torn_is_not_the_newest() {
+        let disk = two_segments();
+        assert_eq!(newest_segment(0, &disk).unwrap(), Some(2));
+        assert_eq!(read_log(0, &disk).unwrap().last, 2);
+        let second = disk.open("00000002.seg").unwrap();
+        let torn = IoSlice::new(&[0; 512]);
+        second
+            .write_at(&[torn], SEGMENT_HEADER_BYTES.into())
+            .unwrap();
+        assert_eq!(newest_segment(0, &disk).unwrap(), Some(1));
+        assert_eq!(read_log(0, &disk).unwrap().last, 1);
     }
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use omnirelay::data_dir::{LogSettings, open_log};
 use omnirelay::node::LogId;
-use omnirelay_wal::{OpenError, SEGMENT_HEADER_BYTES};
+use omnirelay_wal::OpenError;
 use rand::Rng;
 
 use crate::hits::Fault;
 use crate::node::SEGMENT_BYTES;
-use crate::readback::read_log;
+use crate::readback::{newest_segment, read_log};
 use crate::violation::{Violation, broken};
 use crate::world::World;
 
@@ -45,6 +45,22 @@ impl World {
         Ok(())
     }
 
+    /// What a log had for certain was given up on the word of a lie, and nothing that was written
+    /// since has reached the disk: nothing there says that it was ever more than a new log. The
+    /// run is over, as after a refusal.
+    pub(crate) fn emptied_by_lies(&mut self, log: u16) -> Result<(), Violation> {
+        let left = newest_segment(log, &self.disks[usize::from(log)]);
+        broken(
+            !matches!(left, Ok(None)),
+            "what was durable stays as it was",
+            || format!("log {log} opens as new, but has {left:?}"),
+        )?;
+        self.trace(|| format!("log {log} is as new after lying syncs"));
+        self.hits.hit(Fault::LieLost);
+        self.done = true;
+        Ok(())
+    }
+
     /// A bit flips in a log that is in use, until this life is over.
     pub(crate) fn rot_running(&mut self) {
         let log = self.rng.random_range(0..self.disks.len());
@@ -76,6 +92,9 @@ impl World {
             self.trace(|| format!("a copy of log {log}: {rot:?}"));
             let before = copy.files();
             let number = u16::try_from(log).expect("few logs");
+            let newest = newest_segment(number, &self.disks[log]).map_err(|error| {
+                Violation::new("a log opens after every crash", error.to_string())
+            })?;
             let found = read_log(number, &copy);
             let layout = self.plan.layout(1);
             let settings = LogSettings {
@@ -90,8 +109,7 @@ impl World {
                 (Err(error), _) => {
                     let text = error.to_string();
                     // If it has hit what says that older segments are gone, these are missed.
-                    let newest = before.iter().rev().find(|(_, bytes)| is_begun(bytes));
-                    let is_newest = newest.is_some_and(|(name, _)| *name == rot.name);
+                    let is_newest = newest == rot.segment();
                     broken(
                         !text.contains(if is_newest { DIRECTORY } else { &rot.name }),
                         "an error names what it is about",
@@ -107,7 +125,7 @@ impl World {
                 (Ok(_), Ok(found)) => {
                     // Damage in the last batch looks like a write that was not finished.
                     let least = self.known[log].saturating_sub(1);
-                    self.tapes[log].borrow().kept(&found, least)?;
+                    self.tapes[log].borrow().check(&found, least)?;
                     self.hits.hit(Fault::RotHarmless);
                 }
                 (Ok(_), Err(error)) => {
@@ -117,10 +135,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// Whether anything was ever written to a segment.
-fn is_begun(bytes: &[u8]) -> bool {
-    let page = &bytes[..bytes.len().min(SEGMENT_HEADER_BYTES as usize)];
-    page.iter().any(|&byte| byte != 0)
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use omnirelay_wal::{Batch, LOG_SHARD, RecordHeader};
 
-use crate::violation::Violation;
+use crate::violation::{Violation, broken};
 
 /// A tape that a node writes to and the world keeps.
 pub type SharedTape = Rc<RefCell<Tape>>;
@@ -40,6 +40,15 @@ pub struct TapedRecord {
     /// Its body.
     pub body: Vec<u8>,
     print: u64,
+}
+
+/// What was found in a log.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Its records, in order.
+    pub records: Vec<Found>,
+    /// The number of its last batch; 0 without one.
+    pub last: u64,
 }
 
 /// A record that was found in a log.
@@ -102,63 +111,55 @@ impl Tape {
         &self.batches[at(after)..at(last)]
     }
 
-    /// The last batch whose records the log still has, if what was `found` in it, in order, can
-    /// be what is left of the tape: everything from the floor on without a gap, to the end of
-    /// some batch, and at least up to batch `least`.
+    /// Judges what was `found` in the log: it must be what is left of the tape, everything from
+    /// the floor on without a gap, to the end of its last batch, and at least up to batch `least`.
     ///
     /// # Errors
-    /// If it cannot.
-    pub fn kept(&self, found: &[Found], least: u64) -> Result<u64, Violation> {
-        let mut furthest = 0;
-        for first in 0..=self.batches.len() {
-            let (last, matched) = self.match_from(first, found);
-            furthest = furthest.max(matched);
-            let reaches = last as u64 >= least && (first as u64) < self.floor_at(last);
-            if matched == found.len() && reaches {
-                // Batches without records may not be there at all.
-                let silent = self.batches[..last].iter().rev();
-                let silent = silent.take_while(|batch| batch.records.is_empty()).count();
-                return Ok(((last - silent) as u64).max(least));
-            }
-        }
-        let parts = found.get(furthest).map(|found| found.header);
-        Err(Violation::new(
+    /// If it is not.
+    pub fn check(&self, found: &Contents, least: u64) -> Result<(), Violation> {
+        let last = usize::try_from(found.last).expect("few batches");
+        let written = self.batches.get(..last);
+        let is_left = written.is_some_and(|written| {
+            let firsts = 0..usize::try_from(floor_of(written)).expect("few batches");
+            firsts
+                .into_iter()
+                .any(|first| is_found(written.get(first..).unwrap_or_default(), &found.records))
+        });
+        broken(
+            !is_left || found.last < least,
             "what was durable stays as it was",
-            format!(
-                "{} records found, {furthest} of them as they were written, then {parts:?}; \
-                 {} batches written, {least} of them durable, needed from batch {} on",
-                found.len(),
-                self.batches.len(),
-                self.floor_at(self.batches.len()),
-            ),
-        ))
+            || {
+                format!(
+                    "{} records found, the last of them {:?}, up to batch {}; {} batches written, \
+                     {least} of them durable, needed from batch {} on",
+                    found.records.len(),
+                    found.records.last().map(|found| found.header),
+                    found.last,
+                    self.batches.len(),
+                    floor_of(&self.batches),
+                )
+            },
+        )
     }
 
-    /// Where the whole batches from `first` on end that the found records begin with, and how
-    /// many records those have. Batches without records leave no trace, so they may be there.
-    fn match_from(&self, first: usize, found: &[Found]) -> (usize, usize) {
-        let mut matched = 0;
-        for (at, batch) in self.batches.iter().enumerate().skip(first) {
-            let here = found.get(matched..matched + batch.records.len());
-            let same = here.is_some_and(|here| {
-                let pairs = here.iter().zip(&batch.records);
-                pairs
-                    .into_iter()
-                    .all(|(a, b)| (a.print, a.header) == (b.print, b.header))
-            });
-            if !same {
-                return (at, matched);
-            }
-            matched += batch.records.len();
-        }
-        (self.batches.len(), matched)
+    /// Whether a floor was written that gives up everything up to batch `last`.
+    pub fn gives_up(&self, last: u64) -> bool {
+        floor_of(&self.batches) > last
     }
+}
 
-    /// The first batch that is needed, as the first `batches` say.
-    fn floor_at(&self, batches: usize) -> u64 {
-        let floors = self.batches[..batches].iter().rev();
-        floors.filter_map(|batch| batch.floor).next().unwrap_or(1)
-    }
+/// Whether these batches have just these records.
+fn is_found(batches: &[Taped], found: &[Found]) -> bool {
+    let written = batches.iter().flat_map(|batch| &batch.records);
+    written
+        .map(|record| (record.print, record.header))
+        .eq(found.iter().map(|found| (found.print, found.header)))
+}
+
+/// The first batch that is needed, as these say, which begin with the first.
+fn floor_of(batches: &[Taped]) -> u64 {
+    let floors = batches.iter().rev().filter_map(|batch| batch.floor);
+    floors.into_iter().next().unwrap_or(1)
 }
 
 /// Stands for all bytes of a record.
@@ -224,7 +225,7 @@ mod tests {
         }
     }
 
-    fn found(tape: &Tape, lsns: &[u64]) -> Vec<Found> {
+    fn found(tape: &Tape, lsns: &[u64], last: u64) -> Contents {
         let all = tape.batches.iter().flat_map(|batch| &batch.records);
         let all: Vec<Found> = all
             .map(|record| Found {
@@ -232,28 +233,36 @@ mod tests {
                 print: record.print,
             })
             .collect();
-        lsns.iter()
-            .map(|lsn| *all.iter().find(|found| found.header.lsn == *lsn).unwrap())
-            .collect()
+        let records = lsns
+            .iter()
+            .map(|lsn| *all.iter().find(|found| found.header.lsn == *lsn).unwrap());
+        Contents {
+            records: records.collect(),
+            last,
+        }
+    }
+
+    fn assert_left(tape: &Tape, lsns: &[u64], last: u64, is_left: bool) {
+        let found = found(tape, lsns, last);
+        let checked = tape.check(&found, tape.synced);
+        assert_eq!(checked.is_ok(), is_left, "{lsns:?} up to batch {last}");
     }
 
     #[test]
     fn a_log_may_lose_what_was_not_synced_and_nothing_else() {
         let tape = tape(&[(&[1, 2], None), (&[3], None), (&[4, 5], None)], 2);
-        for (lsns, kept) in [
-            (&[1, 2, 3, 4, 5][..], Some(3)),
-            (&[1, 2, 3], Some(2)),
-            (&[1, 2], None),
-            (&[1, 2, 3, 4], None),
-            (&[2, 3], None),
-            (&[3], None),
-            (&[], None),
+        for (lsns, last, is_left) in [
+            (&[1, 2, 3, 4, 5][..], 3, true),
+            (&[1, 2, 3], 2, true),
+            (&[1, 2, 3], 3, false),
+            (&[1, 2, 3, 4, 5], 4, false),
+            (&[1, 2], 1, false),
+            (&[1, 2, 3, 4], 3, false),
+            (&[2, 3], 2, false),
+            (&[3], 2, false),
+            (&[], 0, false),
         ] {
-            assert_eq!(
-                tape.kept(&found(&tape, lsns), tape.synced).ok(),
-                kept,
-                "{lsns:?}"
-            );
+            assert_left(&tape, lsns, last, is_left);
         }
     }
 
@@ -261,18 +270,28 @@ mod tests {
     fn a_log_may_give_up_whole_batches_below_its_floor() {
         let batches: &[(&[u64], _)] = &[(&[1], None), (&[2], None), (&[3], None), (&[], Some(3))];
         let tape = tape(batches, 4);
-        for (lsns, kept) in [
-            (&[1, 2, 3][..], Some(4)),
-            (&[2, 3], Some(4)),
-            (&[3], Some(4)),
-            (&[], None),
-            (&[1, 3], None),
+        for (lsns, last, is_left) in [
+            (&[1, 2, 3][..], 4, true),
+            (&[2, 3], 4, true),
+            (&[3], 4, true),
+            // Without the batch that says so, nothing is given up.
+            (&[3], 3, false),
+            (&[], 4, false),
+            (&[1, 3], 4, false),
         ] {
-            assert_eq!(
-                tape.kept(&found(&tape, lsns), tape.synced).ok(),
-                kept,
-                "{lsns:?}"
-            );
+            assert_left(&tape, lsns, last, is_left);
         }
+        assert!(tape.gives_up(2));
+        assert!(!tape.gives_up(3), "batch 3 is needed");
+    }
+
+    #[test]
+    fn what_was_lost_is_written_again_behind_what_the_log_has() {
+        // The last batch has no records but the log's own: that it is there shows in no record.
+        let mut tape = tape(&[(&[1], None), (&[], Some(1)), (&[2], None)], 3);
+        let found = found(&tape, &[1], 2);
+        tape.check(&found, 1).unwrap();
+        tape.lose_after(found.last);
+        assert_eq!((tape.batches.len(), tape.last_synced()), (2, 2));
     }
 }

@@ -94,10 +94,13 @@ impl Shard {
     ///
     /// The end of the lease moves in memory, the only state that changes
     /// without a record: after a restart the lease gets its longest recorded
-    /// duration anew, which is no shorter. So the answer rests on a record
-    /// only when the lease gets longer than any on record. Another record is
-    /// made, for those who read along, when the last one is older than a third
-    /// of the heartbeat interval.
+    /// duration anew, which is no shorter. So a record is made when the lease
+    /// gets longer than any on record. Another is made, for those who read
+    /// along, when the last one is older than a third of the heartbeat interval.
+    ///
+    /// The answer rests on what is on record whenever the lease gets longer
+    /// than it was granted for: the record that says so may be that of an
+    /// earlier heartbeat, and still be on its way to the disk.
     pub fn handle_heartbeat(
         &mut self,
         now: Nanos,
@@ -121,6 +124,7 @@ impl Shard {
                 .0
                 .saturating_sub(recorded_before.as_nanos() as u64),
         );
+        let is_extended = duration > current.duration;
         let is_longer = duration > current.recorded;
         let is_stale = at.since(recorded_at) >= self.options.heartbeat_interval() / 3;
         let mut lsn = self.last_lsn;
@@ -138,7 +142,7 @@ impl Shard {
                 lease: duration.into(),
                 lsn,
             }),
-            rests_on: is_longer.then_some(lsn),
+            rests_on: is_extended.then_some(lsn),
         }
     }
 }
