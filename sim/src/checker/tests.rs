@@ -1,0 +1,79 @@
+//! Windows are counted from the records, which may be older than the replies about them.
+
+use std::collections::BTreeMap;
+
+use crate::violation::Violation;
+
+use super::{Checker, EnqueueReply, Moment, Space};
+
+const WINDOW: u64 = 600;
+const ORIGIN: [u8; 16] = [1; 16];
+
+fn checker() -> Checker {
+    Checker::new(vec![Space {
+        first_shard: 0,
+        shards: 1,
+        durable: true,
+        dedupe_ns: WINDOW,
+        restore_ns: WINDOW,
+        origin: ORIGIN,
+        ordered: false,
+        weights: None::<BTreeMap<String, u32>>,
+    }])
+}
+
+fn at(life: u32, now: u64) -> Moment {
+    Moment {
+        life,
+        now,
+        booted_at: 0,
+    }
+}
+
+/// The answer at `now` to an enqueue of `asked_at`, always under the same request id.
+fn enqueued(checker: &mut Checker, asked_at: u64, now: u64, lsn: u64) -> Result<(), Violation> {
+    checker.enqueued(
+        at(1, now),
+        EnqueueReply {
+            asked_at,
+            space: 0,
+            shard: 0,
+            lsn,
+            sequence_id: lsn,
+            duplicate: false,
+            job: "job".to_owned(),
+            request_id: Some("once".to_owned()),
+            durability: "disk".to_owned(),
+        },
+    )
+}
+
+fn rule(result: Result<(), Violation>) -> Option<&'static str> {
+    result.err().map(|violation| violation.rule)
+}
+
+#[test]
+fn a_request_id_may_make_another_item_once_the_window_of_the_first_record_is_over() {
+    let mut checker = checker();
+    // The record may be as old as the call.
+    enqueued(&mut checker, 100, 190, 1).unwrap();
+    enqueued(&mut checker, 705, 710, 2).unwrap();
+}
+
+#[test]
+fn a_request_id_makes_no_other_item_within_the_window() {
+    let mut checker = checker();
+    enqueued(&mut checker, 100, 190, 1).unwrap();
+    let again = enqueued(&mut checker, 690, 699, 2);
+    assert_eq!(
+        rule(again),
+        Some("a request id gives one sequence id within the window")
+    );
+}
+
+#[test]
+fn the_first_item_of_a_request_id_may_be_heard_of_last() {
+    let mut checker = checker();
+    enqueued(&mut checker, 702, 710, 2).unwrap();
+    enqueued(&mut checker, 100, 711, 1).unwrap();
+}
