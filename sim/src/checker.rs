@@ -198,6 +198,8 @@ pub struct Checker {
     /// Items that somebody asked to take away.
     doomed: BTreeSet<(usize, u64)>,
     bundles: BTreeMap<(usize, String), Bundle>,
+    /// The earliest node time at which each drain request was asked for, answered or not.
+    drains_asked: BTreeMap<(usize, String), u64>,
     /// Items that came in, by namespace, origin and number there, and in which life.
     came: BTreeMap<(usize, [u8; 16], u64), u32>,
     histories: BTreeMap<u32, History>,

@@ -401,6 +401,11 @@ impl World {
         match &intent {
             Intent::Enqueue { again: true, .. } => self.hits.hit(Fault::Duplicate),
             Intent::Cancel { space, ids } => self.checker.cancelling(*space, ids),
+            Intent::Drain {
+                space,
+                request_id: Some(request),
+                ..
+            } => self.checker.draining(moment, *space, request),
             _ => {}
         }
         let context = CallContext {

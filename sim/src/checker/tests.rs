@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use omnirelay_net::messages::{PendingItem, Timestamp};
+use omnirelay_net::rpc::origin_text;
+
 use crate::violation::Violation;
 
 use super::{Checker, EnqueueReply, Moment, Space};
@@ -48,6 +51,18 @@ fn enqueued(checker: &mut Checker, asked_at: u64, now: u64, lsn: u64) -> Result<
     )
 }
 
+/// The answer to a drain, always of the same request.
+fn drained(checker: &mut Checker, now: Moment, ids: &[u64]) -> Result<(), Violation> {
+    let item = |id: &u64| PendingItem {
+        sequence_id: *id,
+        origin: origin_text(ORIGIN),
+        enqueued_at: Some(Timestamp::default()),
+        ..PendingItem::default()
+    };
+    let items: Vec<PendingItem> = ids.iter().map(item).collect();
+    checker.drained(now, 0, Some("bundle"), &items)
+}
+
 fn rule(result: Result<(), Violation>) -> Option<&'static str> {
     result.err().map(|violation| violation.rule)
 }
@@ -76,4 +91,35 @@ fn the_first_item_of_a_request_id_may_be_heard_of_last() {
     let mut checker = checker();
     enqueued(&mut checker, 702, 710, 2).unwrap();
     enqueued(&mut checker, 100, 711, 1).unwrap();
+}
+
+#[test]
+fn a_bundle_may_change_once_the_window_of_a_call_that_was_not_answered_is_over() {
+    let mut checker = checker();
+    checker.draining(at(1, 100), 0, "bundle");
+    // That call took the items out, and the node died.
+    checker.draining(at(2, 650), 0, "bundle");
+    drained(&mut checker, at(2, 660), &[1]).unwrap();
+    checker.draining(at(2, 700), 0, "bundle");
+    drained(&mut checker, at(2, 710), &[2]).unwrap();
+}
+
+#[test]
+fn a_bundle_stays_as_it_is_to_the_end_of_the_window() {
+    let mut checker = checker();
+    checker.draining(at(1, 100), 0, "bundle");
+    drained(&mut checker, at(1, 110), &[1]).unwrap();
+    checker.draining(at(2, 690), 0, "bundle");
+    let again = drained(&mut checker, at(2, 699), &[2]);
+    assert_eq!(rule(again), Some("the same request gets the same bundle"));
+}
+
+#[test]
+fn the_window_of_a_bundle_begins_with_the_earliest_time_it_was_asked_for() {
+    let mut checker = checker();
+    checker.draining(at(1, 500), 0, "bundle");
+    // Of that nothing was written down, and the wall clock was set back.
+    checker.draining(at(2, 100), 0, "bundle");
+    drained(&mut checker, at(2, 110), &[1]).unwrap();
+    drained(&mut checker, at(2, 700), &[2]).unwrap();
 }
