@@ -6,6 +6,8 @@
 
 pub(crate) mod moves;
 mod promises;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -151,6 +153,8 @@ pub struct GrantReply {
 /// An enqueue as a reply says it.
 #[derive(Debug, Clone)]
 pub struct EnqueueReply {
+    /// The node's time when it was asked for.
+    pub asked_at: u64,
     /// The namespace's place in the list.
     pub space: usize,
     /// The shard in the receipt.
@@ -169,13 +173,23 @@ pub struct EnqueueReply {
     pub durability: String,
 }
 
+/// An item that was taken in under a request id.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    sequence_id: u64,
+    /// When that was asked for: the record, from which the window is counted, is not older, and
+    /// may be a good deal older than the reply.
+    asked_at: u64,
+    life: u32,
+}
+
 /// All promises of a run.
 #[derive(Debug, Default)]
 pub struct Checker {
     spaces: Vec<Space>,
     promises: Vec<Promise>,
     items: BTreeMap<(usize, u64), String>,
-    requests: BTreeMap<(usize, String, String), (u64, u64, u32)>,
+    requests: BTreeMap<(usize, String, String), Taken>,
     grants: BTreeMap<String, Grant>,
     /// Tokens of an item, in the order of their replies.
     tokens: BTreeMap<(usize, u64), Vec<String>>,
@@ -184,8 +198,8 @@ pub struct Checker {
     /// Items that somebody asked to take away.
     doomed: BTreeSet<(usize, u64)>,
     bundles: BTreeMap<(usize, String), Bundle>,
-    /// Drain requests, by namespace and id, and when they were first made.
-    first_asked: BTreeMap<(usize, String), u64>,
+    /// The earliest node time at which each drain request was asked for, answered or not.
+    drains_asked: BTreeMap<(usize, String), u64>,
     /// Items that came in, by namespace, origin and number there, and in which life.
     came: BTreeMap<(usize, [u8; 16], u64), u32>,
     histories: BTreeMap<u32, History>,
@@ -285,34 +299,48 @@ impl Checker {
             || format!("{reply:?}"),
         )?;
         self.items.insert(name, reply.job.clone());
-        if let Some(id) = &reply.request_id {
-            let request = (reply.space, reply.job.clone(), id.clone());
-            let dedupe_ns = self.spaces[reply.space].dedupe_ns;
-            match self.requests.get(&request) {
-                Some(&(first, when, life)) if first != reply.sequence_id => {
-                    let within = self.holds(reply.space, life, at) && at.now < when + dedupe_ns;
-                    broken(
-                        within,
-                        "a request id gives one sequence id within the window",
-                        || format!("{reply:?}, was {first}"),
-                    )?;
-                    self.requests
-                        .insert(request, (reply.sequence_id, at.now, at.life));
-                }
-                Some(_) => {}
-                // The item may be older than its first acknowledgement: count from then only.
-                None if reply.duplicate => {}
-                None => drop(
-                    self.requests
-                        .insert(request, (reply.sequence_id, at.now, at.life)),
-                ),
-            }
-        }
+        self.request_answered(at, &reply)?;
         let what = Promised::Enqueued {
             lsn: reply.lsn,
             job: reply.job,
         };
         self.promise(at, reply.space, reply.shard, what);
+        Ok(())
+    }
+
+    /// An item was acknowledged, perhaps under a request id that was seen before.
+    fn request_answered(&mut self, at: Moment, reply: &EnqueueReply) -> Result<(), Violation> {
+        let Some(id) = &reply.request_id else {
+            return Ok(());
+        };
+        let request = (reply.space, reply.job.clone(), id.clone());
+        let first = self.requests.get(&request);
+        if first.is_some_and(|first| first.sequence_id == reply.sequence_id) {
+            return Ok(());
+        }
+        let dedupe_ns = self.spaces[reply.space].dedupe_ns;
+        // Replies may leave in another order than their records were made. What comes between this
+        // and the window's real end, the records tell.
+        let within = first.is_some_and(|first| {
+            let asked_at = first.asked_at.min(reply.asked_at);
+            self.holds(reply.space, first.life, at) && at.now < asked_at + dedupe_ns
+        });
+        broken(
+            within,
+            "a request id gives one sequence id within the window",
+            || format!("{reply:?}, was {first:?}"),
+        )?;
+        if reply.duplicate {
+            // Another call has taken it in, and when that was is not known.
+            self.requests.remove(&request);
+            return Ok(());
+        }
+        let taken = Taken {
+            sequence_id: reply.sequence_id,
+            asked_at: reply.asked_at,
+            life: at.life,
+        };
+        self.requests.insert(request, taken);
         Ok(())
     }
 

@@ -47,7 +47,7 @@ impl World {
                 let results = enqueue_results(reply, jobs.len());
                 let mut refused = Vec::new();
                 for (job, result) in jobs.iter().zip(results) {
-                    if !self.hear_enqueue(at, *space, job, &result)? {
+                    if !self.hear_enqueue(at, call.asked_at, *space, job, &result)? {
                         refused.push(job.clone());
                     }
                 }
@@ -98,6 +98,7 @@ impl World {
     fn hear_enqueue(
         &mut self,
         at: Moment,
+        asked_at: u64,
         space: usize,
         job: &Job,
         result: &EnqueueResult,
@@ -115,6 +116,7 @@ impl World {
         }
         let receipt = result.receipt.clone().unwrap_or_default();
         let reply = EnqueueReply {
+            asked_at,
             space,
             shard: receipt.shard,
             lsn: receipt.lsn,

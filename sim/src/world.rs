@@ -57,6 +57,8 @@ pub(crate) struct OpenCall {
     pub(crate) intent: Intent,
     pub(crate) reply_by: Nanos,
     pub(crate) sent_at: u64,
+    /// The node's time then.
+    pub(crate) asked_at: u64,
 }
 
 /// What a run came to.
@@ -438,6 +440,7 @@ impl World {
                 intent,
                 reply_by,
                 sent_at,
+                asked_at: moment.now,
             },
         );
     }

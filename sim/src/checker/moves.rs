@@ -26,7 +26,6 @@ pub(super) struct Moved {
 #[derive(Debug)]
 pub(super) struct Bundle {
     life: u32,
-    at: u64,
     items: Vec<Moved>,
     /// Everything that the request was ever given.
     given: Vec<Moved>,
@@ -115,10 +114,12 @@ impl Checker {
         })
     }
 
-    /// Somebody asks for a bundle, maybe again.
+    /// Somebody is about to ask for a bundle: from now on shards may remember their parts of it.
     pub fn draining(&mut self, at: Moment, space: usize, request: &str) {
-        let name = (space, request.to_owned());
-        self.first_asked.entry(name).or_insert(at.now);
+        let asked_at = self.drains_asked.entry((space, request.to_owned()));
+        // The clock of a life may begin before what an earlier one has not written down.
+        let asked_at = asked_at.or_insert(at.now);
+        *asked_at = at.now.min(*asked_at);
     }
 
     /// A bundle was handed out.
@@ -143,24 +144,21 @@ impl Checker {
             || format!("{foreign:?}"),
         )?;
         // Each shard forgets its part when its window is over: some may be given again, some new.
-        let asked = request.and_then(|request| {
-            let name = (space, request.to_owned());
-            self.first_asked.get(&name).copied()
+        // The window is counted from the records: the oldest may be of the first call, even if
+        // that was never answered.
+        let is_remembered = request.is_none_or(|request| {
+            let asked_at = self.drains_asked[&(space, request.to_owned())];
+            at.now < asked_at + self.spaces[space].dedupe_ns
         });
-        let window = self.spaces[space].dedupe_ns / 2;
-        let may_be_over = asked.is_some_and(|asked| at.now >= asked + window);
         broken(
-            moved.len() > max as usize && !may_be_over,
+            moved.len() > max as usize && is_remembered,
             "a bundle is no longer than asked",
             || format!("{} of {max}", moved.len()),
         )?;
         let mut again = Vec::new();
-        let mut since = at.now;
         if let Some(request) = request {
             let name = (space, request.to_owned());
             if let Some(before) = self.bundles.get(&name) {
-                // The window is counted from the records, which are a little older.
-                let is_remembered = at.now < before.at + self.spaces[space].dedupe_ns / 2;
                 let counts =
                     is_remembered && self.holds(space, before.life, at) && !self.numbers_repeat;
                 broken(
@@ -169,13 +167,11 @@ impl Checker {
                     || format!("{request}: {moved:?}, was {:?}", before.items),
                 )?;
                 again.clone_from(&before.given);
-                since = before.at;
             }
             let mut given = again.clone();
             given.extend(moved.iter().filter(|moved| !again.contains(moved)).cloned());
             let bundle = Bundle {
                 life: at.life,
-                at: since,
                 items: moved.clone(),
                 given,
             };
