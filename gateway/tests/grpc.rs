@@ -9,7 +9,7 @@ use harness::{Launch, wait_for};
 
 /// The interpreter with grpcio and its tools: see `.ci/python`.
 fn python() -> Option<String> {
-    let python = std::env::var("OMNIRELAY_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = std::env::var("TEST_PYTHON").unwrap_or_else(|_| "python3".into());
     let modules = "import grpc, grpc_tools, grpc_health, grpc_reflection, grpc_status";
     let imported = Command::new(&python).args(["-c", modules]).output();
     imported
@@ -21,7 +21,7 @@ fn python() -> Option<String> {
 fn a_stock_client_needs_the_proto_files_and_nothing_else() {
     let Some(python) = python() else {
         eprintln!(
-            "SKIPPED: no Python with grpcio; set OMNIRELAY_TEST_PYTHON to what .ci/python prints"
+            "SKIPPED: no Python with grpcio; set TEST_PYTHON to what .ci/python prints"
         );
         return;
     };
