@@ -20,9 +20,7 @@ fn python() -> Option<String> {
 #[test]
 fn a_stock_client_needs_the_proto_files_and_nothing_else() {
     let Some(python) = python() else {
-        eprintln!(
-            "SKIPPED: no Python with grpcio; set TEST_PYTHON to what .ci/python prints"
-        );
+        eprintln!("SKIPPED: no Python with grpcio; set TEST_PYTHON to what .ci/python prints");
         return;
     };
     let dir = tempfile::tempdir().expect("a directory");
