@@ -115,17 +115,22 @@ impl<D: Disk> Admission<D> {
         self.cell.call(call, &context).await
     }
 
-    /// A response's body; grants in it go back if it is never taken.
+    /// A response with such a body.
     pub(super) fn deliver(
         &self,
         response: Response<Bytes>,
         grants: Vec<GrantRef>,
     ) -> Response<DeliveryBody> {
+        response.map(|body| self.body(body, grants))
+    }
+
+    /// A body of these bytes; grants in it go back if it is never taken.
+    pub(super) fn body(&self, bytes: Bytes, grants: Vec<GrantRef>) -> DeliveryBody {
         if grants.is_empty() {
-            return response.map(DeliveryBody::new);
+            return DeliveryBody::new(bytes);
         }
         let cell = Rc::clone(&self.cell);
-        response.map(|body| DeliveryBody::or_undo(body, move || cell.undelivered(grants)))
+        DeliveryBody::or_undo(bytes, move || cell.undelivered(grants))
     }
 }
 

@@ -89,15 +89,9 @@ async fn lease_call<D: Disk>(
     drop(telemetry);
     let shard = outcome.shard.map(|shard| shard.0);
     match &outcome.reply {
-        Ok(reply) if outcome.grants.is_empty() => {
-            whole(grpc::reply_response(head, shard, reply), DeliveryBody::new)
-        }
-        Ok(reply) => {
-            let (cell, grants) = (Rc::clone(&admission.cell), outcome.grants);
-            whole(grpc::reply_response(head, shard, reply), |message| {
-                DeliveryBody::or_undo(message, move || cell.undelivered(grants))
-            })
-        }
+        Ok(reply) => whole(grpc::reply_response(head, shard, reply), |message| {
+            admission.body(message, outcome.grants)
+        }),
         Err(error) => refuse(error),
     }
 }
