@@ -5,6 +5,7 @@ mod harness;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use harness::events::EventStream;
 use harness::{Connection, Launch, Node, Request, item};
 use serde_json::json;
 
@@ -89,4 +90,80 @@ fn at_capacity_an_enqueue_is_refused_at_once_and_work_can_end() {
     assert!(started.elapsed() < Duration::from_secs(5), "at once");
     complete_one(&mut client);
     assert_eq!(node.counts()[0], 9);
+}
+
+#[test]
+fn a_listener_is_told_how_a_gate_is_and_whenever_it_moves() {
+    let (_dir, node) = node();
+    let mut client = node.connect();
+    let path = "/omnirelay/control/backpressure/stream?namespace=resourcelease";
+    let mut stream = EventStream::open(node.admin_address, path, None).expect("a stream");
+    let state = stream.next().expect("the state comes first");
+    assert_eq!(state.name, "state");
+    assert_eq!(state.data["isActive"], false);
+    assert_eq!(state.data["observedAt"], json!(null));
+
+    for id in 0..8 {
+        assert_eq!(enqueue(&mut client, id, "20000").0, 200);
+    }
+    assert_eq!(enqueue(&mut client, 8, "50").0, 429);
+    let closed = stream.next().expect("the gate closes");
+    assert_eq!(closed.name, "transition");
+    let observed = closed.data["observedAt"].clone();
+    let expected = json!({
+        "namespace": "resourcelease", "isActive": true, "liveCount": 8, "transition": 1,
+        "observedAt": observed, "highWatermark": 8, "lowWatermark": 6, "capacity": 10,
+    });
+    assert_eq!(closed.data, expected);
+
+    complete_one(&mut client);
+    complete_one(&mut client);
+    let opened = stream.next().expect("the gate opens");
+    assert_eq!(opened.data["isActive"], false);
+    assert_eq!(opened.data["transition"], 2);
+    assert_eq!(opened.data["liveCount"], 6);
+
+    let (status, document) = node.admin("/omnirelay/control/backpressure");
+    assert_eq!(status, 200);
+    let row = &document["namespaces"][0];
+    assert_eq!(row["isActive"], false);
+    assert_eq!(
+        (&row["liveCount"], &row["transition"]),
+        (&json!(6), &json!(2))
+    );
+    assert_eq!(row["stats"]["pendingCount"], 6);
+    assert_eq!(row["cooldownMs"], 1000);
+    let recent = row["recent"].as_array().expect("a list");
+    assert_eq!(recent.len(), 2);
+    assert_eq!(
+        (&recent[0]["isActive"], &recent[0]["observedAt"]),
+        (&json!(true), &observed)
+    );
+
+    node.terminate();
+    let end = stream.next().expect("a farewell");
+    assert_eq!(
+        (end.name.as_str(), &end.data["code"]),
+        ("end", &json!("backpressure.not_serving"))
+    );
+}
+
+#[test]
+fn a_listener_that_asks_for_what_there_is_not_is_told_so() {
+    let (_dir, node) = node();
+    let base = "/omnirelay/control/backpressure";
+    for (query, status, code) in [
+        ("?namespace=other", 404, "resourcelease.namespace.unknown"),
+        ("?shard=0", 400, "backpressure.request"),
+        ("?namespace=a&namespace=b", 400, "backpressure.request"),
+    ] {
+        for path in [format!("{base}{query}"), format!("{base}/stream{query}")] {
+            let (found, document) = node.admin(&path);
+            assert_eq!(
+                (found, &document["code"]),
+                (status, &json!(code)),
+                "{path}: {document}"
+            );
+        }
+    }
 }

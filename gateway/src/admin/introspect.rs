@@ -271,7 +271,7 @@ fn shards(facts: &NodeFacts, reports: &[&CoreReport]) -> Value {
 }
 
 /// As the contract names them.
-fn stats(stats: &Stats) -> Value {
+pub(super) fn stats(stats: &Stats) -> Value {
     json!({
         "pendingCount": stats.pending,
         "activeLeaseCount": stats.active,
@@ -281,7 +281,7 @@ fn stats(stats: &Stats) -> Value {
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-fn rfc3339(time: Nanos) -> String {
+pub(super) fn rfc3339(time: Nanos) -> String {
     let ms = time.0 / 1_000_000;
     let seconds =
         i64::try_from(ms / 1_000).expect("u64 nanoseconds are fewer seconds than an i64 holds");

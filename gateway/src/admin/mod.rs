@@ -4,10 +4,12 @@
 //! own report; the functions that turn reports into text (`readiness`, `metrics`, `introspect`)
 //! read no clock, no socket and no core.
 
+mod backpressure;
 mod exposition;
 mod introspect;
 mod latency;
 mod metrics;
+mod outgoing;
 mod process;
 mod readiness;
 mod replication;

@@ -13,9 +13,10 @@ use omnirelay_wal::{Position, RealDisk};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::outgoing::StreamLife;
 use super::server::{document, json_bytes};
 use super::status::NodeStatus;
-use super::stream::{self, Framing, StreamLife};
+use super::stream::{self, Framing};
 use crate::replication::{Busy, Chunk, CommittedLog, Feed, Place, ReadError, Replication, Start};
 
 /// Events on a page that does not say how many it takes.

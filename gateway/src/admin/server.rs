@@ -22,14 +22,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::backpressure;
 use super::exposition::Format;
 use super::introspect::{self, View};
 use super::metrics;
+use super::outgoing::StreamLife;
 use super::process::Process;
 use super::readiness::Readiness;
 use super::replication;
 use super::status::NodeStatus;
-use super::stream::StreamLife;
 
 /// Connections served at once; further ones wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 128;
@@ -143,6 +144,11 @@ fn routes(status: Arc<NodeStatus>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/omnirelay/introspect", get(introspect))
+        .route("/omnirelay/control/backpressure", get(backpressure::page))
+        .route(
+            "/omnirelay/control/backpressure/stream",
+            get(backpressure::stream),
+        )
         .route("/omnirelay/control/replication", get(replication::page))
         .route(
             "/omnirelay/control/replication/stream",
@@ -225,6 +231,8 @@ async fn not_found(uri: Uri) -> Response {
         "/readyz",
         "/metrics",
         "/omnirelay/introspect",
+        "/omnirelay/control/backpressure",
+        "/omnirelay/control/backpressure/stream",
         "/omnirelay/control/replication",
         "/omnirelay/control/replication/stream",
     ];

@@ -201,6 +201,11 @@ impl NodeStatus {
         }
     }
 
+    /// The parts of the node, once its cores serve.
+    pub(super) fn facts(&self) -> Option<NodeFacts> {
+        self.state().node.clone()
+    }
+
     /// Reads the logs, once there is something to read.
     pub(super) fn replication(&self) -> Option<Arc<Replication>> {
         self.state().node.as_ref()?.replication.clone()

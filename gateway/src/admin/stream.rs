@@ -1,24 +1,15 @@
-//! Answers that go on: events as they are committed, or all items of a snapshot.
-//!
-//! A reader has at most a few chunks of events in memory. One that takes nothing for a while is
-//! told so, dropped, and its connection ended: it can come back to where it was.
+//! Answers that go on: events as they are committed, or all items of a snapshot. A reader that is
+//! dropped can come back to where it was.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use http_body::Frame;
 use omnirelay_wal::{Position, RealDisk};
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::outgoing::{self, KEEP_ALIVE_EVERY, NotTaken, Outgoing, SSE, StreamLife};
 use super::replication::{Refusal, advance, wait_for_growth};
 use super::status::NodeStatus;
 use crate::replication::{CommittedLog, Event, Feed, Place};
@@ -27,13 +18,6 @@ use crate::replication::{CommittedLog, Event, Feed, Place};
 const CHUNK_BYTES: usize = 256 << 10;
 /// The most events in a chunk.
 const CHUNK_EVENTS: usize = 512;
-/// Chunks that wait for the reader, beside the one that tells it why it ends.
-const CHUNKS_MAX: usize = 2;
-/// How long a reader may take nothing.
-const STALL_TIME_MAX: Duration = Duration::from_secs(10);
-/// A comment is sent when nothing was for so long, so that whoever is between keeps the
-/// connection, and a reader that has gone is noticed.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// How events are put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,42 +28,6 @@ pub(super) enum Framing {
     Page,
 }
 
-/// What a connection and the stream on it know of each other.
-#[derive(Debug, Default)]
-pub(super) struct StreamLife {
-    is_open: AtomicBool,
-    closed: Notify,
-    given_up: Notify,
-}
-
-impl StreamLife {
-    /// Waits until no stream is open.
-    pub(super) async fn closed(&self) {
-        loop {
-            let closed = self.closed.notified();
-            if !self.is_open.load(Ordering::Acquire) {
-                return;
-            }
-            closed.await;
-        }
-    }
-
-    /// Waits until a stream was given up because its reader took nothing.
-    pub(super) async fn given_up(&self) {
-        self.given_up.notified().await;
-    }
-}
-
-/// Closes the stream whatever ends it.
-struct OpenStream(Arc<StreamLife>);
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.is_open.store(false, Ordering::Release);
-        self.0.closed.notify_waiters();
-    }
-}
-
 /// The answer, and behind it a task that fills it.
 pub(super) fn respond(
     status: Arc<NodeStatus>,
@@ -88,29 +36,20 @@ pub(super) fn respond(
     place: Place,
     framing: Framing,
 ) -> Response {
-    let (chunks, body) = mpsc::channel(CHUNKS_MAX + 1);
-    life.is_open.store(true, Ordering::Release);
+    let content_type = match framing {
+        Framing::Sse => SSE,
+        Framing::Page => "application/json",
+    };
+    let (out, response) = outgoing::respond(life, content_type);
     let pump = Pump {
-        open: OpenStream(life),
+        out,
         status,
         place,
         framing,
-        chunks,
     };
     tokio::spawn(pump.run(feed));
-    let content_type = match framing {
-        Framing::Sse => "text/event-stream",
-        Framing::Page => "application/json",
-    };
-    let headers = [
-        (CONTENT_TYPE, content_type),
-        (CACHE_CONTROL, "no-store"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, Body::new(ChunkBody(body))).into_response()
+    response
 }
-
-type Chunk = Result<Bytes, std::io::Error>;
 
 /// Why a stream ends.
 enum End {
@@ -124,31 +63,34 @@ enum End {
     Refused(Refusal),
 }
 
+impl From<NotTaken> for End {
+    fn from(why: NotTaken) -> End {
+        match why {
+            NotTaken::Gone => End::Gone,
+            NotTaken::Slow => End::Slow,
+        }
+    }
+}
+
 struct Pump {
-    open: OpenStream,
+    out: Outgoing,
     status: Arc<NodeStatus>,
     place: Place,
     framing: Framing,
-    chunks: mpsc::Sender<Chunk>,
 }
 
 impl Pump {
     async fn run(self, feed: Feed<RealDisk>) {
-        // Kept free, so that a reader with a full queue can be told why it ends.
-        let farewell = self.chunks.clone().reserve_owned().await;
         let Err(end) = self.fill(feed).await;
-        let Ok(farewell) = farewell else { return };
-        let last = match (self.framing, &end) {
-            (_, End::Complete | End::Gone) => return,
-            (Framing::Sse, _) => Ok(end.to_sse()),
-            (Framing::Page, _) => Err(std::io::Error::other("the page ends early")),
-        };
-        farewell.send(last);
-        if matches!(end, End::Slow) {
-            if let Some(replication) = self.status.replication() {
-                replication.places().drop_one();
-            }
-            self.open.0.given_up.notify_one();
+        if matches!(end, End::Slow)
+            && let Some(replication) = self.status.replication()
+        {
+            replication.places().drop_one();
+        }
+        match (self.framing, &end) {
+            (_, End::Complete | End::Gone) => {}
+            (Framing::Sse, _) => self.out.end(end.to_sse(), matches!(end, End::Slow)),
+            (Framing::Page, _) => self.out.cut_off(matches!(end, End::Slow)),
         }
     }
 
@@ -172,11 +114,11 @@ impl Pump {
             self.place.at(feed.position());
             if self.framing == Framing::Page && !feed.is_snapshot() {
                 out.extend_from_slice(format!("],\"next\":{}}}\n", feed.position()).as_bytes());
-                self.send(&mut out).await?;
+                self.out.send(&mut out).await?;
                 feed.leave();
                 return Err(End::Complete);
             }
-            self.send(&mut out).await?;
+            self.out.send(&mut out).await?;
             if !self.status.is_serving() {
                 feed.leave();
                 return Err(End::Draining);
@@ -195,25 +137,13 @@ impl Pump {
             let until = Instant::now() + KEEP_ALIVE_EVERY;
             tokio::select! {
                 () = wait_for_growth(&self.status, log, end, until) => {}
-                () = self.chunks.closed() => return Err(End::Gone),
+                () = self.out.gone() => return Err(End::Gone),
             }
             if Instant::now() >= until {
-                self.send(&mut b": nothing new\n\n".to_vec()).await?;
+                self.out.keep_alive().await?;
             }
         }
         Ok(())
-    }
-
-    async fn send(&self, out: &mut Vec<u8>) -> Result<(), End> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        let chunk = Ok(Bytes::from(std::mem::take(out)));
-        match timeout(STALL_TIME_MAX, self.chunks.send(chunk)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Gone),
-            Err(_) => Err(End::Slow),
-        }
     }
 
     fn put(&self, out: &mut Vec<u8>, event: &Event, is_first: bool) {
@@ -254,21 +184,5 @@ impl End {
             End::Refused(refusal) => refusal.to_json(),
         };
         Bytes::from(format!("event: end\ndata: {why}\n\n"))
-    }
-}
-
-/// What the pump sends, as a response's body.
-struct ChunkBody(mpsc::Receiver<Chunk>);
-
-impl http_body::Body for ChunkBody {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        let chunk = self.0.poll_recv(context);
-        chunk.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
     }
 }

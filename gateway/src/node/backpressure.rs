@@ -1,7 +1,7 @@
 //! Whether a namespace takes new work: at its high watermark enqueues wait until it is down to the
 //! low one, at capacity they are refused at once. Ending work is always admitted.
 //!
-//! The gate of a namespace is one word on the board. Whichever core sees that it has to move moves
+//! The gate (`gate`) of a namespace is one word on the board. Whichever core sees that it has to move moves
 //! it, so that all cores agree and every transition counts once; the counts that move it are the
 //! board's, exact for a core's own logs and a turn late for the others'.
 
@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use omnirelay_net::messages::{EnqueueRequest, PendingItem};
-use omnirelay_queue::{Nanos, Stats};
+use omnirelay_queue::Nanos;
 use omnirelay_wal::Disk;
 
 use super::calls::CallId;
-use super::core::{CallContext, Core};
+use super::core::{CallContext, Core, namespace_id};
 use super::errors;
 use super::layout::NamespaceId;
 
@@ -47,35 +47,6 @@ impl Watermarks {
     }
 }
 
-/// A namespace's gate.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Gate {
-    /// Enqueues wait.
-    pub closed: bool,
-    /// When it last moved, in ms since the Unix epoch; 0 for never.
-    pub since_ms: u64,
-}
-
-impl Gate {
-    /// The gate after a look at how many items are live.
-    fn next(self, live: u64, now: Nanos, marks: &Watermarks) -> Gate {
-        let closed = match self.closed {
-            false => live >= marks.high,
-            true => live > marks.low,
-        };
-        let cooldown_ms = u64::try_from(marks.cooldown.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = now.millis_floor();
-        let may_move = self.since_ms == 0 || now_ms >= self.since_ms.saturating_add(cooldown_ms);
-        if closed == self.closed || !may_move {
-            return self;
-        }
-        Gate {
-            closed,
-            since_ms: now_ms,
-        }
-    }
-}
-
 /// What a namespace says to an enqueue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Intake {
@@ -104,6 +75,8 @@ pub(super) struct Waiting {
     namespaces: Vec<VecDeque<CallId>>,
     len: usize,
     next_look: Nanos,
+    /// When a gate that only its cooldown keeps closed may open, whether or not anybody waits.
+    cooled_at: Option<Nanos>,
 }
 
 impl Waiting {
@@ -112,12 +85,14 @@ impl Waiting {
             namespaces: (0..namespaces).map(|_| VecDeque::new()).collect(),
             len: 0,
             next_look: Nanos(0),
+            cooled_at: None,
         }
     }
 
     /// When to look again whether a gate has opened.
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
-        (self.len > 0).then_some(self.next_look)
+        let next_look = (self.len > 0).then_some(self.next_look);
+        next_look.into_iter().chain(self.cooled_at).min()
     }
 
     fn of(&mut self, namespace: NamespaceId) -> &mut VecDeque<CallId> {
@@ -172,12 +147,18 @@ impl<D: Disk> Core<D> {
 
     /// Lets waiting enqueues go on as far as their namespaces' gates are open.
     pub(super) fn serve_enqueues(&mut self, now: Nanos) {
+        if self.waiting.cooled_at.is_some_and(|at| at <= now) {
+            self.waiting.cooled_at = None;
+            for namespace in 0..self.waiting.namespaces.len() {
+                self.look_at_gate(now, namespace_id(namespace));
+            }
+        }
         if self.waiting.len == 0 {
             return;
         }
         self.waiting.next_look = Nanos(now.0.saturating_add(LOOK_EVERY.0));
         for namespace in 0..self.waiting.namespaces.len() {
-            let namespace = NamespaceId(u16::try_from(namespace).expect("as many as the layout"));
+            let namespace = namespace_id(namespace);
             while let Some(&id) = self.waiting.of(namespace).front() {
                 let waits = |call: &mut super::calls::PendingCall| {
                     call.enqueue.is_some() && !call.abandoned
@@ -208,10 +189,20 @@ impl<D: Disk> Core<D> {
         self.waiting.len < WAITING_MAX
     }
 
-    /// Opens a closed gate, if it is time to, also when nobody asks for it.
+    /// Opens a closed gate also when nobody asks for it, now or when its cooldown is over: whoever
+    /// is told of it may bring nothing before.
     pub(super) fn look_at_gate(&mut self, now: Nanos, namespace: NamespaceId) {
-        if self.board.gate(namespace).closed {
-            self.intake(now, namespace);
+        if !self.board.gate(namespace).closed {
+            return;
+        }
+        self.intake(now, namespace);
+        let gate = self.board.gate(namespace);
+        if gate.closed {
+            let live = self.namespace_stats(namespace).live();
+            let marks = &self.layout.namespace(namespace).watermarks;
+            let cooled_at = gate.moves_at(live, marks);
+            let earliest = self.waiting.cooled_at.into_iter().chain(cooled_at).min();
+            self.waiting.cooled_at = earliest;
         }
     }
 
@@ -231,12 +222,12 @@ impl<D: Disk> Core<D> {
 
     fn intake(&mut self, now: Nanos, namespace: NamespaceId) -> Intake {
         let marks = &self.layout.namespace(namespace).watermarks;
-        let live = live(&self.namespace_stats(namespace));
+        let live = self.namespace_stats(namespace).live();
         let gate = self.board.gate(namespace);
         let next = gate.next(live, now, marks);
         if next != gate {
             // If another core was quicker, its look is as good as ours.
-            self.board.move_gate(namespace, gate, next);
+            self.board.move_gate(namespace, gate, next, live);
         }
         if live >= marks.capacity {
             Intake::Full
@@ -245,46 +236,5 @@ impl<D: Disk> Core<D> {
         } else {
             Intake::Open(marks.capacity - live)
         }
-    }
-}
-
-/// Items that count against capacity.
-fn live(stats: &Stats) -> u64 {
-    stats.pending + stats.active + stats.delayed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MARKS: Watermarks = Watermarks {
-        capacity: 100,
-        high: 80,
-        low: 60,
-        cooldown: Duration::from_secs(1),
-    };
-
-    fn at(ms: u64) -> Nanos {
-        Nanos::from_millis(1_000_000 + ms)
-    }
-
-    #[test]
-    fn a_gate_closes_at_the_high_mark_and_opens_at_the_low_one() {
-        let open = Gate::default();
-        assert_eq!(open.next(79, at(0), &MARKS), open);
-        let closed = open.next(80, at(0), &MARKS);
-        assert!(closed.closed);
-        assert!(closed.next(61, at(5_000), &MARKS).closed);
-        assert!(!closed.next(60, at(5_000), &MARKS).closed);
-    }
-
-    #[test]
-    fn transitions_are_a_cooldown_apart() {
-        let closed = Gate::default().next(90, at(0), &MARKS);
-        assert!(closed.next(0, at(999), &MARKS).closed);
-        let open = closed.next(0, at(1_000), &MARKS);
-        assert!(!open.closed);
-        assert!(!open.next(95, at(1_999), &MARKS).closed);
-        assert!(open.next(95, at(2_000), &MARKS).closed);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam_utils::CachePadded;
 use omnirelay_queue::{Head, Nanos, Stats};
 
-use super::backpressure::Gate;
+use super::gate::{Gate, GateCell, Transition};
 use super::layout::{CoreId, LogId, NamespaceId};
 
 #[derive(Debug, Default)]
@@ -24,14 +24,6 @@ struct Cell {
 }
 
 const NO_HEAD: u64 = u64::MAX;
-
-/// A namespace's gate, and how often it has moved.
-#[derive(Debug, Default)]
-struct GateCell {
-    /// When it last moved in ms, times two, plus one when it is closed.
-    state: AtomicU64,
-    transitions: AtomicU64,
-}
 
 /// How many workers wait on each core, by namespace.
 type Workers = Vec<CachePadded<Box<[AtomicU64]>>>;
@@ -112,11 +104,7 @@ impl Board {
 
     /// Whether a namespace holds enqueues back.
     pub fn gate(&self, namespace: NamespaceId) -> Gate {
-        let state = self.gates[usize::from(namespace.0)].state.load(Relaxed);
-        Gate {
-            closed: state & 1 == 1,
-            since_ms: state >> 1,
-        }
+        self.gate_cell(namespace).gate()
     }
 
     /// Publishes how many workers wait on a core. Called by that core only.
@@ -134,20 +122,22 @@ impl Board {
 
     /// How often a namespace's gate has moved.
     pub fn gate_transitions(&self, namespace: NamespaceId) -> u64 {
-        let cell = &self.gates[usize::from(namespace.0)];
-        cell.transitions.load(Relaxed)
+        self.gate_cell(namespace).transitions()
     }
 
-    /// Moves a gate, unless another core has moved it meanwhile.
-    pub(super) fn move_gate(&self, namespace: NamespaceId, from: Gate, to: Gate) {
-        let pack = |gate: Gate| (gate.since_ms << 1) | u64::from(gate.closed);
-        let cell = &self.gates[usize::from(namespace.0)];
-        let moved = cell
-            .state
-            .compare_exchange(pack(from), pack(to), Relaxed, Relaxed);
-        if moved.is_ok() {
-            cell.transitions.fetch_add(1, Relaxed);
-        }
+    /// How a namespace's gate has moved since its transition `seen`, in order; the oldest are
+    /// missing where there were more than [`TRANSITIONS_KEPT`](super::gate::TRANSITIONS_KEPT).
+    pub fn gate_transitions_after(&self, namespace: NamespaceId, seen: u64) -> Vec<Transition> {
+        self.gate_cell(namespace).transitions_after(seen)
+    }
+
+    /// Moves a gate because so many items are live, unless another core has moved it meanwhile.
+    pub(super) fn move_gate(&self, namespace: NamespaceId, from: Gate, to: Gate, live: u64) {
+        self.gate_cell(namespace).step(from, to, live);
+    }
+
+    fn gate_cell(&self, namespace: NamespaceId) -> &GateCell {
+        &self.gates[usize::from(namespace.0)]
     }
 
     /// A namespace's counts over all logs.

@@ -495,7 +495,7 @@ impl<D: Disk> Core<D> {
     }
 }
 
-fn namespace_id(index: usize) -> NamespaceId {
+pub(super) fn namespace_id(index: usize) -> NamespaceId {
     NamespaceId(u16::try_from(index).expect("fewer than 65,536 namespaces"))
 }
 
