@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::admin::{self, NodeStatus, RunningNode};
+use crate::admin::{self, NodeStatus, Pages, RunningNode};
 use crate::config::{Config, Driver};
 use crate::cores::{Clock, Cores, StartError, Startup};
 use crate::data_dir::{
@@ -79,6 +79,7 @@ impl Node {
     /// See [`ServeError`]. Nothing that was acknowledged is touched.
     fn start<T>(
         config: &Config,
+        pages: Pages,
         before_ready: impl FnOnce() -> io::Result<T>,
     ) -> Result<(Node, T), ServeError> {
         let data_dir = DataDir::open(&config.data_dir)?;
@@ -106,7 +107,7 @@ impl Node {
             .map_err(listen_error("admin_listen"))?;
         let status = NodeStatus::new(config);
         let admin =
-            start_admin(admin_listener, Arc::clone(&status)).map_err(ServeError::Control)?;
+            start_admin(admin_listener, Arc::clone(&status), pages).map_err(ServeError::Control)?;
 
         let logs = layout.logs();
         let opened = open_logs(
@@ -229,13 +230,14 @@ pub(crate) struct Served {
 impl Served {
     /// Starts a node. Until it is ready a signal simply ends the process, because there is nothing
     /// to finish; whoever knows it to be ready can have it drained.
-    pub(crate) fn start(config: &Config) -> Result<Served, ServeError> {
+    pub(crate) fn start(config: &Config, pages: Pages) -> Result<Served, ServeError> {
         abort_on_panic();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(ServeError::Control)?;
-        let (node, signals) = Node::start(config, || runtime.block_on(async { Signals::new() }))?;
+        let (node, signals) =
+            Node::start(config, pages, || runtime.block_on(async { Signals::new() }))?;
         Ok(Served {
             node,
             runtime,
@@ -280,7 +282,7 @@ impl Served {
 /// # Errors
 /// See [`ServeError`].
 pub fn run(config: &Config) -> Result<(), ServeError> {
-    let mut served = Served::start(config)?;
+    let mut served = Served::start(config, Pages::default())?;
     eprintln!(
         "omnirelay {} is ready: RPC on http://{}, admin on http://{}, data in {}, {} core(s) on {}",
         env!("CARGO_PKG_VERSION"),
@@ -297,20 +299,20 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
 
 /// SIGTERM and SIGINT.
 #[derive(Debug)]
-struct Signals {
+pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    pub(crate) fn new() -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -328,7 +330,7 @@ fn abort_on_panic() {
     }));
 }
 
-fn start_admin(listener: TcpListener, status: Arc<NodeStatus>) -> io::Result<Admin> {
+fn start_admin(listener: TcpListener, status: Arc<NodeStatus>, pages: Pages) -> io::Result<Admin> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(replication::READERS_MAX)
@@ -339,7 +341,7 @@ fn start_admin(listener: TcpListener, status: Arc<NodeStatus>) -> io::Result<Adm
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             // Ends when the sender is dropped.
-            admin::serve(listener, status, async { drop(stopped.await) }).await
+            admin::serve(listener, status, pages, async { drop(stopped.await) }).await
         });
         if let Err(error) = served {
             tracing::error!(%error, "the admin endpoints are gone");

@@ -86,27 +86,68 @@ fn serve_describes_its_options() {
     insta::assert_snapshot!(run(&["demo", "--help"]), @r"
     Run a node with example traffic, to look around
 
-    A seeder enqueues work about tables, shards and workflows; two workers take it, keep their leases
-    with heartbeats, complete most of it and fail some. Ctrl-C ends it; what is left in the queue is
-    there again the next time.
+    A seeder enqueues work about tables, shards and workflows; workers take it, keep their leases with
+    heartbeats, complete most of it and fail some. Ctrl-C ends it; what is left in the queue is there
+    again the next time. With --roles, each process runs a part of it.
 
     Usage: omnirelay demo [OPTIONS]
 
     Options:
+          --roles <ROLES>
+              What this process runs, with commas between; the seeder and workers of a process without a
+              dispatcher use the node at --rpc-url
+
+              Possible values:
+              - dispatcher:  The node: RPC, queues, logs, the admin endpoints
+              - diagnostics: The node's pages under /demo/
+              - seeder:      Puts work in
+              - worker:      Does work
+
+              [env: MESHDEMO_ROLES=]
+              [default: dispatcher,diagnostics,seeder,worker]
+
+          --rpc-url <URL>
+              The node that seeder and workers use [default: this process's, else http://127.0.0.1:7420]
+
+              [env: MESHDEMO_RPC_URL=]
+
+          --worker-peer-id <NAME>
+              Who the worker is; may be given several times [default: demo-worker-1 and demo-worker-2]
+
+              [env: MESHDEMO_WORKER_PEER_ID=]
+
+          --seeder-interval <DURATION>
+              Between two items that the seeder puts into a namespace
+
+              [env: MESHDEMO_SEEDER_INTERVAL=]
+              [default: 200ms]
+
+          --namespace <NAME>
+              The namespaces that get work and workers
+
+              [env: MESHDEMO_NAMESPACES=]
+              [default: resourcelease,resourcelease.mesh]
+
           --data-dir <DIR>
               Directory of the logs
 
+              [env: MESHDEMO_DATA_DIR=]
               [default: ./omnirelay-demo]
 
           --listen <ADDRESS>
               Where RPC is served; port 0 picks one
 
+              [env: MESHDEMO_LISTEN=]
               [default: 127.0.0.1:7420]
 
           --admin-listen <ADDRESS>
               Where the admin endpoints are served; port 0 picks one
 
+              [env: MESHDEMO_ADMIN_LISTEN=]
               [default: 127.0.0.1:7421]
+
+          --insecure
+              Allow listening beyond loopback without TLS
 
       -h, --help
               Print help (see a summary with '-h')
@@ -114,6 +155,8 @@ fn serve_describes_its_options() {
     EXAMPLE:
       omnirelay demo
       omnirelay demo --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
+      omnirelay demo --roles dispatcher,diagnostics
+      omnirelay demo --roles worker --rpc-url http://127.0.0.1:7420 --worker-peer-id mesh-worker-a
     ");
 }
 

@@ -115,6 +115,8 @@ pub struct Node {
     pub clock: NodeClock,
     /// How quick things are.
     pub tempo: Tempo,
+    /// What its cores tell each other of their shards.
+    pub board: Arc<Board>,
     cores: Vec<SimCore>,
     logs: Vec<SimLog>,
     rings: Vec<VecDeque<Message>>,
@@ -228,6 +230,7 @@ impl Node {
             life: boot.life,
             clock,
             tempo: boot.tempo,
+            board,
             cores,
             logs,
             rings,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use omnirelay::node::LogSize;
+use omnirelay::node::{LogSize, NamespaceId};
 use omnirelay_queue::{ItemState, Listing, Shard};
 
 use crate::client::Intent;
@@ -90,8 +90,8 @@ impl World {
         Ok(())
     }
 
-    /// No enqueue waits for long once its namespace has room, and no namespace takes more than
-    /// it may.
+    /// No enqueue waits for long once its namespace has room, its gate says so too, and no
+    /// namespace takes more than it may.
     fn look_at_gates(&mut self) -> Result<(), Violation> {
         let node = self.node.as_ref().expect("in life");
         let impaired = node
@@ -123,6 +123,14 @@ impl World {
             let since = *self.roomy_since[space].get_or_insert(now);
             let cooldown = u64::try_from(marks.cooldown.as_nanos()).expect("seconds");
             let bound = self.patience_ns() + cooldown;
+            let gate = node
+                .board
+                .gate(NamespaceId(u16::try_from(space).expect("few")));
+            broken(
+                gate.closed && since + bound < now,
+                "a gate opens once there is room, asked or not",
+                || format!("{live} items since {since}, {gate:?}"),
+            )?;
             let late = waiting.filter(|call| since.max(call.sent_at) + bound < now);
             broken(
                 late.is_some(),

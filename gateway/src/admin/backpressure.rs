@@ -45,7 +45,7 @@ struct Signal<'a> {
 }
 
 /// `GET /omnirelay/control/backpressure`.
-pub(super) async fn page(State(status): State<Arc<NodeStatus>>, uri: Uri) -> Response {
+pub(crate) async fn page(State(status): State<Arc<NodeStatus>>, uri: Uri) -> Response {
     let (facts, namespaces) = match chosen(&status, &uri) {
         Ok(chosen) => chosen,
         Err(refusal) => return refusal,

@@ -21,5 +21,6 @@ mod stream;
 #[cfg(test)]
 mod fixture;
 
-pub use server::serve;
+pub(crate) use backpressure::page as backpressure_page;
+pub(crate) use server::{Pages, document, json_bytes, serve};
 pub use status::{NodeStatus, RunningNode};

@@ -52,18 +52,27 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
+/// Pages that a node has beside those of every node.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    pub(crate) router: Router<Arc<NodeStatus>>,
+    /// What a reader who is lost is told of.
+    pub(crate) paths: &'static [&'static str],
+}
+
 /// Serves the admin endpoints until `shutdown` is ready, then ends open connections, at the latest
 /// after two seconds.
 ///
 /// # Errors
 /// If the listener has no address. A connection that fails ends alone.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     status: Arc<NodeStatus>,
+    pages: Pages,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     tracing::debug!(address = %listener.local_addr()?, "the admin server listens");
-    let routes = routes(status);
+    let routes = routes(status, pages);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (end, ended) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -137,7 +146,7 @@ async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receive
     }
 }
 
-fn routes(status: Arc<NodeStatus>) -> Router {
+fn routes(status: Arc<NodeStatus>, pages: Pages) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/healthz", get(healthz))
@@ -154,7 +163,8 @@ fn routes(status: Arc<NodeStatus>) -> Router {
             "/omnirelay/control/replication/stream",
             get(replication::stream),
         )
-        .fallback(not_found)
+        .merge(pages.router)
+        .fallback(move |uri| not_found(uri, pages.paths))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(status)
 }
@@ -224,8 +234,8 @@ async fn introspect(State(status): State<Arc<NodeStatus>>, RawQuery(query): RawQ
     )
 }
 
-async fn not_found(uri: Uri) -> Response {
-    let paths = [
+async fn not_found(uri: Uri, more: &'static [&'static str]) -> Response {
+    let mut paths = vec![
         "/",
         "/healthz",
         "/readyz",
@@ -236,6 +246,7 @@ async fn not_found(uri: Uri) -> Response {
         "/omnirelay/control/replication",
         "/omnirelay/control/replication/stream",
     ];
+    paths.extend(more);
     document(
         StatusCode::NOT_FOUND,
         &json!({"message": format!("no `{}` here", uri.path()), "paths": paths}),
@@ -250,11 +261,11 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     )
 }
 
-pub(super) fn document(code: StatusCode, value: &Value) -> Response {
+pub(crate) fn document(code: StatusCode, value: &Value) -> Response {
     json_bytes(code, format!("{value}\n").into_bytes())
 }
 
-pub(super) fn json_bytes(code: StatusCode, json: Vec<u8>) -> Response {
+pub(crate) fn json_bytes(code: StatusCode, json: Vec<u8>) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/json"),
         (CACHE_CONTROL, "no-store"),

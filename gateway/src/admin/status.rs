@@ -206,6 +206,16 @@ impl NodeStatus {
         self.state().node.clone()
     }
 
+    /// Where RPC is served, while it is.
+    pub(crate) fn listen(&self) -> Option<SocketAddr> {
+        let state = self.state();
+        let node = state
+            .node
+            .as_ref()
+            .filter(|_| matches!(state.phase, Phase::Ready));
+        node.map(|node| node.listen)
+    }
+
     /// Reads the logs, once there is something to read.
     pub(super) fn replication(&self) -> Option<Arc<Replication>> {
         self.state().node.as_ref()?.replication.clone()

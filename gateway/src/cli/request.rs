@@ -94,7 +94,7 @@ type Answer = (Response, Result<Bytes, rpc::Error>);
 
 fn over_http(args: &RequestArgs, head: &RequestHead, body: Bytes) -> Result<Answer, Failure> {
     let (address, path) = match &args.url {
-        Some(url) => split_url(url)?,
+        Some(url) => split_url("--url", url)?,
         None => (args.address.clone(), Uri::from_static(rpc::PATH)),
     };
     let response = block_on(async {
@@ -163,10 +163,10 @@ fn print_head(response: &Response) {
 }
 
 /// Splits `http://host:port/path`; port 80 and [`rpc::PATH`] where it says neither.
-fn split_url(url: &str) -> Result<(String, Uri), Failure> {
+pub(super) fn split_url(option: &str, url: &str) -> Result<(String, Uri), Failure> {
     let refuse = |reason: String| {
         Failure::usage(
-            format!("--url {url}: {reason}"),
+            format!("{option} {url}: {reason}"),
             "write it as http://127.0.0.1:7420/yarpc/v1",
         )
     };
@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_url_gives_an_address_and_a_path() {
-        let split = |url| split_url(url).map(|(address, path)| (address, path.to_string()));
+        let split =
+            |url| split_url("--url", url).map(|(address, path)| (address, path.to_string()));
         assert_eq!(
             split("http://h:1/a?b").unwrap(),
             ("h:1".into(), "/a?b".into())

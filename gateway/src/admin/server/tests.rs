@@ -18,9 +18,12 @@ async fn start() -> Server {
     let address = listener.local_addr().unwrap();
     let status = fixture::status();
     let (stop, stopped) = oneshot::channel::<()>();
-    let ended = tokio::spawn(serve(listener, Arc::clone(&status), async {
-        drop(stopped.await)
-    }));
+    let ended = tokio::spawn(serve(
+        listener,
+        Arc::clone(&status),
+        Pages::default(),
+        async { drop(stopped.await) },
+    ));
     Server {
         address,
         status,
