@@ -152,6 +152,16 @@ impl Head {
         }
     }
 
+    /// What it is at `now`, if this is what it was at `then` and it has waited on.
+    pub fn aged_on(self, then: Nanos, now: Nanos, aging: Duration) -> Head {
+        let gained = |at: Nanos| aged(0, at.0.saturating_sub(self.ready_since.0), aging);
+        let more = gained(now).saturating_sub(gained(then));
+        Head {
+            effective_priority: self.effective_priority.saturating_add(more),
+            ..self
+        }
+    }
+
     /// Whether this is leased before `other`, be it of another shard.
     #[inline]
     pub fn is_before(&self, other: &Head) -> bool {

@@ -13,6 +13,7 @@ pub mod client;
 pub mod clock;
 mod difference;
 pub mod disk;
+pub mod finding;
 mod hearing;
 pub mod history;
 pub mod hits;

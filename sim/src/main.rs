@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use omnirelay_sim::finding::{run_aging, run_backlog, run_light};
 use omnirelay_sim::runner::{Range, SEEDS_FOR_ALL_FAULTS, Summary, all_jobs, run};
 use omnirelay_sim::suite::{run_crashed_at, run_seed};
 
@@ -24,7 +25,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// Run only this one and print its every step.
-    #[arg(long, conflicts_with_all = ["seeds", "from", "jobs", "keep_going", "every_step"])]
+    #[arg(long, conflicts_with_all = ["seeds", "from", "jobs", "keep_going", "every_step", "finding"])]
     seed: Option<u64>,
     /// With --seed: print only what it came to.
     #[arg(short, long, requires = "seed")]
@@ -38,13 +39,17 @@ struct Args {
     /// Instead: crash a short run before its every event, for this many seeds.
     #[arg(long, value_name = "SEEDS")]
     every_step: Option<u64>,
+    /// Instead: how soon work is found on other cores, for this many seeds.
+    #[arg(long, value_name = "SEEDS", conflicts_with = "every_step")]
+    finding: Option<u64>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let is_good = match (args.seed, args.every_step) {
-        (Some(seed), _) => replay(seed, args.quiet),
-        (_, Some(seeds)) => crash_at_every_step(args.from, seeds),
+    let is_good = match (args.seed, args.every_step, args.finding) {
+        (Some(seed), ..) => replay(seed, args.quiet),
+        (_, Some(seeds), _) => crash_at_every_step(args.from, seeds),
+        (.., Some(seeds)) => find_work(args.from, seeds),
         _ => run_range(Range {
             from: args.from,
             seeds: args.seeds,
@@ -115,6 +120,48 @@ fn crash_at_every_step(from: u64, seeds: u64) -> bool {
         }
     }
     println!("{seeds} seeds from {from}, {runs} runs, each with a crash at another event");
+    true
+}
+
+fn find_work(from: u64, seeds: u64) -> bool {
+    let (mut waits_ns, mut passed, mut aged_ns) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in from..from.saturating_add(seeds) {
+        let found = run_light(seed)
+            .map(|waits| waits_ns.extend(waits))
+            .and_then(|()| run_backlog(seed).map(|takes| passed.extend(takes)))
+            .and_then(|()| run_aging(seed).map(|took| aged_ns.push(took)));
+        if let Err(violation) = found {
+            println!("seed {seed}: {violation}");
+            return false;
+        }
+    }
+    waits_ns.sort_unstable();
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let quantile = |share: f64| {
+        let at = (share * waits_ns.len() as f64) as usize;
+        waits_ns
+            .get(at)
+            .or(waits_ns.last())
+            .map_or(0.0, |&ns| ms(ns))
+    };
+    println!(
+        "{} items at light load: acknowledged to handed out p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, longest {:.2} ms",
+        waits_ns.len(),
+        quantile(0.5),
+        quantile(0.99),
+        quantile(0.999),
+        quantile(1.0),
+    );
+    println!(
+        "{} items behind a backlog on another core: passed by at most {} takes",
+        passed.len(),
+        passed.iter().max().unwrap_or(&0)
+    );
+    println!(
+        "{} items of lower priority on another core: at most {:.0} ms",
+        aged_ns.len(),
+        aged_ns.iter().max().map_or(0.0, |&ns| ms(ns))
+    );
     true
 }
 

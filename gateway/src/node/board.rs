@@ -20,7 +20,9 @@ struct Cell {
     dead: AtomicU64,
     /// `ready_since` of the best waiting item, or [`NO_HEAD`].
     head_since: AtomicU64,
+    /// Its effective priority at `published_at`.
     head_priority: AtomicU64,
+    published_at: AtomicU64,
 }
 
 const NO_HEAD: u64 = u64::MAX;
@@ -65,6 +67,7 @@ impl Board {
     /// Publishes a log's numbers. Called by the log's core only.
     pub(super) fn publish(
         &self,
+        now: Nanos,
         namespace: NamespaceId,
         log: LogId,
         stats: Stats,
@@ -79,16 +82,18 @@ impl Board {
             .store(head.map_or(NO_HEAD, |h| h.ready_since.0), Relaxed);
         cell.head_priority
             .store(head.map_or(0, |h| u64::from(h.effective_priority)), Relaxed);
+        cell.published_at.store(now.0, Relaxed);
     }
 
-    /// The best waiting item of a log as it was published last.
-    pub(super) fn head(&self, namespace: NamespaceId, log: LogId) -> Option<Head> {
+    /// The best waiting item of a log as it was published last, and when that was.
+    pub(super) fn head(&self, namespace: NamespaceId, log: LogId) -> Option<(Head, Nanos)> {
         let cell = self.cell(namespace, log);
         let since = cell.head_since.load(Relaxed);
-        (since != NO_HEAD).then(|| Head {
+        let head = Head {
             effective_priority: u8::try_from(cell.head_priority.load(Relaxed)).unwrap_or(u8::MAX),
             ready_since: Nanos(since),
-        })
+        };
+        (since != NO_HEAD).then(|| (head, Nanos(cell.published_at.load(Relaxed))))
     }
 
     /// A log's counts as they were published last.

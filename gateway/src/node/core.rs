@@ -401,7 +401,7 @@ impl<D: Disk> Core<D> {
                 false => None,
             };
             self.board
-                .publish(namespace, self.logs[log].id, stats, head);
+                .publish(now, namespace, self.logs[log].id, stats, head);
             self.look_at_gate(now, namespace);
         }
     }

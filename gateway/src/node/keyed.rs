@@ -1,7 +1,8 @@
 //! Finding work for calls that want items of one partition key.
 //!
 //! The board does not say which keys wait where. Such a call asks its own core's logs by key, and
-//! every other log that has anything waiting; with nothing there it waits until its own core has
+//! every other log that has anything waiting; every few takes another log is asked first, so that
+//! a local backlog of a key does not hide what waits for it elsewhere. With nothing there it waits until its own core has
 //! an item for it, and asks the other logs again from time to time, the less often the longer it
 //! waits. An item on another core is found within [`LOOK_AFTER_MAX`].
 
@@ -13,7 +14,7 @@ use omnirelay_wal::Disk;
 use super::calls::CallId;
 use super::core::Core;
 use super::layout::{LogId, NamespaceId};
-use super::work::is_better;
+use super::work::{LOOK_AROUND_EVERY, is_better};
 
 /// How soon other cores' logs are asked again at first, and at the latest.
 const LOOK_AFTER_MIN: Nanos = Nanos(5_000_000);
@@ -27,6 +28,7 @@ const LOOKS_PER_TURN: usize = 256;
 pub(super) struct KeyedSeekers {
     waiting: BTreeSet<(u64, CallId)>,
     next_turn: u64,
+    takes: u32,
     /// Where the last look ended.
     looked_to: u64,
 }
@@ -53,6 +55,14 @@ impl<D: Disk> Core<D> {
             }
         }
         let own = own.map(|(log, _)| log);
+        let seekers = &mut self.work.of(namespace).by_key;
+        seekers.takes = seekers.takes.wrapping_add(1);
+        if own.is_some()
+            && seekers.takes.is_multiple_of(LOOK_AROUND_EVERY)
+            && let Some(log) = self.next_elsewhere(now, namespace, tried, 0)
+        {
+            return Some(log);
+        }
         own.or_else(|| {
             (0..self.layout.logs()).map(LogId).find(|&log| {
                 self.layout.core_of(log) != self.id

@@ -1,15 +1,15 @@
 //! Work finding: a lease call names a namespace, not a shard, so somebody has to bring waiting
 //! workers and waiting items together, across shards, logs and cores.
 //!
-//! A core gives its own workers its own items first. Every few takes, and whenever the board shows
-//! that another core's best item is better, it asks there. If nothing is anywhere, the call parks
+//! A core gives its own workers its own items first. Whenever the board shows that another core's
+//! best item is better it asks there, and every few takes it asks the next of the others anyway. If nothing is anywhere, the call parks
 //! and the core tells the others of its interest; the first of them to have an item left over
 //! offers it. An offer is a hint, not a reservation: the worker's core asks for the item, and asks
 //! elsewhere or parks again when somebody was quicker.
 
 use std::collections::VecDeque;
 
-use omnirelay_queue::{Head, Nanos, Stats};
+use omnirelay_queue::{Fairness, Head, Nanos, Stats};
 use omnirelay_wal::Disk;
 
 use super::calls::{CallId, Seek};
@@ -19,9 +19,10 @@ use super::keyed::KeyedSeekers;
 use super::layout::{CoreId, LogId, NamespaceId};
 use super::part::{Message, Part, Ticket};
 
-/// Every so many takes a core looks at the others' heads even if it has items of its own, so that
-/// a long local backlog does not hide a remote one.
-const LOOK_AROUND_EVERY: u32 = 8;
+/// Every so many takes a core goes to the next of the others' logs whose best item has at least
+/// the priority of its own best, however long that has waited: no local backlog, and no backlog
+/// of a third core, hides what waits there for longer than so many takes for each log elsewhere.
+pub(super) const LOOK_AROUND_EVERY: u32 = 8;
 /// How much longer than its own best item another core's must have waited to be preferred at any
 /// other take: less is not worth the hop.
 const REMOTE_HEAD_START: Nanos = Nanos(5_000_000);
@@ -41,6 +42,8 @@ pub(super) struct Seekers {
     /// We have told the others of our interest and some may not have answered.
     told: Vec<CoreId>,
     takes: u32,
+    /// The log elsewhere that was gone to last because it was its turn.
+    looked_at: u16,
     changed: bool,
 }
 
@@ -174,7 +177,7 @@ impl<D: Disk> Core<D> {
         for log in (0..self.layout.logs()).map(LogId) {
             if self.layout.core_of(log) != self.id
                 && !tried.contains(&log)
-                && let Some(head) = self.board.head(namespace, log)
+                && let Some(head) = self.published_head(now, namespace, log)
                 && other.is_none_or(|(_, best)| is_better(head, best))
             {
                 other = Some((log, head));
@@ -185,13 +188,14 @@ impl<D: Disk> Core<D> {
         let look_around = seekers.takes.is_multiple_of(LOOK_AROUND_EVERY);
         match (own, other) {
             (Some((own, head)), Some((other, remote))) => {
-                let start = if look_around {
-                    Nanos(0)
-                } else {
-                    REMOTE_HEAD_START
-                };
+                let least = head.effective_priority;
+                if look_around && let Some(log) = self.next_elsewhere(now, namespace, tried, least)
+                {
+                    return Some(log);
+                }
+                let since = remote.ready_since.0.saturating_add(REMOTE_HEAD_START.0);
                 let head_start = Head {
-                    ready_since: Nanos(remote.ready_since.0.saturating_add(start.0)),
+                    ready_since: Nanos(since),
                     ..remote
                 };
                 Some(if is_better(head_start, head) {
@@ -202,6 +206,40 @@ impl<D: Disk> Core<D> {
             }
             (own, other) => own.or(other).map(|(log, _)| log),
         }
+    }
+
+    /// The best waiting item of another core's log, as that published it, with what its priority
+    /// has gained since.
+    fn published_head(&self, now: Nanos, namespace: NamespaceId, log: LogId) -> Option<Head> {
+        let (head, published_at) = self.board.head(namespace, log)?;
+        let options = &self.layout.namespace(namespace).options;
+        Some(match options.fairness {
+            Fairness::Fifo => head.aged_on(published_at, now, options.priority_aging),
+            // Priorities count within a key only.
+            Fairness::PartitionKey => head,
+        })
+    }
+
+    /// The next of the others' logs, in turn, whose best item has at least this priority.
+    pub(super) fn next_elsewhere(
+        &mut self,
+        now: Nanos,
+        namespace: NamespaceId,
+        tried: &[LogId],
+        least: u8,
+    ) -> Option<LogId> {
+        let logs = self.layout.logs();
+        let from = self.work.of(namespace).looked_at;
+        let next = (1..=logs)
+            .map(|step| LogId((from + step) % logs))
+            .find(|&log| {
+                let is_elsewhere = self.layout.core_of(log) != self.id && !tried.contains(&log);
+                let head = is_elsewhere.then(|| self.published_head(now, namespace, log));
+                head.flatten()
+                    .is_some_and(|head| head.effective_priority >= least)
+            })?;
+        self.work.of(namespace).looked_at = next.0;
+        Some(next)
     }
 
     /// What a log answered to a take. Empty: somebody was quicker, look elsewhere.

@@ -22,7 +22,7 @@ type BeforeExec = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 pub struct Launch {
     command: &'static str,
     dir: PathBuf,
-    cores: usize,
+    cores: String,
     listen: String,
     admin_listen: String,
     settings: Vec<String>,
@@ -34,7 +34,7 @@ impl Launch {
         Launch {
             command: "serve",
             dir: dir.to_owned(),
-            cores: 1,
+            cores: "1".into(),
             listen: "127.0.0.1:0".into(),
             admin_listen: "127.0.0.1:0".into(),
             settings: vec!["segment_bytes=8388608".into()],
@@ -52,7 +52,13 @@ impl Launch {
     }
 
     pub fn cores(mut self, cores: usize) -> Launch {
-        self.cores = cores;
+        self.cores = cores.to_string();
+        self
+    }
+
+    /// On these CPUs, as `--cores` takes them.
+    pub fn cpus(mut self, cpus: &str) -> Launch {
+        self.cores = cpus.into();
         self
     }
 
@@ -116,7 +122,7 @@ impl Launch {
             .stderr(Stdio::piped());
         command.arg(self.command).arg("--data-dir").arg(&self.dir);
         if self.command == "serve" {
-            command.args(["--cores", &self.cores.to_string()]);
+            command.args(["--cores", &self.cores]);
         }
         command.args([
             "--listen",
@@ -203,6 +209,31 @@ impl Node {
 
     pub fn connect(&self) -> Connection {
         Connection::open(self.address)
+    }
+
+    /// A connection that one of its cores serves: the kernel chooses by a hash of both addresses.
+    /// Nobody else may connect meanwhile.
+    pub fn connect_to(&self, core: usize) -> Connection {
+        const TRIES: usize = 64;
+        let accepted = || -> Vec<u64> {
+            let (_, told) = self.admin("/omnirelay/introspect");
+            let cores = told["cores"].as_array().expect("a list of cores");
+            let count = |core: &Value| core["connections"]["accepted"].as_u64();
+            cores.iter().filter_map(count).collect()
+        };
+        let mut before = accepted();
+        for _ in 0..TRIES {
+            let connection = self.connect();
+            let after = wait_for("the connection is accepted", || {
+                let after = accepted();
+                (after.iter().sum::<u64>() > before.iter().sum()).then_some(after)
+            });
+            if after[core] > before[core] {
+                return connection;
+            }
+            before = after;
+        }
+        panic!("none of {TRIES} connections is served by core {core}");
     }
 
     /// Everything it has written on stderr so far.
