@@ -72,8 +72,10 @@ pub static NODE: &[Knob] = &[
         key: "cores",
         kind: Kind::Cores,
         default: Some("\"all\""),
-        doc: "CPUs to pin a core thread to: \"all\", a count, or CPU numbers. Each serves its own \
-              shards and connections; leave one free for the log threads on a busy machine.",
+        doc: "CPUs to pin a core thread to, one each and in this order: \"all\", a count, or CPU \
+              numbers and ranges, \"0,2\" or \"0-3,8\" (\"2-2\" is just CPU 2). Each serves its own \
+              shards and connections; leave one free for the log threads on a busy machine. CPUs \
+              that this process may not use, by its affinity or cpuset, are refused.",
     },
     Knob {
         key: "driver",

@@ -110,7 +110,7 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         listen: address(node, "listen"),
         admin_listen: address(node, "admin_listen"),
         data_dir: PathBuf::from(text(node, "data_dir")),
-        cores: resolve_cores(entry(node, "cores"), &sources.cpus)?,
+        cores: resolve_cores(entry(node, "cores"), sources)?,
         driver: resolve_driver(node)?,
         log: Log {
             format: if text(node, "log.format") == "json" {
@@ -198,32 +198,42 @@ fn resolve_driver(node: &[Entry]) -> Result<Driver, ConfigError> {
     }
 }
 
-fn resolve_cores(entry: &Entry, cpus: &[usize]) -> Result<Vec<usize>, ConfigError> {
+/// The CPU of each core, in the order that was asked for.
+fn resolve_cores(entry: &Entry, sources: &Sources) -> Result<Vec<usize>, ConfigError> {
+    let Sources { cpus, cpus_max, .. } = sources;
+    let usable = &cpus[..cpus.len().min(*cpus_max)];
     let refuse = |why: String| {
+        let quota = match usable.len() < cpus.len() {
+            true => format!(", and has time for {} of them", usable.len()),
+            false => String::new(),
+        };
         Err(ConfigError::Contradiction {
             message: format!(
                 "`cores = {}` ({}) {why}",
                 entry.setting.to_toml(),
                 entry.origin
             ),
-            help: format!("this process may use {} CPUs: {cpus:?}", cpus.len()),
+            help: format!("this process may use {} CPUs: {cpus:?}{quota}", cpus.len()),
         })
     };
-    match &entry.setting {
-        Setting::Cores(CoreChoice::All) => Ok(cpus.to_vec()),
-        Setting::Cores(CoreChoice::Count(count)) if *count > cpus.len() => {
-            refuse("is more than the CPUs there are".into())
+    let list = match &entry.setting {
+        Setting::Cores(CoreChoice::All) => return Ok(usable.to_vec()),
+        Setting::Cores(CoreChoice::Count(count)) if *count > usable.len() => {
+            return refuse("is more than the CPUs there are".into());
         }
-        Setting::Cores(CoreChoice::Count(count)) => Ok(cpus[..*count].to_vec()),
-        Setting::Cores(CoreChoice::List(list)) => match list.iter().find(|cpu| !cpus.contains(cpu))
-        {
-            Some(absent) => refuse(format!(
-                "names CPU {absent}, which this process may not use"
-            )),
-            None => Ok(list.clone()),
-        },
+        Setting::Cores(CoreChoice::Count(count)) => return Ok(usable[..*count].to_vec()),
+        Setting::Cores(CoreChoice::List(list)) => list,
         other => panic!("cores are cores, found {other:?}"),
+    };
+    for (at, cpu) in list.iter().enumerate() {
+        if !cpus.contains(cpu) {
+            return refuse(format!("names CPU {cpu}, which this process may not use"));
+        }
+        if list[..at].contains(cpu) {
+            return refuse(format!("names CPU {cpu} twice"));
+        }
     }
+    Ok(list.clone())
 }
 
 fn address(section: &[Entry], key: &str) -> SocketAddr {

@@ -40,8 +40,10 @@ pub struct Sources {
     pub flags: Vec<Flag>,
     /// `--set` arguments, `key=value` with a dotted TOML key; a later one wins.
     pub set: Vec<String>,
-    /// CPUs that this process may use, in order.
+    /// CPUs that this process may run on, in order.
     pub cpus: Vec<usize>,
+    /// How many of them it can keep busy: fewer where a quota of CPU time says so.
+    pub cpus_max: usize,
 }
 
 impl Default for Sources {
@@ -52,7 +54,8 @@ impl Default for Sources {
             env: Vec::new(),
             flags: Vec::new(),
             set: Vec::new(),
-            cpus: usable_cpus(),
+            cpus: allowed_cpus(),
+            cpus_max: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }
@@ -89,17 +92,17 @@ impl Sources {
     }
 }
 
-/// The CPUs that the kernel lets this process use, no more of them than its quota allows.
-fn usable_cpus() -> Vec<usize> {
-    let count = std::thread::available_parallelism().map_or(1, |count| count.get());
+/// The CPUs that the kernel lets this process run on, by its affinity and its cpuset.
+fn allowed_cpus() -> Vec<usize> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mut allowed = status
+    let allowed = status
         .lines()
         .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
-        .and_then(|list| parse_cpu_list(list.trim()))
-        .unwrap_or_else(|| (0..count).collect());
-    allowed.truncate(count);
-    allowed
+        .and_then(|list| parse_cpu_list(list.trim()));
+    allowed.unwrap_or_else(|| {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        (0..count).collect()
+    })
 }
 
 /// Reads the kernel's list format: `0-3,8,10-11`.

@@ -6,6 +6,7 @@ use omnirelay_queue::{Fairness, Ordering};
 fn sources() -> Sources {
     Sources {
         cpus: vec![0, 1, 2, 3],
+        cpus_max: 4,
         ..Sources::default()
     }
 }
@@ -323,10 +324,26 @@ fn a_value_of_the_wrong_type_or_out_of_range_is_refused_with_what_is_allowed() {
     error[config.value]: `insecure = "yes"` in environment variable OMNIRELAY_INSECURE is not allowed: it must be true or false
     help: change `insecure`; `omnirelay config show --explain` describes every key
     "#);
-    insta::assert_snapshot!(refusal(&set(&["cores=0,0"])), @r#"
-    error[config.value]: `cores = "0,0"` in --set is not allowed: it must be "all", a count such as 2, or a list of CPU numbers such as "0,2"
+    insta::assert_snapshot!(refusal(&set(&["cores=3-1"])), @r#"
+    error[config.value]: `cores = "3-1"` in --set is not allowed: it must be "all", a count such as 2, or a list of CPU numbers such as "0,2" or "0-3,8"
     help: change `cores`; `omnirelay config show --explain` describes every key
     "#);
+}
+
+#[test]
+fn cores_are_pinned_to_the_cpus_that_are_named_and_else_to_the_first() {
+    let cores = |setting: &str, cpus_max| {
+        let mut sources = set(&[setting]);
+        (sources.cpus, sources.cpus_max) = (vec![1, 3, 5, 7], cpus_max);
+        load(&sources).unwrap().cores
+    };
+    assert_eq!(cores("cores=all", 4), [1, 3, 5, 7]);
+    assert_eq!(cores("cores=2", 4), [1, 3]);
+    assert_eq!(cores("cores=7,1", 4), [7, 1]);
+    assert_eq!(cores("cores=5-5", 4), [5]);
+    // A quota of CPU time bounds how many, not which.
+    assert_eq!(cores("cores=all", 2), [1, 3]);
+    assert_eq!(cores("cores=7,5", 2), [7, 5]);
 }
 
 #[test]
@@ -366,6 +383,16 @@ fn values_that_contradict_each_other_are_refused() {
     insta::assert_snapshot!(refusal(&set(&["cores=1,9"])), @r"
     error[config.contradiction]: `cores = [1, 9]` (--set) names CPU 9, which this process may not use
     help: this process may use 4 CPUs: [0, 1, 2, 3]
+    ");
+    insta::assert_snapshot!(refusal(&set(&["cores=0-2,1"])), @r"
+    error[config.contradiction]: `cores = [0, 1, 2, 1]` (--set) names CPU 1 twice
+    help: this process may use 4 CPUs: [0, 1, 2, 3]
+    ");
+    let mut throttled = set(&["cores=3"]);
+    throttled.cpus_max = 2;
+    insta::assert_snapshot!(refusal(&throttled), @r"
+    error[config.contradiction]: `cores = 3` (--set) is more than the CPUs there are
+    help: this process may use 4 CPUs: [0, 1, 2, 3], and has time for 2 of them
     ");
     let namespaces: Vec<_> = ["a", "b", "c", "d"]
         .iter()

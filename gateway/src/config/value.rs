@@ -175,7 +175,7 @@ impl Kind {
             Kind::LogFilter => {
                 "off, error, warn, info, debug or trace, or a list such as \"info,omnirelay_wal=debug\"".into()
             }
-            Kind::Cores => "\"all\", a count such as 2, or a list of CPU numbers such as \"0,2\"".into(),
+            Kind::Cores => "\"all\", a count such as 2, or a list of CPU numbers such as \"0,2\" or \"0-3,8\"".into(),
         }
     }
 
@@ -296,28 +296,35 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 fn read_cores(value: &Value) -> Option<CoreChoice> {
-    let list = match value {
+    let mut cpus = Vec::new();
+    match value {
         Value::Num(..) => return count_of_cores(whole(value)?),
         Value::String(_, text) if text.trim() == "all" => return Some(CoreChoice::All),
-        Value::String(_, text) if !text.contains(',') => {
-            return count_of_cores(text.trim().parse().ok()?);
+        Value::String(_, text) if !text.contains([',', '-']) => {
+            return count_of_cores(digits(text.trim())?);
         }
-        Value::String(_, text) => text
-            .split(',')
-            .map(|part| part.trim().parse().ok())
-            .collect::<Option<Vec<u64>>>()?,
-        Value::Array(_, items) => items.iter().map(whole).collect::<Option<Vec<u64>>>()?,
+        Value::String(_, text) => {
+            for part in text.split(',') {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                let (first, last) = (digits(first.trim())?, digits(last.trim())?);
+                // Bounded before it is walked through.
+                if first > last || last >= CPUS_MAX as u64 {
+                    return None;
+                }
+                cpus.extend(first..=last);
+            }
+        }
+        Value::Array(_, items) => {
+            for item in items {
+                cpus.push(whole(item).filter(|cpu| *cpu < CPUS_MAX as u64)?);
+            }
+        }
         _ => return None,
-    };
-    let mut cpus = Vec::with_capacity(list.len());
-    for cpu in list {
-        let cpu = usize::try_from(cpu).ok().filter(|cpu| *cpu < CPUS_MAX)?;
-        if cpus.contains(&cpu) {
-            return None;
-        }
-        cpus.push(cpu);
     }
-    (!cpus.is_empty()).then_some(CoreChoice::List(cpus))
+    let cpus: Vec<usize> = cpus.iter().flat_map(|&cpu| usize::try_from(cpu)).collect();
+    (1..=CPUS_MAX)
+        .contains(&cpus.len())
+        .then_some(CoreChoice::List(cpus))
 }
 
 fn count_of_cores(count: u64) -> Option<CoreChoice> {
@@ -467,14 +474,34 @@ mod tests {
     }
 
     #[test]
-    fn cores_are_all_a_count_or_a_list_without_repeats() {
+    fn cores_are_all_a_count_or_a_list() {
         let read = |value: Value| read_cores(&value);
         assert_eq!(read("all".into()), Some(CoreChoice::All));
         assert_eq!(read(2.into()), Some(CoreChoice::Count(2)));
         assert_eq!(read("3".into()), Some(CoreChoice::Count(3)));
         assert_eq!(read("0,2".into()), Some(CoreChoice::List(vec![0, 2])));
         assert_eq!(read(vec![1, 3].into()), Some(CoreChoice::List(vec![1, 3])));
-        for refused in ["", "0", "0,0", "0,", "-1", "two", "99999"] {
+        assert_eq!(read("2,0".into()), Some(CoreChoice::List(vec![2, 0])));
+        let ranges = vec![8, 0, 1, 2, 3];
+        assert_eq!(read("8, 0-3".into()), Some(CoreChoice::List(ranges)));
+        assert_eq!(read("2-2".into()), Some(CoreChoice::List(vec![2])));
+        assert_eq!(read(vec![2].into()), Some(CoreChoice::List(vec![2])));
+        for refused in [
+            "",
+            "0",
+            "0,",
+            ",",
+            "-1",
+            "1-",
+            "3-1",
+            "1-2-3",
+            "two",
+            "+1",
+            "+1,2",
+            "99999",
+            "0-4096",
+            "0-18446744073709551615",
+        ] {
             assert_eq!(read(refused.into()), None, "{refused}");
         }
     }
