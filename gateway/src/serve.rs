@@ -136,6 +136,7 @@ impl Node {
                 Driver::IoUring => DriverChoice::IoUring,
                 Driver::Epoll => DriverChoice::Epoll,
             },
+            spin_max: config.spin_max,
             clock,
             logs: opened.logs,
             listeners,

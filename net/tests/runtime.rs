@@ -17,7 +17,7 @@ use hyper::rt::ReadBuf;
 use omnirelay_net::runtime::{
     self, CoreOptions, DriverChoice, DriverKind, Elapsed, Notifier, READS_PER_TURN_MAX, Readiness,
     TURN_POLLS_MAX, TcpListener, TcpStream, bind_cores, bind_exclusive, bind_reuse_port,
-    driver_turn, sleep, spawn, timeout, yield_to_driver,
+    driver_turn, sleep, sleep_until, spawn, timeout, yield_to_driver,
 };
 
 /// Far longer than anything here takes, so that a hang fails instead of hanging.
@@ -248,12 +248,14 @@ fn timers_fire_in_order_and_not_early() {
         for millis in [30, 10, 20, 10] {
             let fired = Rc::clone(&fired);
             spawn(async move {
-                sleep(Duration::from_millis(millis)).await;
+                sleep_until(start + Duration::from_millis(millis)).await;
                 assert!(start.elapsed() >= Duration::from_millis(millis));
                 fired.borrow_mut().push(millis);
             });
         }
-        sleep(Duration::from_millis(40)).await;
+        while runtime::tasks_live() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
         assert_eq!(*fired.borrow(), [10, 10, 20, 30]);
     });
 }
@@ -520,4 +522,73 @@ fn a_listener_accepts_on_a_core() {
         assert_eq!(stream.peer_addr(), client.join().unwrap());
         assert_eq!(read_some(&mut stream, &mut bytes).await.unwrap(), 0);
     });
+}
+
+#[test]
+fn a_core_says_what_it_has_done_and_a_long_turn_is_noticed() {
+    on_each_driver(|| async {
+        let before = runtime::core_stats();
+        sleep(Duration::from_millis(20)).await;
+        let rested = runtime::core_stats();
+        assert!(rested.turns > before.turns);
+        assert!(rested.sleeps > before.sleeps);
+        assert_eq!(rested.long_turns, before.long_turns);
+        let began = Instant::now();
+        while began.elapsed() < runtime::LONG_TURN {
+            std::hint::black_box(());
+        }
+        yield_to_driver().await;
+        let busy = runtime::core_stats();
+        assert_eq!(busy.long_turns, rested.long_turns + 1);
+        assert!(busy.awake - rested.awake >= runtime::LONG_TURN);
+        assert!(busy.cpu > rested.cpu);
+        assert_eq!(busy.tasks, runtime::tasks_live());
+        assert_eq!(busy.spun, Duration::ZERO, "it may not spin");
+    });
+}
+
+#[test]
+fn a_core_that_may_spin_does_so_while_it_is_given_work_and_not_when_idle() {
+    const PINGS: usize = 2_000;
+    for driver in [DriverChoice::IoUring, DriverChoice::Epoll] {
+        if driver == DriverChoice::IoUring && !runtime::io_uring_available() {
+            continue;
+        }
+        let options = CoreOptions {
+            driver,
+            spin_max: Duration::from_millis(2),
+            ..CoreOptions::default()
+        };
+        let ended = runtime::run(options, |_| {
+            timeout(BOUND, async {
+                let (ping, pings) = mpsc::channel::<()>();
+                let (pong, mut pongs) = Notifier::pair();
+                let partner = thread::spawn(move || {
+                    while pings.recv().is_ok() {
+                        pong.notify();
+                    }
+                });
+                // Where others want the CPU it gives that up for a while.
+                while runtime::core_stats().spun.is_zero() {
+                    for _ in 0..PINGS {
+                        ping.send(()).expect("the partner listens");
+                        pongs.notified().await;
+                    }
+                }
+                drop(ping);
+                partner.join().expect("the partner does not panic");
+                // The budget is used up in a few sleeps, and then there is none.
+                for _ in 0..20 {
+                    sleep(Duration::from_millis(4)).await;
+                }
+                let calm = runtime::core_stats();
+                for _ in 0..20 {
+                    sleep(Duration::from_millis(4)).await;
+                }
+                let idle = runtime::core_stats();
+                assert_eq!(idle.spun, calm.spun, "{idle:?}");
+            })
+        });
+        assert_eq!(ended.expect("the core runs"), Ok(()), "on {driver:?}");
+    }
 }

@@ -140,6 +140,14 @@ pub static NODE: &[Knob] = &[
               \"info,omnirelay_wal=debug\". debug and trace cost throughput.",
     },
     Knob {
+        key: "spin_us_max",
+        kind: Kind::Integer { min: 0, max: 1_000 },
+        default: Some("0"),
+        doc: "How long a core without work looks for more before it sleeps, in µs, while work lately \
+              came as soon; 0: never. Saves wake-ups where cores have CPUs to themselves, and \
+              takes the CPU from log threads and clients where they do not.",
+    },
+    Knob {
         key: "limits.connections_max_per_core",
         kind: Kind::Integer {
             min: 1,

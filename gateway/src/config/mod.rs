@@ -80,6 +80,8 @@ pub struct Config {
     pub insecure: bool,
     /// How long a stopping node lets calls finish.
     pub drain_timeout: Duration,
+    /// How long a core without work may look for more before it sleeps.
+    pub spin_max: Duration,
     /// Size of one log segment in bytes.
     pub segment_bytes: u32,
     /// What each log keeps of what has ended, in bytes.
@@ -122,6 +124,7 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         },
         insecure: flag(node, "insecure"),
         drain_timeout: duration(node, "drain_timeout"),
+        spin_max: Duration::from_micros(integer(node, "spin_us_max")),
         segment_bytes: u32::try_from(integer(node, "segment_bytes"))
             .expect("its knob's bound is 1 GiB"),
         history_bytes: integer(node, "history_bytes"),

@@ -59,6 +59,8 @@ pub struct Startup<D: Disk> {
     pub cpus: Vec<usize>,
     /// How cores talk to the kernel.
     pub driver: DriverChoice,
+    /// How long a core without work may look for more before it sleeps.
+    pub spin_max: Duration,
     /// The node's clock.
     pub clock: Clock,
     /// All logs, in order.
@@ -138,6 +140,7 @@ impl Cores {
             let options = CoreOptions {
                 cpu: Some(cpu),
                 driver: startup.driver,
+                spin_max: startup.spin_max,
                 ..CoreOptions::default()
             };
             let thread = thread::Builder::new()

@@ -51,6 +51,8 @@ pub struct CoreOptions {
     pub driver: DriverChoice,
     /// How long tasks may go on after the main future has ended.
     pub drain_max: Duration,
+    /// How long the core may look for work before it sleeps, while that pays; zero is never.
+    pub spin_max: Duration,
 }
 
 impl Default for CoreOptions {
@@ -59,6 +61,7 @@ impl Default for CoreOptions {
             cpu: None,
             driver: DriverChoice::Auto,
             drain_max: DRAIN_TIME_MAX,
+            spin_max: Duration::ZERO,
         }
     }
 }
@@ -129,7 +132,7 @@ where
     F: FnOnce(DriverKind) -> Fut,
     Fut: Future,
 {
-    let core = Core::enter()?;
+    let core = Core::enter(options.spin_max)?;
     run_on(runtime, core, options, || main(DriverKind::IoUring))
 }
 
@@ -141,7 +144,7 @@ where
     let runtime = RuntimeBuilder::<LegacyDriver>::new()
         .enable_timer()
         .build()?;
-    let core = Core::enter()?;
+    let core = Core::enter(options.spin_max)?;
     run_on(runtime, core, options, || main(DriverKind::Epoll))
 }
 

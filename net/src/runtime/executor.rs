@@ -16,6 +16,8 @@ use async_task::{Runnable, ScheduleInfo, WithInfo};
 use super::bell::Bell;
 use super::notifier::Listeners;
 use super::sleep_flag::Raised;
+use super::spin::Spin;
+use super::stats::{CoreStats, LONG_TURN, cpu_taken};
 use super::timers::Timers;
 
 /// Task polls between two driver polls, at most.
@@ -32,6 +34,9 @@ const CLOCK_POLLS: usize = 16;
 
 /// The longest sleep in the driver. A core without any timer may sleep for ever.
 const PARK_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a core that spins looks at what other threads may give it before it polls the driver.
+const SPIN_STEP: Duration = Duration::from_micros(2);
 
 const _: () = assert!(TURN_POLLS_MAX.is_multiple_of(CLOCK_POLLS));
 
@@ -51,6 +56,12 @@ pub(super) struct Core {
     parked: RefCell<Option<Waker>>,
     turn: Cell<u64>,
     turn_started: Cell<Instant>,
+    /// When the last turn ended in a sleep, if it did.
+    slept_at: Cell<Option<Instant>>,
+    sleeps: Cell<u64>,
+    awake: Cell<Duration>,
+    long_turns: Cell<u64>,
+    spin: RefCell<Spin>,
     live: Rc<Cell<usize>>,
 }
 
@@ -83,7 +94,7 @@ pub(super) fn with_core<R>(f: impl FnOnce(Option<&Core>) -> R) -> R {
 }
 
 /// Calls `f` with this thread's core. Panics if it runs none.
-fn with_this_core<R>(f: impl FnOnce(&Core) -> R) -> R {
+pub(super) fn with_this_core<R>(f: impl FnOnce(&Core) -> R) -> R {
     with_core(|core| f(core.expect("must be called on a core, inside runtime::run")))
 }
 
@@ -239,8 +250,8 @@ impl Wake for MainWaker {
 }
 
 impl Core {
-    /// Makes this thread a core. The guard takes it back.
-    pub(super) fn enter() -> io::Result<CoreGuard> {
+    /// Makes this thread a core that spins for so long at most. The guard takes it back.
+    pub(super) fn enter(spin_max: Duration) -> io::Result<CoreGuard> {
         assert_eq!(CORE_ID.get(), 0, "a thread runs one core at a time");
         let bell = Arc::new(Bell::new()?);
         let core_id = LAST_CORE_ID.fetch_add(1, Ordering::Relaxed) + 1;
@@ -261,6 +272,11 @@ impl Core {
             parked: RefCell::new(None),
             turn: Cell::new(0),
             turn_started: Cell::new(Instant::now()),
+            slept_at: Cell::new(None),
+            sleeps: Cell::new(0),
+            awake: Cell::new(Duration::ZERO),
+            long_turns: Cell::new(0),
+            spin: RefCell::new(Spin::new(spin_max)),
             live: Rc::new(Cell::new(0)),
         });
         CORE.set(Some(Rc::clone(&core)));
@@ -282,6 +298,19 @@ impl Core {
 
     pub(super) fn listeners(&self) -> &RefCell<Listeners> {
         &self.listeners
+    }
+
+    /// All but the thread's CPU time.
+    pub(super) fn stats(&self) -> CoreStats {
+        CoreStats {
+            turns: self.turn.get(),
+            sleeps: self.sleeps.get(),
+            awake: self.awake.get(),
+            spun: self.spin.borrow().spun(),
+            long_turns: self.long_turns.get(),
+            tasks: self.live.get(),
+            cpu: Duration::ZERO,
+        }
     }
 
     pub(super) fn live(&self) -> usize {
@@ -310,6 +339,7 @@ impl Core {
         self.bell.sleep().awake();
         self.turn.set(self.turn.get() + 1);
         let now = Instant::now();
+        self.count_turn(now);
         self.turn_started.set(now);
         {
             let mut ready = self.ready.borrow_mut();
@@ -333,18 +363,56 @@ impl Core {
         }
     }
 
-    /// Runs ready tasks until none is left or the turn has lasted long enough.
-    fn run_batch(&self) {
+    /// The last turn is over: it lasted until the core went to sleep, or else until `now`.
+    fn count_turn(&self, now: Instant) {
+        let end = self.slept_at.take().unwrap_or(now);
+        let lasted = end.saturating_duration_since(self.turn_started.get());
+        self.awake.set(self.awake.get() + lasted);
+        if lasted >= LONG_TURN {
+            self.long_turns.set(self.long_turns.get() + 1);
+        }
+    }
+
+    /// Runs ready tasks until none is left or the turn has lasted long enough. True if there were
+    /// any.
+    fn run_batch(&self) -> bool {
         for polls in 1..=TURN_POLLS_MAX {
             let next = self.ready.borrow_mut().pop_front();
-            let Some(runnable) = next else { return };
+            let Some(runnable) = next else {
+                return polls > 1;
+            };
             runnable.run();
             if polls.is_multiple_of(CLOCK_POLLS)
                 && self.turn_started.get().elapsed() > TURN_TIME_MAX
             {
-                return;
+                break;
             }
         }
+        true
+    }
+
+    /// Whether the core polls its driver again instead of sleeping though it has nothing to do; if
+    /// so, a little later, or as soon as another thread has given it something.
+    fn spins_on(&self, main: &MainWaker) -> bool {
+        let mut spin = self.spin.borrow_mut();
+        if !spin.is_on() || self.has_work() || main.woken.load(Ordering::Acquire) {
+            return false;
+        }
+        let began = Instant::now();
+        if !spin.should_spin(began, cpu_taken) {
+            return false;
+        }
+        while !self.is_raised(main) && began.elapsed() < SPIN_STEP {
+            std::hint::spin_loop();
+        }
+        true
+    }
+
+    /// Whether other threads have given it something.
+    fn is_raised(&self, main: &MainWaker) -> bool {
+        main.woken.load(Ordering::Acquire)
+            || self.remote.raised.is_raised()
+            || self.listeners.borrow().any_raised()
     }
 
     fn has_work(&self) -> bool {
@@ -360,9 +428,7 @@ impl Core {
             return false;
         }
         self.bell.sleep().prepare();
-        let raised = main.woken.load(Ordering::Acquire)
-            || self.remote.raised.is_raised()
-            || self.listeners.borrow().any_raised();
+        let raised = self.is_raised(main);
         if raised {
             self.bell.sleep().awake();
         }
@@ -422,14 +488,19 @@ pub(super) async fn drive<F: Future>(core: &Core, main: F, drain_max: Duration) 
         *core.parked.borrow_mut() = None;
         parking.poll_bell(cx);
         core.begin_turn();
+        let mut has_worked = false;
         if output.is_none() && waker.woken.swap(false, Ordering::AcqRel) {
+            has_worked = true;
             let polled = main.as_mut().poll(&mut Context::from_waker(&main_waker));
             if let Poll::Ready(value) = polled {
                 output = Some(value);
                 drain_until = Some(Instant::now() + drain_max);
             }
         }
-        core.run_batch();
+        has_worked |= core.run_batch();
+        if has_worked {
+            core.spin.borrow_mut().found_work(core.turn_started.get());
+        }
         if let Some(until) = drain_until {
             waker.woken.store(false, Ordering::Relaxed);
             if core.live() == 0 {
@@ -506,9 +577,12 @@ impl Parking {
         cx: &mut Context<'_>,
     ) {
         *core.parked.borrow_mut() = Some(cx.waker().clone());
-        if !core.may_sleep(main) || !self.set_timer(core, until, cx) {
+        if core.spins_on(main) || !core.may_sleep(main) || !self.set_timer(core, until, cx) {
             core.bell.sleep().awake();
             core.bell.ring();
+        } else {
+            core.slept_at.set(Some(Instant::now()));
+            core.sleeps.set(core.sleeps.get() + 1);
         }
     }
 

@@ -19,6 +19,9 @@
 //!   a turn.
 //! - Timers and sockets are looked at once a turn.
 //!
+//! A core without work sleeps in the driver. Where that pays it looks for more for a while before
+//! it does ([`CoreOptions::spin_max`]).
+//!
 //! No operation is ever in flight with a buffer the kernel could write to:
 //! sockets are read when they are ready, so a future may be dropped at any
 //! moment.
@@ -31,6 +34,8 @@ mod hyper;
 mod notifier;
 mod readiness;
 mod sleep_flag;
+mod spin;
+mod stats;
 mod tcp;
 mod timers;
 
@@ -44,5 +49,6 @@ pub use self::executor::{
 pub use self::hyper::{CoreTimer, LocalExecutor};
 pub use self::notifier::{Notifier, NotifierListener};
 pub use self::readiness::Readiness;
+pub use self::stats::{CoreStats, LONG_TURN, core_stats};
 pub use self::tcp::{READS_PER_TURN_MAX, TcpListener, TcpStream};
 pub use self::timers::{Elapsed, Sleep, sleep, sleep_until, timeout, timeout_at};
