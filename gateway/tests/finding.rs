@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Connection, Launch, Node, cores_max, item, item_with};
+use harness::{Connection, Launch, Node, Request, cores_max, item, item_with, wait_for};
 use omnirelay_queue::shard_index_of_resource;
 use serde_json::{Value, json};
 
@@ -23,8 +23,13 @@ const ITEMS: usize = 1_000;
 const LATE_MAX: usize = ITEMS / 1_000;
 /// Takes that go by what waits on the one other core.
 const PASSED_MAX: usize = 8;
-/// How often timing is tried again where threads of the test itself are late.
-const TRIES: usize = 4;
+/// What is far beyond any delay but that of a worker who was never told.
+const LOST: Duration = Duration::from_secs(5);
+/// A grant takes some four wake-ups of threads. Where a thread that does nothing else is late by
+/// more than this, the machine is too busy to tell the node's part in it.
+const CALM: Duration = Duration::from_micros(2_500);
+/// How often timing is tried on a busy machine.
+const TRIES: usize = 3;
 
 fn two_cores() -> Option<(tempfile::TempDir, Node)> {
     if cores_max() < 2 {
@@ -124,21 +129,24 @@ fn a_worker_on_any_core_gets_what_is_enqueued_on_any_other_within_10_ms() {
             });
             took.sort_unstable();
             let late = took.iter().filter(|took| **took > FOUND_WITHIN).count();
+            let own = Duration::from_nanos(worst_ns.load(Ordering::Relaxed));
+            let (p50, p99, worst) = (took[ITEMS / 2], took[ITEMS * 99 / 100], took[ITEMS - 1]);
             eprintln!(
-                "worker on core {worker}, producer on {producer}, items of {home}: p50 {:?}, p99 {:?}, worst {:?}",
-                took[ITEMS / 2],
-                took[ITEMS * 99 / 100],
-                took[ITEMS - 1]
+                "worker on core {worker}, producer on {producer}, items of {home}: p50 {p50:?}, p99 {p99:?}, worst {worst:?}; threads of this test late by {own:?}"
             );
+            // Whatever the machine does: a wake-up that is lost costs seconds.
+            assert!(p50 <= FOUND_WITHIN && worst <= LOST, "{p50:?}, {worst:?}");
             if late <= LATE_MAX {
                 break;
             }
-            // What the machine does to any thread is not the node's doing.
-            let own = Duration::from_nanos(worst_ns.load(Ordering::Relaxed));
             assert!(
-                own > FOUND_WITHIN / 2 && tries < TRIES,
-                "{late} of {ITEMS} items took longer than {FOUND_WITHIN:?}; threads of this test were late by {own:?} at most, try {tries}"
+                own > CALM,
+                "{late} of {ITEMS} items took longer than {FOUND_WITHIN:?}, and no thread of this test was late by more than {own:?}"
             );
+            if tries == TRIES {
+                eprintln!("not measured: this machine holds threads up for {own:?}");
+                break;
+            }
         }
     }
 }
@@ -209,4 +217,49 @@ fn a_priority_grows_by_waiting_on_another_core_too() {
         );
     }
     assert!(began.elapsed() >= AGING, "the urgent ones come first");
+}
+
+/// The sum of a metric's series that carry a label.
+fn metric(node: &Node, name: &str, label: &str) -> f64 {
+    let text = node.admin_text("/metrics");
+    let series = text.lines().filter_map(|line| {
+        let (head, value) = line.rsplit_once(' ')?;
+        let labels = head.strip_prefix(name)?.strip_prefix('{')?;
+        labels.contains(label).then(|| value.parse::<f64>().ok())?
+    });
+    series.sum()
+}
+
+#[test]
+fn what_the_cores_do_for_each_other_is_in_the_metrics() {
+    let Some((_dir, node)) = two_cores() else {
+        return;
+    };
+    let far = resources_of(&node, 1).next().expect("no end of names");
+    let mut worker = node.connect_to(0);
+    let wish = Request::call("lease", &json!({"waitMs": 25_000}));
+    worker.send(&wish).expect("the request is taken");
+    let waiting = "omnirelay_resourcelease_waiting_workers";
+    wait_for("the worker waits", || {
+        (metric(&node, waiting, "core=\"0\"") == 1.0).then_some(())
+    });
+    assert_eq!(metric(&node, waiting, "core=\"1\""), 0.0);
+    node.connect().call("enqueue", item(&far)).ok();
+    let lease = worker.receive().expect("the poll is answered").ok();
+    complete(&mut worker, &lease);
+    for core in ["core=\"0\"", "core=\"1\""] {
+        wait_for("both cores were told something", || {
+            (metric(&node, "omnirelay_core_messages_total", core) > 0.0).then_some(())
+        });
+        let of_core = |name| metric(&node, name, core);
+        let (awake, cpu) = (
+            of_core("omnirelay_core_awake_seconds_total"),
+            of_core("omnirelay_core_cpu_seconds_total"),
+        );
+        assert!(awake > 0.0 && cpu > 0.0, "{awake} {cpu}");
+        assert_eq!(of_core("omnirelay_core_spin_seconds_total"), 0.0);
+        assert!(of_core("omnirelay_core_turns_total") > of_core("omnirelay_core_sleeps_total"));
+        assert!(of_core("omnirelay_core_ring_waiting_max") >= 1.0);
+        assert_eq!(of_core("omnirelay_core_ring_full_total"), 0.0);
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use omnirelay_net::rpc::{Code, Procedure};
-use omnirelay_net::runtime::DriverKind;
+use omnirelay_net::runtime::{CoreStats, DriverKind};
 use omnirelay_queue::{Nanos, Options, Secret, ShardId, Stats};
 use omnirelay_wal::{Recovery, TornTail};
 
@@ -12,7 +12,7 @@ use super::readiness::{Phase, readiness};
 use super::reports::CoreReports;
 use super::status::{Moment, NodeFacts, NodeStatus};
 use crate::config::{self, Sources};
-use crate::cores::{CoreReport, HttpReport, ShardReport, Telemetry, Transport};
+use crate::cores::{CoreReport, HttpReport, RingCounts, ShardReport, Telemetry, Transport};
 use crate::data_dir::LogRecovery;
 use crate::node::{Board, Durability, Layout, LogId, LogSize, Namespace, NamespaceId, Watermarks};
 
@@ -22,6 +22,7 @@ pub(super) fn status() -> Arc<NodeStatus> {
     NodeStatus::new(
         &config::load(&Sources {
             cpus: vec![0, 1],
+            cpus_max: 2,
             ..Sources::default()
         })
         .unwrap(),
@@ -108,6 +109,11 @@ pub(super) fn reports() -> CoreReports {
             Duration::from_micros(10),
         );
         telemetry.count_batch(4_096, 3, Duration::from_micros(90));
+        telemetry.rings = RingCounts {
+            messages: 9,
+            waiting_max: 3,
+            full: 1,
+        };
         CoreReport {
             core,
             driver: "epoll",
@@ -119,6 +125,16 @@ pub(super) fn reports() -> CoreReports {
                 timed_out: 0,
                 failed: 0,
             },
+            run: CoreStats {
+                turns: 100,
+                sleeps: 60,
+                awake: Duration::from_millis(1_500),
+                spun: Duration::from_millis(250),
+                long_turns: 1,
+                tasks: 8,
+                cpu: Duration::from_millis(1_250),
+            },
+            held_back: 2,
             shards,
             open_calls: 4,
             storage_full: false,

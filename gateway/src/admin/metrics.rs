@@ -3,6 +3,8 @@
 //! A label is there where its values sum: adding up all series of a family gives the node's
 //! number. What a core that did not answer holds is missing, and its `omnirelay_core_up` is 0.
 
+mod cores;
+
 use std::time::Duration;
 
 use omnirelay_net::rpc::{Code, Procedure};
@@ -27,6 +29,7 @@ pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> Stri
     let reports: Vec<&CoreReport> = moment.reports.iter().flatten().collect();
     if let Some(facts) = &moment.node {
         cores(&mut out, moment, &reports);
+        cores::render(&mut out, facts, &reports);
         items(&mut out, facts, &reports);
         backpressure(&mut out, facts);
         calls(&mut out, &reports);

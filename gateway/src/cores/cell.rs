@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use hashbrown::HashMap;
 use omnirelay_net::http::HttpCounters;
 use omnirelay_net::rpc::Call;
+use omnirelay_net::runtime;
 use omnirelay_wal::Disk;
 
 use super::clock::Clock;
@@ -214,6 +215,8 @@ impl<D: Disk> CoreCell<D> {
             core: core_number,
             driver: self.driver,
             telemetry: self.telemetry.borrow().clone(),
+            run: runtime::core_stats(),
+            held_back: core.held_back(),
             http: HttpReport::of(&self.http),
             shards: core
                 .shards()

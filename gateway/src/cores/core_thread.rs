@@ -20,7 +20,7 @@ use super::log_threads::LogThreads;
 use crate::node::{Board, Core, CoreId, Layout, LogId, LogParts, LogTask, Message};
 
 /// Messages that fit a ring between two cores.
-pub(super) const RING_MESSAGES: usize = 4_096;
+pub const RING_MESSAGES: usize = 4_096;
 /// Messages a core takes from its rings before it looks at anything else.
 const MESSAGES_PER_TURN: usize = 256;
 
@@ -173,6 +173,7 @@ impl<D: Disk> Pump<D> {
                 .expect("a ring to every other core");
             if let Err(message) = lane.ring.push(message) {
                 self.cell.core.borrow_mut().return_message(to, message);
+                self.cell.telemetry.borrow_mut().rings.full += 1;
                 all_sent = false;
                 break;
             }
@@ -261,7 +262,9 @@ async fn take_messages<D: Disk>(
         // Asked before looking: whoever was done by then had sent all there is.
         let is_last_look = ending.all_are_done();
         let mut taken = 0;
+        let mut waiting_max = 0;
         for ring in &mut inbound {
+            waiting_max = waiting_max.max(ring.len() as u64);
             while taken < MESSAGES_PER_TURN
                 && let Some(message) = ring.pop()
             {
@@ -272,6 +275,9 @@ async fn take_messages<D: Disk>(
             }
         }
         if taken > 0 {
+            let rings = &mut cell.telemetry.borrow_mut().rings;
+            rings.messages += taken as u64;
+            rings.waiting_max = rings.waiting_max.max(waiting_max);
             cell.dirty.set();
         }
         if taken >= MESSAGES_PER_TURN || (is_last_look && taken > 0) {

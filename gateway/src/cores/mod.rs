@@ -12,8 +12,10 @@ mod telemetry;
 
 pub use cell::{CoreCell, ReplyFuture};
 pub use clock::Clock;
+pub use core_thread::RING_MESSAGES;
 pub use inbox::{Event, Inbox};
 pub use start::{Cores, OpenedLog, Reporter, StartError, Startup};
 pub use telemetry::{
-    CoreReport, HttpReport, ProcedureCounts, ShardReport, Telemetry, Transport, latency_histogram,
+    CoreReport, HttpReport, ProcedureCounts, RingCounts, ShardReport, Telemetry, Transport,
+    latency_histogram,
 };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use omnirelay_net::http::HttpCounters;
 use omnirelay_net::rpc::{Code, Procedure};
+use omnirelay_net::runtime::CoreStats;
 use omnirelay_queue::Stats;
 
 use crate::node::{LogId, LogSize, NamespaceId};
@@ -94,6 +95,19 @@ pub struct Telemetry {
     pub wal_batches: u64,
     /// Records written.
     pub wal_records: u64,
+    /// What came from other cores.
+    pub rings: RingCounts,
+}
+
+/// Counters of a core's rings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RingCounts {
+    /// Messages taken out of the rings from other cores.
+    pub messages: u64,
+    /// The most that waited in one of these at once, of [`RING_MESSAGES`](super::RING_MESSAGES).
+    pub waiting_max: u64,
+    /// Times that a ring to another core had no room.
+    pub full: u64,
 }
 
 impl Default for Telemetry {
@@ -104,6 +118,7 @@ impl Default for Telemetry {
             wal_bytes: 0,
             wal_batches: 0,
             wal_records: 0,
+            rings: RingCounts::default(),
         }
     }
 }
@@ -199,6 +214,10 @@ pub struct CoreReport {
     pub driver: &'static str,
     /// Its counters.
     pub telemetry: Telemetry,
+    /// What its loop has done.
+    pub run: CoreStats,
+    /// Enqueues that wait for their namespace to have room.
+    pub held_back: usize,
     /// Its HTTP connections.
     pub http: HttpReport,
     /// Its shards.

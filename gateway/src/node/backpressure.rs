@@ -89,6 +89,11 @@ impl Waiting {
         }
     }
 
+    /// How many there are; some may have given up since they were counted last.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// When to look again whether a gate has opened.
     pub(super) fn next_deadline(&self) -> Option<Nanos> {
         let next_look = (self.len > 0).then_some(self.next_look);

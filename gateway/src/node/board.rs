@@ -119,10 +119,15 @@ impl Board {
 
     /// Lease calls that wait for an item, on all cores.
     pub fn workers(&self, namespace: NamespaceId) -> u64 {
-        let cores = self.workers.iter();
+        let cores = 0..u16::try_from(self.workers.len()).expect("fewer than 65,536 cores");
         cores
-            .map(|core| core[usize::from(namespace.0)].load(Relaxed))
+            .map(|core| self.workers_on(CoreId(core), namespace))
             .sum()
+    }
+
+    /// Lease calls that wait on a core for an item.
+    pub fn workers_on(&self, core: CoreId, namespace: NamespaceId) -> u64 {
+        self.workers[usize::from(core.0)][usize::from(namespace.0)].load(Relaxed)
     }
 
     /// How often a namespace's gate has moved.

@@ -202,6 +202,11 @@ impl<D: Disk> Core<D> {
         self.calls.len()
     }
 
+    /// Enqueues that wait for their namespace to have room.
+    pub fn held_back(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Why a log takes nothing more, if one does not.
     pub fn failure(&self) -> Option<(LogId, &str)> {
         self.logs

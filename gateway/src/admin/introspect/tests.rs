@@ -40,6 +40,9 @@ fn the_whole_node_is_in_one_document() {
     );
     assert_eq!(core["connections"]["open"], 2);
     assert_eq!(core["openCalls"], 4);
+    assert_eq!(core["awakeSeconds"], 1.5);
+    assert_eq!(core["cpuSeconds"], 1.25);
+    assert_eq!(core["ringWaitingMax"], 3);
     assert_eq!(
         document["logs"][1],
         json!({"log": 1, "core": 1, "shards": 1, "recovery": null})

@@ -113,6 +113,22 @@ fn series_of_a_family_add_up_to_the_nodes_number() {
     );
     assert_total(&samples, "omnirelay_connections_refused_total", all, 2.0);
     assert_total(&samples, "omnirelay_open_calls", all, 8.0);
+    for (name, expected) in [
+        ("omnirelay_core_awake_seconds_total", 3.0),
+        ("omnirelay_core_spin_seconds_total", 0.5),
+        ("omnirelay_core_cpu_seconds_total", 2.5),
+        ("omnirelay_core_turns_total", 200.0),
+        ("omnirelay_core_sleeps_total", 120.0),
+        ("omnirelay_core_long_turns_total", 2.0),
+        ("omnirelay_core_tasks", 16.0),
+        ("omnirelay_core_messages_total", 18.0),
+        ("omnirelay_core_ring_full_total", 2.0),
+        ("omnirelay_core_ring_waiting_max", 6.0),
+        ("omnirelay_resourcelease_waiting_enqueues", 4.0),
+        ("omnirelay_resourcelease_waiting_workers", 0.0),
+    ] {
+        assert_total(&samples, name, all, expected);
+    }
     assert_total(
         &samples,
         "omnirelay_wal_recovery_torn_bytes",
