@@ -60,6 +60,7 @@ mod scan;
 mod segment_file;
 mod survey;
 mod sys;
+mod tail;
 mod verify;
 mod view;
 mod writer;

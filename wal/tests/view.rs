@@ -451,3 +451,65 @@ fn follow<D: Disk>(view: &LogView<D>, done: &std::sync::atomic::AtomicBool) -> u
         }
     }
 }
+
+/// The LSNs of a tail.
+fn tail<D: Disk>(view: &LogView<D>, end: Position, bytes: u32) -> Vec<u64> {
+    let batches = view.tail(end, bytes).unwrap();
+    let records = batches.iter().flat_map(|batch| &batch.records);
+    records.map(|(header, _, _)| header.lsn).collect()
+}
+
+#[test]
+fn a_tail_has_the_last_batches_before_the_durable_end_and_no_others() {
+    let disk = FaultDisk::new();
+    let view = LogView::open(disk.clone(), 2);
+    let mut log = open(&disk, 1);
+    assert_eq!(tail(&view, log.opened.reader.end(), 4_096), []);
+    // Each takes a sector; some segments are filled.
+    log.one_each(3, 400);
+    assert_eq!(tail(&view, log.opened.reader.end(), 4_096), [1, 2, 3]);
+    log.one_each(5_000, 400);
+    let end = log.opened.reader.end();
+    assert_eq!(tail(&view, end, 4_096), lsns(4_996..5_004));
+    // What is written and not yet durable is not shown.
+    log.append(400);
+    log.opened.appender.seal();
+    let batch = log.opened.appender.poll_batch().unwrap();
+    log.opened.writer.write(&batch).unwrap();
+    assert_eq!(tail(&view, end, 4_096), lsns(4_996..5_004));
+}
+
+#[test]
+fn a_tail_reaches_over_segments_and_behind_a_large_batch() {
+    let disk = FaultDisk::new();
+    let view = LogView::open(disk.clone(), 2);
+    let mut log = open(&disk, 1);
+    let mut last = 0;
+    while last < 3 {
+        log.one_each(1, 400);
+        last = log.opened.reader.end().segment;
+    }
+    let newest = log.next_lsn;
+    let end = log.opened.reader.end();
+    // A segment's end may be empty.
+    let shown = tail(&view, end, 8_192);
+    assert!(shown.len() >= 12, "{shown:?}");
+    assert_eq!(shown, lsns(newest - shown.len() as u64..newest));
+    // Nothing begins in the last 8 KiB.
+    log.one_each(1, 60_000);
+    assert_eq!(
+        tail(&view, log.opened.reader.end(), 8_192).last(),
+        Some(&newest)
+    );
+}
+
+#[test]
+fn a_tail_has_a_batch_once_that_was_written_again_after_a_crash() {
+    let disk = FaultDisk::new();
+    let mut log = open(&disk, 1);
+    log.one_each(6, 400);
+    drop(log);
+    let again = open(&disk, 2);
+    let end = again.opened.reader.end();
+    assert_eq!(tail(&LogView::open(disk, 2), end, 8_192), lsns(1..7));
+}
