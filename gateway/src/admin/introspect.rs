@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use omnirelay_net::messages::Timestamp;
 use omnirelay_net::rpc::{Code, Procedure};
 use omnirelay_queue::{Nanos, Stats};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::latency::cells;
@@ -16,12 +17,13 @@ use crate::cores::{CoreReport, latency_histogram};
 use crate::node::{CoreId, LogId, NamespaceId};
 
 /// How much of the node is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum View {
     /// Everything.
     Full,
-    /// What changes from second to second, with the cells of the sync histogram, from which the
-    /// reader can tell the latency between two readings; without configuration and shards.
+    /// What changes from second to second, with the cells of the histograms, from which the reader
+    /// can tell the latency between two readings; without the configuration.
     Live,
 }
 
@@ -63,7 +65,7 @@ pub(super) fn render(view: View, status: &NodeStatus, moment: &Moment, process: 
         );
     }
     put("cores", cores(status, moment));
-    put("rpc", rpc(&reports));
+    put("rpc", rpc(view, &reports));
     put("wal", wal(view, &reports));
     if let Some(facts) = &moment.node {
         put("driver", facts.driver.to_string().into());
@@ -73,9 +75,7 @@ pub(super) fn render(view: View, status: &NodeStatus, moment: &Moment, process: 
         );
         put("namespaces", namespaces(facts, moment));
         put("logs", logs(facts, &reports));
-        if view == View::Full {
-            put("shards", shards(facts, &reports));
-        }
+        put("shards", shards(facts, &reports));
     }
     Value::Object(document)
 }
@@ -132,7 +132,7 @@ fn cores(status: &NodeStatus, moment: &Moment) -> Value {
     moment.reports.iter().enumerate().map(core).collect()
 }
 
-fn rpc(reports: &[&CoreReport]) -> Value {
+fn rpc(view: View, reports: &[&CoreReport]) -> Value {
     let add = |sums: &mut [u64], codes: &[u64]| {
         sums.iter_mut()
             .zip(codes)
@@ -154,7 +154,7 @@ fn rpc(reports: &[&CoreReport]) -> Value {
                 "procedure": procedure.name(),
                 "requests": codes.iter().sum::<u64>(),
                 "codes": by_name(&codes),
-                "latencyUs": quantiles(&latency),
+                "latencyUs": told(view, &latency),
             })
         })
         .collect();
@@ -185,22 +185,28 @@ fn wal(view: View, reports: &[&CoreReport]) -> Value {
         batches += telemetry.wal_batches;
         records += telemetry.wal_records;
     }
-    let mut wal =
-        json!({"bytes": bytes, "batches": batches, "records": records, "syncUs": quantiles(&sync)});
-    if view == View::Live {
-        wal["syncUs"]["cells"] = cells(&sync).map(|(us, count)| json!([us, count])).collect();
-    }
-    wal
+    json!({
+        "bytes": bytes,
+        "batches": batches,
+        "records": records,
+        "syncUs": told(view, &sync),
+    })
 }
 
-/// Since the start; all 0 where nothing was counted.
-fn quantiles(histogram: &Histogram<u64>) -> Value {
-    json!({
+/// Latencies since the start; all 0 where nothing was counted.
+fn told(view: View, histogram: &Histogram<u64>) -> Value {
+    let mut told = json!({
         "count": histogram.len(),
         "p50": histogram.value_at_quantile(0.50),
         "p99": histogram.value_at_quantile(0.99),
         "max": histogram.max(),
-    })
+    });
+    if view == View::Live {
+        told["cells"] = cells(histogram)
+            .map(|(us, count)| json!([us, count]))
+            .collect();
+    }
+    told
 }
 
 fn namespaces(facts: &NodeFacts, moment: &Moment) -> Value {
@@ -214,9 +220,22 @@ fn namespaces(facts: &NodeFacts, moment: &Moment) -> Value {
                 "firstShard": namespace.first_shard.0,
                 "shards": namespace.shards,
                 "stats": stats(&namespace_stats(facts, moment, id)),
+                "backpressure": backpressure(facts, id),
             })
         })
         .collect()
+}
+
+/// In short: `/omnirelay/control/backpressure` says more.
+fn backpressure(facts: &NodeFacts, id: NamespaceId) -> Value {
+    let marks = &facts.layout.namespace(id).watermarks;
+    json!({
+        "isActive": facts.board.gate(id).closed,
+        "transitions": facts.board.gate_transitions(id),
+        "lowWatermark": marks.low,
+        "highWatermark": marks.high,
+        "capacity": marks.capacity,
+    })
 }
 
 /// As reported; for a core that did not answer, as it published them last.

@@ -4,14 +4,18 @@
 //! own report; the functions that turn reports into text (`readiness`, `metrics`, `introspect`)
 //! read no clock, no socket and no core.
 
+mod assets;
 mod backpressure;
+mod explain;
 mod exposition;
 mod introspect;
 mod latency;
+mod live;
 mod metrics;
 mod outgoing;
 mod process;
 mod readiness;
+mod recent;
 mod replication;
 mod reports;
 mod server;

@@ -14,7 +14,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 /// The content type of server-sent events.
@@ -28,14 +28,25 @@ const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 pub(super) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// What a connection and the stream on it know of each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StreamLife {
     is_open: AtomicBool,
     closed: Notify,
     given_up: Notify,
+    server_ends: watch::Receiver<bool>,
 }
 
 impl StreamLife {
+    /// Of a connection to a server that ends when `server_ends` says so.
+    pub(super) fn new(server_ends: watch::Receiver<bool>) -> StreamLife {
+        StreamLife {
+            is_open: AtomicBool::new(false),
+            closed: Notify::new(),
+            given_up: Notify::new(),
+            server_ends,
+        }
+    }
+
     /// Waits until no stream is open.
     pub(super) async fn closed(&self) {
         loop {
@@ -112,8 +123,15 @@ impl Outgoing {
         if out.is_empty() {
             return Ok(());
         }
-        let chunk = Ok(Bytes::from(std::mem::take(out)));
-        match timeout(STALL_TIME_MAX, self.chunks.send(chunk)).await {
+        self.send_bytes(std::mem::take(out).into()).await
+    }
+
+    /// Sends bytes that others may be sent, too.
+    ///
+    /// # Errors
+    /// As [`Outgoing::send`].
+    pub(super) async fn send_bytes(&self, bytes: Bytes) -> Result<(), NotTaken> {
+        match timeout(STALL_TIME_MAX, self.chunks.send(Ok(bytes))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(NotTaken::Gone),
             Err(_) => Err(NotTaken::Slow),
@@ -131,6 +149,13 @@ impl Outgoing {
     /// Waits until the reader has gone.
     pub(super) async fn gone(&self) {
         self.chunks.closed().await;
+    }
+
+    /// Waits until the server ends: what is open then has its grace to end.
+    pub(super) async fn server_ends(&self) {
+        // Its sender lives as long as the server.
+        let mut ends = self.open.0.server_ends.clone();
+        let _ = ends.wait_for(|ends| *ends).await;
     }
 
     /// Ends with last words, and its connection too if the reader is slow.

@@ -106,7 +106,7 @@ impl Refusal {
         document
     }
 
-    fn response(&self) -> Response {
+    pub(super) fn response(&self) -> Response {
         if let Refusal::Read(
             error @ (ReadError::Log(_) | ReadError::Record { .. } | ReadError::Unsound { .. }),
         ) = self
@@ -359,7 +359,7 @@ async fn overview(status: &NodeStatus) -> Result<Response, Refusal> {
 }
 
 /// Does what blocks on the disk on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let done = tokio::task::spawn_blocking(work).await;
     done.expect("a panic there ends the process")
 }

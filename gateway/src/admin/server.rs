@@ -5,10 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
-use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::extract::{Query, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,21 +14,22 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::backpressure;
 use super::exposition::Format;
 use super::introspect::{self, View};
-use super::metrics;
+use super::live::{self, INTERVAL_MAX, INTERVAL_MIN};
 use super::outgoing::StreamLife;
 use super::process::Process;
 use super::readiness::Readiness;
-use super::replication;
 use super::status::NodeStatus;
+use super::{assets, backpressure, explain, metrics, recent, replication};
 
 /// Connections served at once; further ones wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 128;
@@ -46,11 +45,6 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Cores are given this long to answer a readiness probe; probes commonly wait a second.
 const READY_TIME_MAX: Duration = Duration::from_millis(800);
-
-const PAGE: &str = include_str!("page.html");
-/// The page brings all it needs and talks to this server only.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                           connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
 /// Pages that a node has beside those of every node.
 #[derive(Debug, Default)]
@@ -115,7 +109,7 @@ pub(crate) async fn serve(
 
 async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
-    let life = Arc::new(StreamLife::default());
+    let life = Arc::new(StreamLife::new(ended.clone()));
     let routes = routes.layer(Extension(Arc::clone(&life)));
     // A stream is ended by whoever fills it.
     let old = async {
@@ -148,7 +142,9 @@ async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receive
 
 fn routes(status: Arc<NodeStatus>, pages: Pages) -> Router {
     Router::new()
-        .route("/", get(page))
+        .route("/", get(assets::html))
+        .route("/page.css", get(assets::css))
+        .route("/page.js", get(assets::js))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -158,7 +154,9 @@ fn routes(status: Arc<NodeStatus>, pages: Pages) -> Router {
             "/omnirelay/control/backpressure/stream",
             get(backpressure::stream),
         )
+        .route("/omnirelay/control/explain", get(explain::explain))
         .route("/omnirelay/control/replication", get(replication::page))
+        .route("/omnirelay/control/replication/recent", get(recent::recent))
         .route(
             "/omnirelay/control/replication/stream",
             get(replication::stream),
@@ -167,15 +165,6 @@ fn routes(status: Arc<NodeStatus>, pages: Pages) -> Router {
         .fallback(move |uri| not_found(uri, pages.paths))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(status)
-}
-
-async fn page() -> Response {
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CACHE_CONTROL, "no-cache"),
-        (CONTENT_SECURITY_POLICY, PAGE_POLICY),
-    ];
-    (headers, PAGE).into_response()
 }
 
 async fn healthz() -> Response {
@@ -217,21 +206,84 @@ async fn metrics(State(status): State<Arc<NodeStatus>>, headers: HeaderMap) -> R
         .into_response()
 }
 
-async fn introspect(State(status): State<Arc<NodeStatus>>, RawQuery(query): RawQuery) -> Response {
-    let view = match query.as_deref() {
-        None | Some("" | "view=full") => View::Full,
-        Some("view=live") => View::Live,
-        Some(other) => {
-            let message =
-                format!("`{other}` is not understood; the query is view=full or view=live");
-            return document(StatusCode::BAD_REQUEST, &json!({"message": message}));
-        }
+async fn introspect(
+    State(status): State<Arc<NodeStatus>>,
+    Extension(life): Extension<Arc<StreamLife>>,
+    uri: Uri,
+) -> Response {
+    let refuse = |code, message: String, name: &str, status: &str| {
+        document(
+            code,
+            &json!({"message": message, "status": status, "code": name}),
+        )
     };
-    let moment = status.moment().await;
-    document(
-        StatusCode::OK,
-        &introspect::render(view, &status, &moment, &Process::read()),
-    )
+    match Wish::of(&uri) {
+        Err(message) => refuse(
+            StatusCode::BAD_REQUEST,
+            message,
+            "introspect.request",
+            "INVALID_ARGUMENT",
+        ),
+        Ok(Wish::Once(view)) => {
+            let moment = status.moment().await;
+            let view = introspect::render(view, &status, &moment, &Process::read());
+            document(StatusCode::OK, &view)
+        }
+        Ok(Wish::Watch(every)) => live::watch(&status, life, every).unwrap_or_else(|| {
+            refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "{} watch already; come back later, or ask without `watch`",
+                    live::WATCHERS_MAX
+                ),
+                "introspect.busy",
+                "UNAVAILABLE",
+            )
+        }),
+    }
+}
+
+/// What an introspection is to be.
+enum Wish {
+    Once(View),
+    /// The live view again and again.
+    Watch(Duration),
+}
+
+/// A query as it is said.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    view: Option<View>,
+    watch: Option<String>,
+    interval_ms: Option<u64>,
+}
+
+impl Wish {
+    fn of(uri: &Uri) -> Result<Wish, String> {
+        let Asked {
+            view,
+            watch,
+            interval_ms,
+        } = query(uri, "view, watch and interval_ms")?;
+        match watch.as_deref() {
+            None if interval_ms.is_some() => Err("interval_ms is for `watch` only".into()),
+            None => Ok(Wish::Once(view.unwrap_or(View::Full))),
+            Some("" | "true") if view == Some(View::Full) => {
+                Err("only view=live can be watched".into())
+            }
+            Some("" | "true") => {
+                let every = interval_ms.map_or(INTERVAL_MIN, Duration::from_millis);
+                if (INTERVAL_MIN..=INTERVAL_MAX).contains(&every) {
+                    return Ok(Wish::Watch(every));
+                }
+                let (min, max) = (INTERVAL_MIN.as_millis(), INTERVAL_MAX.as_millis());
+                let ms = every.as_millis();
+                Err(format!("interval_ms is {ms}; it is {min} to {max}"))
+            }
+            Some(other) => Err(format!("watch is `{other}`; it has no value")),
+        }
+    }
 }
 
 async fn not_found(uri: Uri, more: &'static [&'static str]) -> Response {
@@ -243,7 +295,9 @@ async fn not_found(uri: Uri, more: &'static [&'static str]) -> Response {
         "/omnirelay/introspect",
         "/omnirelay/control/backpressure",
         "/omnirelay/control/backpressure/stream",
+        "/omnirelay/control/explain",
         "/omnirelay/control/replication",
+        "/omnirelay/control/replication/recent",
         "/omnirelay/control/replication/stream",
     ];
     paths.extend(more);
@@ -259,6 +313,16 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
         StatusCode::METHOD_NOT_ALLOWED,
         &json!({"message": message, "allowed": ["GET", "HEAD"]}),
     )
+}
+
+/// What a query says, or what is wrong with it, in words that end with what it takes.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri, takes: &str) -> Result<T, String> {
+    let parsed = Query::<T>::try_from_uri(uri);
+    parsed.map(|Query(said)| said).map_err(|rejection| {
+        let text = rejection.body_text();
+        let why = text.strip_prefix("Failed to deserialize query string: ");
+        format!("{}; the query takes {takes}", why.unwrap_or(&text))
+    })
 }
 
 pub(crate) fn document(code: StatusCode, value: &Value) -> Response {

@@ -7,7 +7,9 @@ use omnirelay_net::runtime::DriverKind;
 use omnirelay_queue::Nanos;
 use serde_json::Value;
 
+use super::live::LiveFeed;
 use super::readiness::{Phase, Readiness, readiness};
+use super::recent::RecentCache;
 use super::reports::{CoreReports, ReportCache};
 use crate::config::Config;
 use crate::cores::{Clock, Reporter};
@@ -77,6 +79,8 @@ pub struct NodeStatus {
     started: Nanos,
     state: Mutex<State>,
     cache: ReportCache,
+    live: LiveFeed,
+    recent: RecentCache,
 }
 
 impl NodeStatus {
@@ -95,6 +99,8 @@ impl NodeStatus {
                 reporter: None,
             }),
             cache: ReportCache::default(),
+            live: LiveFeed::default(),
+            recent: RecentCache::default(),
         })
     }
 
@@ -219,6 +225,24 @@ impl NodeStatus {
     /// Reads the logs, once there is something to read.
     pub(super) fn replication(&self) -> Option<Arc<Replication>> {
         self.state().node.as_ref()?.replication.clone()
+    }
+
+    /// Who watches the node.
+    pub(super) fn live(&self) -> &LiveFeed {
+        &self.live
+    }
+
+    /// The newest events.
+    pub(super) fn recent(&self) -> &RecentCache {
+        &self.recent
+    }
+
+    /// The node, and who asks its cores; nothing unless they serve.
+    pub(super) fn asked(&self) -> Option<(NodeFacts, Reporter)> {
+        let state = self.state();
+        let serves = matches!(state.phase, Phase::Ready);
+        let asked = state.node.clone().zip(state.reporter.clone());
+        asked.filter(|_| serves)
     }
 
     /// Whether it is worth asking the cores: before they serve and after they were told to end,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use omnirelay_net::messages::ExplainRequest;
 use omnirelay_net::ring::{Consumer, Producer};
+use omnirelay_net::rpc::{Call, Reply};
 use omnirelay_net::runtime::{self, Notifier, NotifierListener};
 use omnirelay_queue::Nanos;
 use omnirelay_wal::Disk;
@@ -15,9 +17,9 @@ use omnirelay_wal::Disk;
 use super::cell::CoreCell;
 use super::clock::Clock;
 use super::ending::Ending;
-use super::inbox::{Event, InboxReader};
+use super::inbox::{Event, ExplainAsk, InboxReader};
 use super::log_threads::LogThreads;
-use crate::node::{Board, Core, CoreId, Layout, LogId, LogParts, LogTask, Message};
+use crate::node::{Board, CallContext, Core, CoreId, Layout, LogId, LogParts, LogTask, Message};
 
 /// Messages that fit a ring between two cores.
 pub const RING_MESSAGES: usize = 4_096;
@@ -245,11 +247,33 @@ async fn take_events<D: Disk>(id: CoreId, cell: Rc<CoreCell<D>>, mut inbox: Inbo
                 }
                 // A scrape that gave up waiting takes no answer.
                 Event::Report(to) => drop(to.send(cell.report(id.0))),
+                Event::Explain(ask) => runtime::spawn(explain(Rc::clone(&cell), ask)),
             }
             cell.dirty.set();
         }
         inbox.notified().await;
     }
+}
+
+/// Asks as a client would, and hands the answer back.
+async fn explain<D: Disk>(cell: Rc<CoreCell<D>>, ask: ExplainAsk) {
+    let call = Call::Explain(ExplainRequest {
+        sequence_id: ask.sequence_id,
+        namespace: None,
+    });
+    let context = CallContext {
+        namespace: ask.namespace,
+        owner: String::new(),
+        shard_key: None,
+        reply_by: cell.clock.now().saturating_add(ask.time),
+    };
+    let answer = match cell.call(call, &context).await.reply {
+        Ok(Reply::Explain(response)) => Ok(response),
+        Ok(_) => unreachable!("an explain is answered with an explanation"),
+        Err(error) => Err(error),
+    };
+    // Whoever asked may have gone.
+    let _ = ask.to.send(answer);
 }
 
 async fn take_messages<D: Disk>(

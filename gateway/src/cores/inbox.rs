@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
+use omnirelay_net::messages::ExplainResponse;
+use omnirelay_net::rpc;
 use omnirelay_net::runtime::{Notifier, NotifierListener};
 use omnirelay_wal::{Scanned, Spare};
 use tokio::sync::oneshot;
 
 use super::telemetry::CoreReport;
-use crate::node::LogId;
+use crate::node::{LogId, NamespaceId};
 
 /// Events that may wait for a core. Each log has one batch, a few spares and a few reads under
 /// way, and scrapes are few; a sender that finds it full waits.
@@ -48,6 +50,21 @@ pub enum Event {
     Drain,
     /// Say how you are.
     Report(oneshot::Sender<CoreReport>),
+    /// Say where an item stands.
+    Explain(ExplainAsk),
+}
+
+/// Where an item stands is asked for.
+#[derive(Debug)]
+pub struct ExplainAsk {
+    /// The item's namespace.
+    pub namespace: NamespaceId,
+    /// The item.
+    pub sequence_id: u64,
+    /// How long whoever asks waits.
+    pub time: Duration,
+    /// Where the answer goes.
+    pub to: oneshot::Sender<Result<ExplainResponse, rpc::Error>>,
 }
 
 /// The senders' end; cheap to clone.

@@ -10,7 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use omnirelay_net::http::{HttpLimits, serve};
+use omnirelay_net::messages::ExplainResponse;
 use omnirelay_net::ring::ring;
+use omnirelay_net::rpc;
 use omnirelay_net::runtime::{self, CoreOptions, DriverChoice, DriverKind, Notifier};
 use omnirelay_queue::Shard;
 use omnirelay_wal::{Allocator, Appender, Cleaner, Disk, Reader, Writer};
@@ -20,14 +22,14 @@ use tokio::sync::oneshot;
 use super::clock::Clock;
 use super::core_thread::{self, CoreSeed, Outbound, RING_MESSAGES};
 use super::ending::Ending;
-use super::inbox::{Event, Inbox, InboxReader, inbox};
+use super::inbox::{Event, ExplainAsk, Inbox, InboxReader, inbox};
 use super::log_threads::{LogThreads, LogThreadsEnd};
 use super::telemetry::CoreReport;
 use crate::inbound::Inbound;
-use crate::node::{Board, CoreId, Layout, LogId, LogParts};
+use crate::node::{Board, CoreId, Layout, LogId, LogParts, NamespaceId};
 
-/// How long a scrape waits for the cores.
-const REPORT_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long whoever asks waits for the cores.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A recovered log, with the shards that its records made.
 pub struct OpenedLog<D: Disk> {
@@ -235,7 +237,7 @@ impl Reporter {
                 inbox.try_send(Event::Report(to)).ok().map(|()| answer)
             })
             .collect();
-        let by = tokio::time::Instant::now() + REPORT_TIME_MAX;
+        let by = tokio::time::Instant::now() + ANSWER_TIME_MAX;
         let mut reports = Vec::with_capacity(asked.len());
         for answer in asked {
             let report = match answer {
@@ -248,6 +250,26 @@ impl Reporter {
             reports.push(report);
         }
         reports
+    }
+
+    /// Where an item stands, as `explain` says it to clients; `None` if its core did not answer
+    /// in time.
+    pub async fn explain(
+        &self,
+        core: CoreId,
+        namespace: NamespaceId,
+        sequence_id: u64,
+    ) -> Option<Result<ExplainResponse, rpc::Error>> {
+        let (to, answer) = oneshot::channel();
+        let ask = Event::Explain(ExplainAsk {
+            namespace,
+            sequence_id,
+            time: ANSWER_TIME_MAX,
+            to,
+        });
+        self.inboxes[usize::from(core.0)].try_send(ask).ok()?;
+        let answer = tokio::time::timeout(ANSWER_TIME_MAX, answer).await;
+        answer.ok()?.ok()
     }
 }
 

@@ -139,7 +139,7 @@ impl Serialize for Metadata {
     }
 }
 
-fn rfc3339<S: Serializer>(at: &Nanos, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn rfc3339<S: Serializer>(at: &Nanos, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&timestamp(*at))
 }
 

@@ -11,6 +11,7 @@
 //! | `anchors.rs` | where readers left off |
 //! | `snapshot.rs` | a shard as it stands, as events |
 //! | `feed.rs` | a reader's whole life: snapshot, then events |
+//! | `recent.rs` | the newest events of all shards, from the logs' ends |
 //! | `places.rs` | how many readers there may be, and where they are |
 //! | `oldest.rs` | from which event on each shard can be read |
 //!
@@ -24,6 +25,7 @@ mod log;
 mod oldest;
 mod places;
 mod reader;
+mod recent;
 mod snapshot;
 mod tally;
 mod translate;
@@ -45,6 +47,7 @@ pub use feed::{Chunk, Feed, Start};
 pub use log::CommittedLog;
 pub use places::{Busy, Opening, Place, Places};
 pub use reader::ReadError;
+pub use recent::RecentEvent;
 
 /// How many readers there may be at once: each holds up to a batch of the log and what it sends.
 pub const READERS_MAX: usize = 32;

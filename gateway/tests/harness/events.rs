@@ -66,7 +66,10 @@ impl EventStream {
                     _ => {}
                 }
             }
-            if let Some(name) = name {
+            // One without a name is a message.
+            let is_event = name.is_some() || !data.is_empty();
+            let name = name.unwrap_or_else(|| "message".to_owned());
+            if is_event {
                 let data = serde_json::from_str(&data).expect("JSON");
                 return Some(Sent { id, name, data });
             }

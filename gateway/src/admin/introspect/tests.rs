@@ -57,6 +57,10 @@ fn a_namespace_and_its_shards_say_what_they_hold() {
         json!({"pendingCount": 17, "activeLeaseCount": 2, "delayedCount": 4, "deadLetterCount": 0});
     let namespace = json!({
         "name": "resourcelease", "durability": "disk", "firstShard": 0, "shards": 2, "stats": stats,
+        "backpressure": {
+            "isActive": false, "transitions": 0,
+            "lowWatermark": 600, "highWatermark": 800, "capacity": 1_000,
+        },
     });
     assert_eq!(document["namespaces"][0], namespace);
     let shards = document["shards"].as_array().unwrap();
@@ -93,9 +97,12 @@ fn calls_and_syncs_are_summed_over_cores() {
 }
 
 #[test]
-fn the_live_view_leaves_out_what_stays_and_adds_the_cells_of_the_sync_histogram() {
+fn the_live_view_leaves_out_what_stays_and_adds_the_cells_of_the_histograms() {
     let document = document(View::Live, &fixture::moment(fixture::reports()));
-    assert!(document.get("shards").is_none() && document.get("configuration").is_none());
+    assert!(document.get("configuration").is_none());
+    assert_eq!(document["shards"].as_array().unwrap().len(), 3);
+    let enqueue = &document["rpc"]["procedures"][0]["latencyUs"];
+    assert_eq!(enqueue["cells"].as_array().unwrap().len(), 2);
     assert_eq!(document["wal"]["syncUs"]["cells"], json!([[90, 2]]));
     assert_eq!(document["namespaces"].as_array().unwrap().len(), 2);
 }

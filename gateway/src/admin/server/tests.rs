@@ -136,15 +136,128 @@ async fn introspection_takes_only_the_views_there_are() {
 }
 
 #[tokio::test]
-async fn the_dashboard_needs_nothing_from_elsewhere() {
+async fn the_dashboard_needs_nothing_from_elsewhere_and_runs_only_what_is_served() {
     let server = start().await;
-    let (code, head, page) = server.send("GET", "/", "").await;
-    assert_eq!(code, 200);
+    let kinds = [
+        ("/", "text/html"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+    ];
+    for (path, kind) in kinds {
+        let (code, head, text) = server.send("GET", path, "").await;
+        assert_eq!(code, 200, "{path}");
+        assert!(head.contains(&format!("content-type: {kind}")), "{head}");
+        assert!(head.contains("nosniff"), "{head}");
+        for word in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+        ] {
+            assert!(head.contains(word), "{head}");
+        }
+        assert!(!head.contains("unsafe"), "{head}");
+        // The names of SVG's elements are no address.
+        let text = text.replace("http://www.w3.org/2000/svg", "");
+        assert!(!text.contains("http://") && !text.contains("https://"));
+        assert!(!text.contains("innerHTML") && !text.contains(" style="));
+    }
+}
+
+#[tokio::test]
+async fn a_browser_that_has_the_page_is_told_so() {
+    let server = start().await;
+    let (_, head, _) = server.send("GET", "/page.js", "").await;
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: "));
+    let tag = tag.expect("a tag");
+    let known = format!("if-none-match: \"other\", W/{tag}\r\n");
+    let (code, head, body) = server.send("GET", "/page.js", &known).await;
+    assert_eq!((code, body.as_str()), (304, ""));
+    assert!(head.contains(tag), "{head}");
+    let (code, _, _) = server.send("GET", "/page.css", &known).await;
+    assert_eq!(code, 200, "another file");
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_refused_in_words() {
+    let server = start().await;
+    let refused = [
+        ("introspect?view=all", "full"),
+        ("introspect?what=1", "interval_ms"),
+        ("introspect?watch=5", "no value"),
+        ("introspect?watch&view=full", "only view=live"),
+        ("introspect?watch&interval_ms=10", "1000 to 60000"),
+        ("introspect?interval_ms=2000", "for `watch` only"),
+        ("control/explain", "sequenceId"),
+        ("control/explain?sequenceId=-1", "sequenceId"),
+        ("control/explain?sequenceId=1&sequenceId=2", "duplicate"),
+        ("control/replication/recent?limit=0", "1 to 500"),
+        ("control/replication/recent?from=1", "limit"),
+    ];
+    for (path, word) in refused {
+        let (code, body) = server.json(&format!("/omnirelay/{path}")).await;
+        assert_eq!(
+            (code, &body["status"]),
+            (400, &json!("INVALID_ARGUMENT")),
+            "{path}: {body}"
+        );
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains(word), "{path}: {message}");
+    }
+    // What is asked well, before the cores serve.
+    for path in ["control/explain?sequenceId=1", "control/replication/recent"] {
+        let (code, body) = server.json(&format!("/omnirelay/{path}")).await;
+        assert_eq!(
+            (code, &body["status"]),
+            (503, &json!("UNAVAILABLE")),
+            "{path}: {body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn so_many_watch_and_no_more_until_one_goes() {
+    let server = start().await;
+    let mut watchers = Vec::new();
+    for _ in 0..live::WATCHERS_MAX {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = b"GET /omnirelay/introspect?watch HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut told = Vec::new();
+        while !String::from_utf8_lossy(&told).contains("data: {") {
+            assert!(stream.read_buf(&mut told).await.unwrap() > 0);
+        }
+        watchers.push(stream);
+    }
+    let (code, body) = server.json("/omnirelay/introspect?watch").await;
+    assert_eq!((code, &body["code"]), (503, &json!("introspect.busy")));
+    watchers.pop();
+    timeout(Duration::from_secs(10), async {
+        loop {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let request = b"GET /omnirelay/introspect?watch HTTP/1.1\r\nhost: x\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut told = [0; 12];
+            stream.read_exact(&mut told).await.unwrap();
+            if told.ends_with(b"200") {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("a place is given back");
+
+    // At the end all are told, within the grace.
+    server.stop.send(()).unwrap();
+    let ended = timeout(GRACE, server.ended).await;
+    ended.expect("in time").unwrap().unwrap();
+    let mut told = Vec::new();
+    watchers[0].read_to_end(&mut told).await.unwrap();
+    let told = String::from_utf8_lossy(&told);
     assert!(
-        head.contains("content-type: text/html") && head.contains("default-src 'none'"),
-        "{head}"
+        told.contains("event: end") && told.contains("introspect.ended"),
+        "{told}"
     );
-    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
 }
 
 #[tokio::test]
