@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::introspect::{rfc3339, stats};
 use super::outgoing::{self, KEEP_ALIVE_EVERY, NotTaken, Outgoing, SSE, StreamLife};
 use super::replication::LOOK_EVERY;
-use super::server::document;
+use super::server::{document, query};
 use super::status::{NodeFacts, NodeStatus};
 use crate::node::{Gate, NamespaceId, Transition, Watermarks};
 
@@ -48,7 +48,7 @@ struct Signal<'a> {
 pub(crate) async fn page(State(status): State<Arc<NodeStatus>>, uri: Uri) -> Response {
     let (facts, namespaces) = match chosen(&status, &uri) {
         Ok(chosen) => chosen,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.response(),
     };
     let rows = namespaces.iter().map(|&id| row(&facts, id));
     let rows: Vec<Value> = rows.collect();
@@ -63,7 +63,7 @@ pub(super) async fn stream(
 ) -> Response {
     let (facts, namespaces) = match chosen(&status, &uri) {
         Ok(chosen) => chosen,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.response(),
     };
     let (out, response) = outgoing::respond(life, SSE);
     let watch = Watch {
@@ -75,21 +75,35 @@ pub(super) async fn stream(
     response
 }
 
+/// Why there is no answer: HTTP's status, gRPC's, a stable code, a message.
+struct Refusal(StatusCode, &'static str, &'static str, String);
+
+impl Refusal {
+    fn response(self) -> Response {
+        let Refusal(http, status, code, message) = self;
+        let body = json!({"message": message, "status": status, "code": code});
+        document(http, &body)
+    }
+}
+
 /// The node's parts and the namespaces that the query asks for, or why there are none.
-fn chosen(status: &NodeStatus, uri: &Uri) -> Result<(NodeFacts, Vec<NamespaceId>), Response> {
-    let Query(wish) = Query::<Wish>::try_from_uri(uri).map_err(|rejection| {
-        let message = format!(
-            "{}; the query takes namespace=NAME",
-            rejection.body_text().trim_end_matches('.')
-        );
-        let body = json!({"message": message, "status": "INVALID_ARGUMENT", "code": "backpressure.request"});
-        document(StatusCode::BAD_REQUEST, &body)
+fn chosen(status: &NodeStatus, uri: &Uri) -> Result<(NodeFacts, Vec<NamespaceId>), Refusal> {
+    let wish: Wish = query(uri, "namespace=NAME").map_err(|message| {
+        Refusal(
+            StatusCode::BAD_REQUEST,
+            "INVALID_ARGUMENT",
+            "backpressure.request",
+            message,
+        )
     })?;
     let facts = status.facts().filter(|_| status.is_serving());
     let facts = facts.ok_or_else(|| {
-        let message = "the node does not serve: ask again once /readyz says so";
-        let body = json!({"message": message, "status": "UNAVAILABLE", "code": "backpressure.not_serving"});
-        document(StatusCode::SERVICE_UNAVAILABLE, &body)
+        Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "UNAVAILABLE",
+            "backpressure.not_serving",
+            "the node does not serve: ask again once /readyz says so".into(),
+        )
     })?;
     let all = (0u16..).map(NamespaceId).zip(facts.layout.namespaces());
     let is_wanted = |name: &str| wish.namespace.as_deref().is_none_or(|only| only == name);
@@ -99,9 +113,12 @@ fn chosen(status: &NodeStatus, uri: &Uri) -> Result<(NodeFacts, Vec<NamespaceId>
         let name = wish.namespace.unwrap_or_default();
         let names = facts.layout.namespaces().iter();
         let names: Vec<&str> = names.map(|namespace| namespace.name.as_str()).collect();
-        let message = format!("no namespace `{name}`; there are {}", names.join(", "));
-        let body = json!({"message": message, "status": "NOT_FOUND", "code": "resourcelease.namespace.unknown"});
-        return Err(document(StatusCode::NOT_FOUND, &body));
+        return Err(Refusal(
+            StatusCode::NOT_FOUND,
+            "NOT_FOUND",
+            "resourcelease.namespace.unknown",
+            format!("no namespace `{name}`; there are {}", names.join(", ")),
+        ));
     }
     Ok((facts, ids))
 }

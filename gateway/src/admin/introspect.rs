@@ -311,7 +311,7 @@ pub(super) fn stats(stats: &Stats) -> Value {
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-pub(super) fn rfc3339(time: Nanos) -> String {
+pub(crate) fn rfc3339(time: Nanos) -> String {
     let ms = time.0 / 1_000_000;
     let seconds =
         i64::try_from(ms / 1_000).expect("u64 nanoseconds are fewer seconds than an i64 holds");

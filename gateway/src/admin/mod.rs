@@ -26,5 +26,7 @@ mod stream;
 mod fixture;
 
 pub(crate) use backpressure::page as backpressure_page;
+pub(crate) use introspect::rfc3339;
+pub(crate) use recent::{newest as newest_events, recent as recent_page};
 pub(crate) use server::{Pages, document, json_bytes, serve};
 pub use status::{NodeStatus, RunningNode};

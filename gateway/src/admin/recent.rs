@@ -34,7 +34,7 @@ struct Wish {
 }
 
 /// `GET /omnirelay/control/replication/recent`.
-pub(super) async fn recent(State(status): State<Arc<NodeStatus>>, uri: Uri) -> Response {
+pub(crate) async fn recent(State(status): State<Arc<NodeStatus>>, uri: Uri) -> Response {
     match read(&status, &uri).await {
         Ok(json) => json_bytes(StatusCode::OK, json),
         Err(refusal) => refusal.response(),
@@ -59,7 +59,10 @@ async fn read(status: &NodeStatus, uri: &Uri) -> Result<Vec<u8>, Refusal> {
 }
 
 /// Reads them, unless somebody just has. Whoever comes while they are read waits for those.
-async fn newest(status: &NodeStatus) -> Result<Arc<[RecentEvent]>, Refusal> {
+///
+/// # Errors
+/// If the node does not serve, or a log cannot be read.
+pub(crate) async fn newest(status: &NodeStatus) -> Result<Arc<[RecentEvent]>, Refusal> {
     let mut newest = status.recent().0.lock().await;
     if let Some((at, events)) = newest.as_ref()
         && at.elapsed() < AGE_MAX

@@ -32,7 +32,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Why there are no events.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// The request asks for what there cannot be.
     Request(String),
     /// The node does not serve, not yet or no more.
@@ -106,7 +106,7 @@ impl Refusal {
         document
     }
 
-    pub(super) fn response(&self) -> Response {
+    pub(crate) fn response(&self) -> Response {
         if let Refusal::Read(
             error @ (ReadError::Log(_) | ReadError::Record { .. } | ReadError::Unsound { .. }),
         ) = self

@@ -154,10 +154,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
         ));
     }
     let url = args.rpc_url.as_deref();
-    let address = match url.map(|url| split_url("--rpc-url", url)).transpose()? {
-        Some((address, _)) => Some(address),
-        None => None,
-    };
+    let url = url.map(|url| split_url("--rpc-url", url)).transpose()?;
+    let address = url.map(|(address, _)| address);
     let users = Users {
         namespaces: args.namespaces.clone(),
         seeder_interval: has(Role::Seeder).then_some(args.seeder_interval),

@@ -15,6 +15,7 @@ use omnirelay_net::rpc::{self, Call, Encoding, RequestHead};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::peers;
 use crate::admin::{self, NodeStatus, Pages, document};
 use crate::cli::Failure;
 use crate::cli::client::Connection;
@@ -28,11 +29,18 @@ const REQUEST_BYTES_MAX: usize = 64 << 10;
 pub(super) fn pages() -> Pages {
     let router = Router::new()
         .route("/demo/backpressure", get(admin::backpressure_page))
+        .route("/demo/lease-health", get(lease_health))
+        .route("/demo/replication", get(admin::recent_page))
         .route("/demo/enqueue", post(enqueue).fallback(enqueue_by_post))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
     Pages {
         router,
-        paths: &["/demo/backpressure", "/demo/enqueue"],
+        paths: &[
+            "/demo/backpressure",
+            "/demo/enqueue",
+            "/demo/lease-health",
+            "/demo/replication",
+        ],
     }
 }
 
@@ -59,6 +67,18 @@ fn default_namespace() -> String {
 
 fn default_body() -> Value {
     json!({"message": "from /demo/enqueue"})
+}
+
+/// `GET /demo/lease-health`: what the newest events say of the workers.
+async fn lease_health(State(status): State<Arc<NodeStatus>>) -> Response {
+    match admin::newest_events(&status).await {
+        Ok(events) => {
+            let health = peers::lease_health(&events);
+            let health = serde_json::to_value(health).expect("it has a JSON form");
+            document(StatusCode::OK, &health)
+        }
+        Err(refusal) => refusal.response(),
+    }
 }
 
 /// `POST /demo/enqueue`: enqueues over RPC like anyone else, and answers as the node does.

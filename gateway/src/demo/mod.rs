@@ -2,6 +2,7 @@
 //! process or each in its own.
 
 mod diagnostics;
+mod peers;
 mod seeder;
 mod user;
 mod worker;
