@@ -1,7 +1,5 @@
 //! The process's log: lines on stderr, for people or for programs.
 
-use std::io::IsTerminal;
-
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -18,10 +16,7 @@ pub fn init(log: &Log) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     let result = match log.format {
-        LogFormat::Text => {
-            let colour = std::io::stderr().is_terminal() && !crate::cli::no_color();
-            lines.with_ansi(colour).try_init()
-        }
+        LogFormat::Text => lines.with_ansi(crate::cli::colour_on_stderr()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).try_init(),
     };
     if result.is_err() {

@@ -289,8 +289,8 @@ fn a_request_prints_the_replys_body_and_with_v_its_head() {
         "a::b",
     ];
     insta::assert_snapshot!(run_in(dir.path(), &both), @r"
-    error[cli.usage]: --url is for --transport http: gRPC's path is the procedure's
-    help: say where the server is with --address
+    error[cli.usage]: a URL is for transport http: gRPC's path is the procedure's
+    help: say where the server is by its address
     exit 2
     ");
 }

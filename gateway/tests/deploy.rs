@@ -29,23 +29,25 @@ fn skip() -> bool {
 }
 
 #[test]
-fn every_example_is_a_configuration() {
+fn every_example_is_a_configuration_or_a_script() {
     let examples = fs::read_dir(deploy().join("examples")).expect("the examples");
     let mut checked = 0;
     for example in examples {
         let path = example.expect("an entry").path();
-        if path.extension().is_none_or(|kind| kind != "toml") {
-            continue;
-        }
+        let check = match path.extension().and_then(|end| end.to_str()) {
+            Some("toml") => ["config", "validate", "--config"],
+            Some("json") => ["script", "run", "--dry-run"],
+            _ => continue,
+        };
         let output = Command::new(env!("CARGO_BIN_EXE_omnirelay"))
-            .args(["config", "validate", "--config"])
+            .args(check)
             .arg(&path)
             .output()
             .expect("it runs");
         assert!(output.status.success(), "{}: {output:?}", path.display());
         checked += 1;
     }
-    assert!(checked >= 3, "{checked}");
+    assert!(checked >= 4, "{checked}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) struct BodyArgs {
     #[arg(long, value_name = "TEXT")]
     pub(super) body: Option<String>,
     /// A file that holds the body; `-` reads stdin
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) body_file: Option<PathBuf>,
     /// The body in base64
     #[arg(long, value_name = "BASE64")]

@@ -12,13 +12,24 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use omnirelay_net::grpc;
 use omnirelay_net::messages;
 use omnirelay_net::rpc::{self, Call, Encoding, Reply, RequestHead};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take to find out what else is spoken where a call failed.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A TLS handshake record with a `ClientHello` that is too short to be one.
+const BROKEN_CLIENT_HELLO: [u8; 10] = [22, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+
+/// How a TLS alert record begins: its type and the version's first byte.
+const TLS_ALERT: [u8; 2] = [21, 3];
 
 /// How much longer than the call's own deadline a reply is waited for: the server answers before
 /// the deadline, this is for the way back.
@@ -80,6 +91,8 @@ impl Sender {
 pub struct Connection {
     address: String,
     sender: Sender,
+    /// Drives the connection, and knows why it ended.
+    driver: JoinHandle<hyper::Result<()>>,
 }
 
 impl Connection {
@@ -91,7 +104,7 @@ impl Connection {
         let stream = Connection::connect(address).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| Failure::unreachable(address, error.to_string()))?;
+            .map_err(|error| Failure::no_reply(address, error))?;
         Ok(Connection::driven(
             address,
             Sender::Http1(sender),
@@ -107,7 +120,7 @@ impl Connection {
         let stream = Connection::connect(address).await?;
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
-            .map_err(|error| Failure::unreachable(address, error.to_string()))?;
+            .map_err(|error| Failure::no_reply(address, error))?;
         Ok(Connection::driven(
             address,
             Sender::Http2(sender),
@@ -116,17 +129,15 @@ impl Connection {
     }
 
     async fn connect(address: &str) -> Result<TcpStream, Failure> {
-        let unreachable = |reason: String| Failure::unreachable(address, reason);
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(unreachable(error.to_string())),
-            Err(_) => {
-                return Err(unreachable(format!(
-                    "no answer within {} s",
-                    CONNECT_TIMEOUT.as_secs()
-                )));
-            }
-        };
+        let stream = timeout(CONNECT_TIMEOUT, first_that_answers(address))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::unreachable(
+                    address,
+                    format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                    "does a firewall stand between, or is it another machine's --address?",
+                ))
+            })?;
         // Best effort: without it small requests only take longer.
         let _ = stream.set_nodelay(true);
         Ok(stream)
@@ -137,13 +148,10 @@ impl Connection {
         sender: Sender,
         connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
     ) -> Connection {
-        // The connection's end reaches the sender; there is nobody else to tell.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
         Connection {
             address: address.to_owned(),
             sender,
+            driver: tokio::spawn(connection),
         }
     }
 
@@ -169,7 +177,8 @@ impl Connection {
     /// Sends one request and reads the whole response.
     ///
     /// # Errors
-    /// `cli.no_reply` if the connection ends or `limit` passes first.
+    /// `cli.no_reply` if the connection ends or `limit` passes first, `cli.protocol` if what
+    /// answers is no HTTP.
     pub async fn send(
         &mut self,
         mut request: Request<Bytes>,
@@ -177,13 +186,16 @@ impl Connection {
     ) -> Result<Response, Failure> {
         self.address_to(&mut request);
         let exchange = async {
-            let response = self.sender.send(request).await;
-            let (head, body) = response.map_err(|error| error.to_string())?.into_parts();
+            let response = match self.sender.send(request).await {
+                Ok(response) => response,
+                Err(error) => return Err(no_response(&self.address, &mut self.driver, error).await),
+            };
+            let (head, body) = response.into_parts();
             let body = Limited::new(body, REPLY_BYTES_MAX)
                 .collect()
                 .await
-                .map_err(|error| error.to_string())?;
-            Ok::<_, String>(Response {
+                .map_err(|error| Failure::no_reply(&self.address, error))?;
+            Ok(Response {
                 version: head.version,
                 status: head.status,
                 headers: head.headers,
@@ -192,8 +204,7 @@ impl Connection {
             })
         };
         match timeout(limit, exchange).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(reason)) => Err(Failure::no_reply(&self.address, reason)),
+            Ok(answer) => answer,
             Err(_) => Err(Failure::no_reply(
                 &self.address,
                 format!("none within {} s", limit.as_secs_f32()),
@@ -213,7 +224,7 @@ impl Connection {
         self.address_to(&mut request);
         match timeout(limit, self.sender.send(request)).await {
             Ok(Ok(response)) => Ok((response.status(), response.into_body())),
-            Ok(Err(error)) => Err(Failure::no_reply(&self.address, error)),
+            Ok(Err(error)) => Err(no_response(&self.address, &mut self.driver, error).await),
             Err(_) => Err(Failure::no_reply(
                 &self.address,
                 format!("none within {} s", limit.as_secs_f32()),
@@ -224,7 +235,8 @@ impl Connection {
     /// Sends one RPC and reads the whole response, whatever it says.
     ///
     /// # Errors
-    /// As [`Connection::send`]; `cli.usage` if the head holds what no header can carry.
+    /// As [`Connection::send`]; `cli.usage` if the head holds what no header can carry,
+    /// `cli.protocol` if nobody takes calls there.
     pub async fn rpc(
         &mut self,
         path: &Uri,
@@ -232,7 +244,16 @@ impl Connection {
         body: Bytes,
     ) -> Result<Response, Failure> {
         let request = rpc::request(path.clone(), head, body).map_err(unsayable)?;
-        self.send(request, head.ttl + REPLY_GRACE).await
+        let response = self.send(request, head.ttl + REPLY_GRACE).await?;
+        let is_elsewhere = matches!(
+            response.status,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+        );
+        if is_elsewhere && !response.headers.contains_key(&rpc::headers::STATUS) {
+            let what = format!("answered HTTP {} to an RPC", response.status);
+            return Err(Failure::other_protocol(&self.address, what));
+        }
+        Ok(response)
     }
 
     /// Makes one unary gRPC call, over HTTP/2; the reply's message, or what the server refused.
@@ -260,6 +281,64 @@ impl Connection {
         );
         Ok((response, reply))
     }
+}
+
+/// Connects to the first of a name's addresses that answers; else says why none of them did.
+async fn first_that_answers(address: &str) -> Result<TcpStream, Failure> {
+    let found = match lookup_host(address).await {
+        Ok(found) => found,
+        Err(error) => {
+            let help = "check the name in --address, or write an IP address: 127.0.0.1:7420";
+            return Err(Failure::unreachable(address, error, help));
+        }
+    };
+    let mut reasons = Vec::new();
+    for candidate in found {
+        match TcpStream::connect(candidate).await {
+            Ok(stream) => return Ok(stream),
+            // An address that was typed need not be said twice.
+            Err(error) if candidate.to_string() == address => reasons.push(error.to_string()),
+            Err(error) => reasons.push(format!("{candidate}: {error}")),
+        }
+    }
+    Err(Failure::unreachable(
+        address,
+        reasons.join("; "),
+        "is the server running? start it with `omnirelay serve`, or name another with --address",
+    ))
+}
+
+/// Why no response came, told apart: another protocol is spoken there, or the connection ended.
+async fn no_response(
+    address: &str,
+    driver: &mut JoinHandle<hyper::Result<()>>,
+    error: hyper::Error,
+) -> Failure {
+    // The sender often knows no more than that the connection is gone.
+    let error = match timeout(PROBE_TIMEOUT, driver).await {
+        Ok(Ok(Err(cause))) => cause,
+        _ => error,
+    };
+    if speaks_tls(address).await {
+        Failure::other_protocol(address, "speaks TLS, which this version does not")
+    } else if error.is_parse() {
+        let what = format!("does not answer in HTTP: {}", chain(&error));
+        Failure::other_protocol(address, what)
+    } else {
+        Failure::no_reply(address, chain(&error))
+    }
+}
+
+/// Whether a broken TLS greeting is answered with a TLS alert.
+async fn speaks_tls(address: &str) -> bool {
+    let probe = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(&BROKEN_CLIENT_HELLO).await?;
+        let mut start = [0; 2];
+        stream.read_exact(&mut start).await?;
+        Ok::<_, std::io::Error>(start == TLS_ALERT)
+    };
+    matches!(timeout(PROBE_TIMEOUT, probe).await, Ok(Ok(true)))
 }
 
 fn unsayable(error: rpc::Error) -> Failure {
@@ -321,16 +400,23 @@ pub fn token_text(token: &messages::OwnershipToken) -> String {
 /// # Errors
 /// What the form is, for a person.
 pub fn parse_token(text: &str) -> Result<messages::OwnershipToken, String> {
+    const FORM: &str =
+        "a token has the form SEQUENCE/ATTEMPT/LEASE-ID, as `omnirelay lease take` prints it";
     let parts: Vec<_> = text.trim().split('/').collect();
     let [sequence_id, attempt, lease_id] = parts[..] else {
-        return Err(
-            "a token has the form SEQUENCE/ATTEMPT/LEASE-ID, as `omnirelay lease take` prints it"
-                .into(),
-        );
+        return Err(FORM.into());
     };
-    let number = |name: &str, text: &str| format!("its {name} `{text}` is not a whole number");
-    if lease_id.is_empty() {
-        return Err("its lease id is empty".into());
+    let number =
+        |name: &str, text: &str| format!("{FORM}; its {name} `{text}` is not a whole number");
+    let is_uuid = lease_id.len() == 36
+        && lease_id.char_indices().all(|(at, c)| match at {
+            8 | 13 | 18 | 23 => c == '-',
+            _ => c.is_ascii_hexdigit(),
+        });
+    if !is_uuid {
+        return Err(format!(
+            "{FORM}; its lease id `{lease_id}` is not a UUID such as 01020304-0506-8708-890a-0b0c0d0e0f10"
+        ));
     }
     Ok(messages::OwnershipToken {
         sequence_id: sequence_id
@@ -349,8 +435,21 @@ mod tests {
     fn a_token_reads_back_as_it_was_written() {
         let text = "4097/2/01020304-0506-8708-890a-0b0c0d0e0f10";
         assert_eq!(token_text(&parse_token(text).unwrap()), text);
-        for refused in ["", "1/2", "1/2/", "x/1/y", "1/-1/y", "1/2/3/4"] {
-            assert!(parse_token(refused).is_err(), "{refused}");
+        for refused in [
+            "".to_owned(),
+            "1/2".into(),
+            "1/2/".into(),
+            "1/2/3/4".into(),
+            text.replacen("4097", "x", 1),
+            text.replacen("/2/", "/-1/", 1),
+            text.replacen("-", "", 1),
+            text.replacen("0f10", "0g10", 1),
+        ] {
+            let why = parse_token(&refused).unwrap_err();
+            assert!(
+                why.contains("SEQUENCE/ATTEMPT/LEASE-ID"),
+                "{refused}: {why}"
+            );
         }
     }
 }

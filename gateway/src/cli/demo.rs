@@ -7,8 +7,8 @@ use clap::ValueEnum;
 
 use super::body::parse_duration;
 use super::failure::Failure;
-use super::request::split_url;
 use super::serve::{SourceArgs, failed};
+use super::target::split_url;
 use crate::demo::{self, Dispatcher, Users};
 use crate::logging;
 
@@ -154,8 +154,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
         ));
     }
     let url = args.rpc_url.as_deref();
-    let url = url.map(|url| split_url("--rpc-url", url)).transpose()?;
-    let address = url.map(|(address, _)| address);
+    let url = url.map(|url| split_url("--rpc-url", url, omnirelay_net::rpc::PATH));
+    let address = url.transpose()?.map(|(address, _)| address);
     let users = Users {
         namespaces: args.namespaces.clone(),
         seeder_interval: has(Role::Seeder).then_some(args.seeder_interval),

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use omnirelay_net::rpc::{self, codes};
 
+use super::colour;
 use crate::config::ConfigError;
 
 /// The process's exit code.
@@ -17,6 +18,9 @@ pub enum Exit {
     Usage = 2,
     /// No server could be reached, or it went away before it answered.
     Unreachable = 3,
+    /// Whoever read stdout went away before the end: what a shell tells of a process that SIGPIPE
+    /// ended. Nothing is said, there is nobody to read it.
+    ReaderGone = 141,
 }
 
 /// Why a command did not succeed.
@@ -58,12 +62,46 @@ impl Failure {
     }
 
     /// No connection to the server could be made.
-    pub fn unreachable(address: &str, reason: impl fmt::Display) -> Failure {
+    pub fn unreachable(
+        address: &str,
+        reason: impl fmt::Display,
+        help: impl Into<String>,
+    ) -> Failure {
         Failure {
             exit: Exit::Unreachable,
             code: "cli.unreachable".into(),
             message: format!("cannot reach {address}: {reason}"),
-            help: "is the server running? start it with `omnirelay serve`, or name another with --address".into(),
+            help: help.into(),
+        }
+    }
+
+    /// Somebody listens there, and it is no node.
+    pub(super) fn other_protocol(address: &str, what: impl fmt::Display) -> Failure {
+        Failure {
+            exit: Exit::Unreachable,
+            code: "cli.protocol".into(),
+            message: format!("{address} {what}"),
+            help:
+                "name a node's port with --address: it serves HTTP without TLS, on 7420 by default"
+                    .into(),
+        }
+    }
+
+    /// Nobody reads stdout any more.
+    pub(super) fn reader_gone() -> Failure {
+        Failure {
+            exit: Exit::ReaderGone,
+            code: "cli.output".into(),
+            message: "the reader of stdout went away".into(),
+            help: "read to the end".into(),
+        }
+    }
+
+    /// The same failure of a command whose server is named by another option than `--address`.
+    pub(super) fn of_option(self, option: &str) -> Failure {
+        Failure {
+            help: self.help.replace("--address", option),
+            ..self
         }
     }
 
@@ -77,24 +115,32 @@ impl Failure {
         }
     }
 
-    /// Writes the failure on stderr, in colour where a person looks on and `NO_COLOR` is not set.
+    /// Writes the failure on stderr.
     pub fn report(&self) {
-        let mut stderr = std::io::stderr().lock();
-        let colour = stderr.is_terminal() && !no_color();
-        let (red, cyan, end) = if colour {
-            ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m")
-        } else {
-            ("", "", "")
-        };
+        if self.exit == Exit::ReaderGone {
+            return;
+        }
+        let coloured = colour::on_stderr();
+        let error = colour::painted(&format!("error[{}]", self.code), colour::ERROR, coloured);
+        let help = colour::painted("help", colour::LITERAL, coloured);
+        let text = format!("{error}: {}\n{help}: {}\n", self.message, self.help);
         // Nobody is left to be told where stderr is closed.
-        let _ = writeln!(stderr, "{red}error[{}]{end}: {}", self.code, self.message);
-        let _ = writeln!(stderr, "{cyan}help{end}: {}", self.help);
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 }
 
-/// Whether the environment asks for no colour (<https://no-color.org>).
-pub(crate) fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+/// An error with what caused it, once each: some errors already say their cause.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 impl From<ConfigError> for Failure {

@@ -16,13 +16,12 @@ use omnirelay_net::messages::{
 use omnirelay_net::rpc::{Call, Reply};
 use serde::Serialize;
 
+use super::address;
 use super::body::{BodyArgs, parse_duration, parse_pair};
 use super::client::{Caller, Connection, block_on, parse_token, token_text};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs, preview};
 
-/// Where a node serves RPC unless it is told otherwise.
-pub(super) const ADDRESS_DEFAULT: &str = "127.0.0.1:7420";
 /// The name this program calls itself.
 pub(super) const CALLER_DEFAULT: &str = "omnirelay-cli";
 
@@ -99,7 +98,14 @@ enum LeaseCommand {
 #[derive(Debug, clap::Args)]
 struct ServerArgs {
     /// The server, as host:port
-    #[arg(long, env = "OMNIRELAY_ADDRESS", hide_env_values = true, default_value = ADDRESS_DEFAULT)]
+    #[arg(
+        long,
+        env = "OMNIRELAY_ADDRESS",
+        hide_env_values = true,
+        default_value = address::RPC_DEFAULT,
+        value_parser = address::parse,
+        value_hint = clap::ValueHint::Hostname
+    )]
     address: String,
     /// The namespace
     #[arg(

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::address;
 use super::client::{Connection, block_on};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs, printable};
@@ -86,7 +87,10 @@ struct NodeArgs {
         long,
         env = "OMNIRELAY_ADMIN_ADDRESS",
         hide_env_values = true,
-        default_value = "127.0.0.1:7421"
+        value_name = "ADDRESS",
+        default_value = address::ADMIN_DEFAULT,
+        value_parser = address::parse,
+        value_hint = clap::ValueHint::Hostname
     )]
     admin_address: String,
 }
@@ -96,10 +100,7 @@ pub(super) fn run(args: &ReplicationArgs) -> Result<(), Failure> {
         ReplicationCommand::Tail(args) => block_on(tail(args)),
         ReplicationCommand::Status { node, output } => block_on(status(node, output.output)),
     };
-    done.map_err(|failure| Failure {
-        help: failure.help.replace("--address", "--admin-address"),
-        ..failure
-    })
+    done.map_err(|failure| failure.of_option("--admin-address"))
 }
 
 async fn status(node: &NodeArgs, output: Output) -> Result<(), Failure> {
@@ -192,7 +193,8 @@ async fn tail(args: &TailArgs) -> Result<(), Failure> {
         let row = [
             "TIME", "SHARD", "LSN", "EVENT", "ITEM", "ATTEMPT", "PEER", "DETAIL",
         ];
-        output::write(line(&row.map(str::to_owned)).as_bytes())?;
+        let line = line(&row.map(str::to_owned));
+        output::write(format!("{}\n", output::heading(line.trim_end())).as_bytes())?;
     }
     if !args.follow {
         for (shard, last) in wanted {
@@ -204,10 +206,16 @@ async fn tail(args: &TailArgs) -> Result<(), Failure> {
     for (shard, _) in wanted {
         streams.spawn(follow(args.stream(shard, None)));
     }
-    while let Some(ended) = streams.join_next().await {
-        ended.expect("a stream does not panic")?;
+    let ended = async {
+        while let Some(ended) = streams.join_next().await {
+            ended.expect("a stream does not panic")?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        failure = output::reader_gone() => Err(failure),
+        ended = ended => ended,
     }
-    Ok(())
 }
 
 impl TailArgs {

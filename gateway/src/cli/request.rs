@@ -3,31 +3,42 @@
 use std::io::Write;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Uri;
-use omnirelay_net::rpc::{self, Encoding, RequestHead};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use omnirelay_net::rpc::{Encoding, RequestHead};
+use serde_json::{Value, json};
 
+use super::address;
 use super::body::{BodyArgs, parse_duration, parse_pair};
-use super::client::{Connection, Response, block_on};
+use super::client::{Response, block_on};
 use super::failure::Failure;
 use super::output;
+use super::target::{Target, Transport, empty_body};
 
 /// Send one RPC and print its reply
 ///
-/// The reply's body goes to stdout as it is; with -v its head goes to stderr.
+/// The reply goes to stdout; with -v its head goes to stderr.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "EXAMPLE:\n  omnirelay request --service resourcelease --procedure resourcelease::stats --body '{}'"
+    after_help = "EXAMPLE:\n  omnirelay request --service resourcelease --procedure resourcelease::stats --body '{}'\n  omnirelay request --transport grpc --service resourcelease --procedure resourcelease::stats -o table"
 )]
 pub(super) struct RequestArgs {
     /// How the call travels
     #[arg(long, value_enum, default_value_t = Transport::Http, value_name = "TRANSPORT")]
     transport: Transport,
     /// The server, as host:port
-    #[arg(long, env = "OMNIRELAY_ADDRESS", hide_env_values = true, default_value = super::lease::ADDRESS_DEFAULT)]
+    #[arg(
+        long,
+        env = "OMNIRELAY_ADDRESS",
+        hide_env_values = true,
+        default_value = address::RPC_DEFAULT,
+        value_parser = address::parse,
+        value_hint = clap::ValueHint::Hostname
+    )]
     address: String,
     /// The server with the path to post to, instead of --address
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url)]
     url: Option<String>,
     /// The service called
     #[arg(long)]
@@ -39,7 +50,7 @@ pub(super) struct RequestArgs {
     #[arg(long, env = "OMNIRELAY_CALLER", hide_env_values = true, default_value = super::lease::CALLER_DEFAULT)]
     caller: String,
     /// How the body is encoded: json, proto or raw
-    #[arg(long, default_value = "json", value_parser = parse_encoding)]
+    #[arg(long, default_value = "json", value_parser = encodings(), hide_possible_values = true)]
     encoding: Encoding,
     #[command(flatten)]
     body: BodyArgs,
@@ -55,14 +66,20 @@ pub(super) struct RequestArgs {
     /// Print the reply's head on stderr
     #[arg(long, short)]
     verbose: bool,
+    /// How the reply is printed
+    #[arg(long, short, value_enum, default_value_t = ReplyOutput::Body, value_name = "FORMAT")]
+    output: ReplyOutput,
 }
 
+/// How a reply is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Transport {
-    /// HTTP/1.1 with YARPC's headers
-    Http,
-    /// gRPC, with the procedure as YARPC maps it to a path
-    Grpc,
+enum ReplyOutput {
+    /// The body as it came
+    Body,
+    /// For people: a row for each value
+    Table,
+    /// For programs: one JSON document on a line; {"base64"} of a body that is no JSON
+    Json,
 }
 
 pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
@@ -74,79 +91,43 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
         .body
         .read()?
         .unwrap_or_else(|| empty_body(args.encoding));
-    let (response, reply) = match args.transport {
-        Transport::Http => over_http(args, &head, body)?,
-        Transport::Grpc => over_grpc(args, &head, &body)?,
-    };
+    let target = Target::new(args.transport, &args.address, args.url.as_deref())?;
+    let (response, reply) = block_on(target.call(&head, body)).map_err(|failure| {
+        let option = if args.url.is_some() {
+            "--url"
+        } else {
+            "--address"
+        };
+        failure.of_option(option)
+    })?;
     if args.verbose {
         print_head(&response);
     }
-    let reply = reply?;
-    output::write(&reply)?;
-    if args.encoding == Encoding::Json && !reply.ends_with(b"\n") {
-        output::write(b"\n")?;
-    }
-    Ok(())
+    print(&reply?, args.encoding, args.output)
 }
 
-/// A response, and what it means.
-type Answer = (Response, Result<Bytes, rpc::Error>);
+fn print(body: &[u8], encoding: Encoding, output: ReplyOutput) -> Result<(), Failure> {
+    if output == ReplyOutput::Body {
+        output::write(body)?;
+        return match encoding {
+            Encoding::Json if !body.ends_with(b"\n") => output::write(b"\n"),
+            _ => Ok(()),
+        };
+    }
+    let document = reply_document(body, encoding);
+    match output {
+        ReplyOutput::Table => output::table(&["KEY", "VALUE"], output::rows_of(&document)),
+        _ => output::json(&document),
+    }
+}
 
-fn over_http(args: &RequestArgs, head: &RequestHead, body: Bytes) -> Result<Answer, Failure> {
-    let (address, path) = match &args.url {
-        Some(url) => split_url("--url", url)?,
-        None => (args.address.clone(), Uri::from_static(rpc::PATH)),
+/// A reply's body as JSON, whatever its encoding.
+pub(super) fn reply_document(body: &[u8], encoding: Encoding) -> Value {
+    let document = match encoding {
+        Encoding::Json => serde_json::from_slice(body).ok(),
+        Encoding::Proto | Encoding::Raw => None,
     };
-    let response = block_on(async {
-        let mut connection = Connection::open(&address).await?;
-        connection.rpc(&path, head, body).await
-    })?;
-    let reply = match rpc_error(&response) {
-        Some(error) => Err(error),
-        None => Ok(response.body.clone()),
-    };
-    Ok((response, reply))
-}
-
-fn over_grpc(args: &RequestArgs, head: &RequestHead, body: &[u8]) -> Result<Answer, Failure> {
-    if args.url.is_some() {
-        return Err(Failure::usage(
-            "--url is for --transport http: gRPC's path is the procedure's",
-            "say where the server is with --address",
-        ));
-    }
-    block_on(async {
-        let mut connection = Connection::open_http2(&args.address).await?;
-        connection.grpc(head, body).await
-    })
-}
-
-/// An empty message in the encoding.
-fn empty_body(encoding: Encoding) -> Bytes {
-    match encoding {
-        Encoding::Json => Bytes::from_static(b"{}"),
-        Encoding::Proto | Encoding::Raw => Bytes::new(),
-    }
-}
-
-/// The error that a response carries, of whatever procedure it answers.
-fn rpc_error(response: &Response) -> Option<rpc::Error> {
-    let refused = response
-        .headers
-        .get(&rpc::headers::STATUS)
-        .is_some_and(|status| status == "error");
-    if response.status.is_success() && !refused {
-        return None;
-    }
-    // The procedure only matters for replies that succeeded.
-    rpc::parse_response(
-        rpc::Procedure::Stats,
-        Encoding::Json,
-        response.status,
-        &response.headers,
-        &response.body,
-    )
-    .err()
+    document.unwrap_or_else(|| json!({"base64": STANDARD.encode(body)}))
 }
 
 fn print_head(response: &Response) {
@@ -162,56 +143,12 @@ fn print_head(response: &Response) {
     }
 }
 
-/// Splits `http://host:port/path`; port 80 and [`rpc::PATH`] where it says neither.
-pub(super) fn split_url(option: &str, url: &str) -> Result<(String, Uri), Failure> {
-    let refuse = |reason: String| {
-        Failure::usage(
-            format!("{option} {url}: {reason}"),
-            "write it as http://127.0.0.1:7420/yarpc/v1",
-        )
-    };
-    let uri: Uri = url.parse().map_err(|error| refuse(format!("{error}")))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(refuse("only http:// is supported".into()));
-    }
-    let host = uri
-        .host()
-        .filter(|host| !host.is_empty())
-        .ok_or_else(|| refuse("it names no host".into()))?;
-    let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-    let path = match uri.path_and_query() {
-        Some(path) if path.as_str() != "/" => Uri::from(path.clone()),
-        _ => Uri::from_static(rpc::PATH),
-    };
-    Ok((address, path))
-}
-
-fn parse_encoding(text: &str) -> Result<Encoding, String> {
-    Encoding::parse(text).map_err(|error| error.message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_gives_an_address_and_a_path() {
-        let split =
-            |url| split_url("--url", url).map(|(address, path)| (address, path.to_string()));
-        assert_eq!(
-            split("http://h:1/a?b").unwrap(),
-            ("h:1".into(), "/a?b".into())
-        );
-        assert_eq!(
-            split("http://h").unwrap(),
-            ("h:80".into(), "/yarpc/v1".into())
-        );
-        assert_eq!(
-            split("http://[::1]:7420/").unwrap(),
-            ("[::1]:7420".into(), "/yarpc/v1".into())
-        );
-        for refused in ["h:1", "https://h/", "http://", "not a url"] {
-            assert!(split(refused).is_err(), "{refused}");
-        }
-    }
+/// Every name of an encoding is taken; the short ones are offered.
+fn encodings() -> impl TypedValueParser<Value = Encoding> {
+    PossibleValuesParser::new([
+        PossibleValue::new("json").alias("application/json"),
+        PossibleValue::new("proto").alias("application/x-protobuf"),
+        PossibleValue::new("raw"),
+    ])
+    .try_map(|name| Encoding::parse(&name).map_err(|error| error.message))
 }

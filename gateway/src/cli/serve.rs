@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::{self, Config, Flag, Sources};
 use crate::logging;
 
-use super::failure::Failure;
+use super::failure::{Failure, chain};
 
 /// Where a node's configuration comes from, weakest first: defaults, file, environment
 /// (`OMNIRELAY_…`), these options, `--set`.
@@ -16,7 +16,8 @@ pub(super) struct SourceArgs {
         long,
         value_name = "FILE",
         env = "OMNIRELAY_CONFIG",
-        hide_env_values = true
+        hide_env_values = true,
+        value_hint = clap::ValueHint::FilePath
     )]
     pub(super) config: Option<PathBuf>,
     /// Where RPC is served; port 0 picks one [default: 127.0.0.1:7420]
@@ -26,7 +27,7 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub(super) admin_listen: Option<String>,
     /// Directory of the logs [default: ./omnirelay-data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(super) data_dir: Option<String>,
     /// CPUs to run on: a count, or numbers such as 0,2 [default: all]
     #[arg(long, value_name = "CORES")]
@@ -119,18 +120,4 @@ pub(super) fn failed(error: &crate::serve::ServeError) -> Failure {
         ),
     };
     Failure::failed(code, chain(error), help)
-}
-
-/// An error with what caused it, once each: some errors already say their cause.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

@@ -1,7 +1,7 @@
 //! `omnirelay wal`: a data directory's logs, looked at without opening them.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -13,8 +13,10 @@ use omnirelay_wal::{
 };
 use serde_json::{Value, json};
 
+use super::client::block_on;
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs, printable};
+use super::progress::Progress;
 
 /// How often a log that is followed is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -76,7 +78,7 @@ enum WalCommand {
 #[derive(Debug, clap::Args)]
 struct PlaceArgs {
     /// A data directory, or one log's directory in it
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
     /// Only this log
     #[arg(long, value_name = "N")]
@@ -102,7 +104,7 @@ pub(super) fn run(args: &WalArgs) -> Result<(), Failure> {
                     "name one with --log",
                 ));
             };
-            tail(*log, view, *shard, *follow, output.output)
+            block_on(tail(*log, view, *shard, *follow, output.output))
         }
     }
 }
@@ -186,8 +188,8 @@ fn failure(error: &ViewError) -> Failure {
 
 fn inspect(logs: &[(u16, View)], output: Output) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    for (log, view) in logs {
-        let found = view.verify().map_err(|error| failure(&error))?;
+    for (at, (log, view)) in logs.iter().enumerate() {
+        let found = read_all(view, at, logs.len())?;
         for segment in &found.segments {
             match output {
                 Output::Json => output::json(&segment_json(*log, &found, segment))?,
@@ -210,6 +212,13 @@ fn inspect(logs: &[(u16, View)], output: Output) -> Result<(), Failure> {
             output::table(&headings, rows)
         }
     }
+}
+
+/// Reads a log from its beginning to its end, while a person sees which it is.
+fn read_all(view: &View, at: usize, logs: usize) -> Result<Verification, Failure> {
+    let mut progress = Progress::new();
+    progress.say(format_args!("reading log {} of {logs}", at + 1));
+    view.verify().map_err(|error| failure(&error))
 }
 
 /// What a segment is to its log, in a word, and whether it was used before.
@@ -283,17 +292,9 @@ fn segment_json(log: u16, found: &Verification, segment: &SegmentReport) -> Valu
 }
 
 fn verify(logs: &[(u16, View)], output: Output) -> Result<(), Failure> {
-    let is_watched = std::io::stderr().is_terminal();
     let (mut rows, mut first) = (Vec::new(), None);
     for (at, (log, view)) in logs.iter().enumerate() {
-        if is_watched {
-            eprint!("\rreading log {log} ({} of {}) ", at + 1, logs.len());
-        }
-        let found = view.verify();
-        if is_watched {
-            eprint!("\r\x1b[K");
-        }
-        let found = found.map_err(|error| failure(&error))?;
+        let found = read_all(view, at, logs.len())?;
         let sum = |count: fn(&SegmentReport) -> u64| found.segments.iter().map(count).sum::<u64>();
         let [batches, records, bytes] = [sum(|s| s.batches), sum(|s| s.records), sum(|s| s.bytes)];
         let problems: Vec<String> = found.problems().map(ToString::to_string).collect();
@@ -342,7 +343,7 @@ fn verify(logs: &[(u16, View)], output: Output) -> Result<(), Failure> {
     }
 }
 
-fn tail(
+async fn tail(
     log: u16,
     view: &View,
     shard: Option<u32>,
@@ -351,17 +352,20 @@ fn tail(
 ) -> Result<(), Failure> {
     if output == Output::Table {
         let row = ["TIME", "PLACE", "SHARD", "EPOCH", "LSN", "RECORD"].map(str::to_owned);
-        output::write(line(&row).as_bytes())?;
+        output::write(format!("{}\n", output::heading(line(&row).trim_end())).as_bytes())?;
     }
     let mut batches = view
         .read_from(ReadFrom::Oldest, None)
         .map_err(|error| failure(&error))?;
+    let mut reader_gone = pin!(output::reader_gone());
     loop {
         let batch = match batches.next_batch() {
             Ok(Some(batch)) => batch,
             Ok(None) if follow => {
-                std::thread::sleep(LOOK_EVERY);
-                continue;
+                tokio::select! {
+                    failure = &mut reader_gone => return Err(failure),
+                    () = tokio::time::sleep(LOOK_EVERY) => continue,
+                }
             }
             Ok(None) => return Ok(()),
             Err(error) => return Err(failure(&error)),

@@ -31,13 +31,24 @@ pub(super) struct DrainArgs {
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     /// A new file for the items [default: stdout]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     out: Option<PathBuf>,
+    /// How the items are printed; they are gone from the server, so as `lease restore` reads them
+    #[arg(long, short, value_enum, default_value_t = DrainOutput::Json, value_name = "FORMAT")]
+    output: DrainOutput,
     #[command(flatten)]
     server: ServerArgs,
 }
 
+/// A table would not hold all of an item.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum DrainOutput {
+    /// One JSON document a line
+    Json,
+}
+
 pub(super) fn run(args: DrainArgs) -> Result<(), Failure> {
+    let DrainOutput::Json = args.output;
     // An id that was used before has pages that are remembered, whatever is left now.
     let may_repeat = args.request_id.is_some();
     let request_id = match args.request_id {
@@ -45,7 +56,7 @@ pub(super) fn run(args: DrainArgs) -> Result<(), Failure> {
         None => random_id()?,
     };
     let mut sink = Sink::open(args.out.as_deref())?;
-    let mut progress = Progress::new("items drained");
+    let mut progress = Progress::new();
     let mut left = if args.all { u64::MAX } else { args.max };
     let (mut drained, mut empty_pages) = (0, 0);
     for page in 1.. {
@@ -62,7 +73,7 @@ pub(super) fn run(args: DrainArgs) -> Result<(), Failure> {
         let items = response.items.len() as u64;
         drained += items;
         left = left.saturating_sub(items);
-        progress.show(drained);
+        progress.say(format_args!("{drained} items drained"));
         empty_pages = if items == 0 { empty_pages + 1 } else { 0 };
         let goes_on = response.more || (may_repeat && items > 0);
         if !goes_on || left == 0 || empty_pages == EMPTY_PAGES_MAX {

@@ -22,7 +22,7 @@ const LINE_BYTES_MAX: usize = BODY_BYTES_MAX / 3 * 4 + (1 << 20);
 #[derive(Debug, clap::Args)]
 pub(super) struct RestoreArgs {
     /// The file with the items, one a line; `-` reads stdin
-    #[arg(value_name = "FILE", default_value = "-")]
+    #[arg(value_name = "FILE", default_value = "-", value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
     #[command(flatten)]
     server: ServerArgs,
@@ -37,7 +37,7 @@ pub(super) fn run(args: &RestoreArgs) -> Result<(), Failure> {
         batch_bytes: 0,
         done: RestoreResponse::default(),
         last_line: 0,
-        progress: Progress::new("items restored"),
+        progress: Progress::new(),
     };
     if args.file.as_os_str() == "-" {
         restore.take_in(Lines::new(std::io::stdin().lock(), "stdin".into()))?;
@@ -105,7 +105,8 @@ impl Restore<'_> {
         self.done.restored_count += response.restored_count;
         self.done.duplicate_count += response.duplicate_count;
         self.last_line = line;
-        self.progress.show(u64::from(self.done.restored_count));
+        let restored = self.done.restored_count;
+        self.progress.say(format_args!("{restored} items restored"));
         Ok(())
     }
 

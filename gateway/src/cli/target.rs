@@ -1,0 +1,172 @@
+//! Where one RPC goes, and how it travels.
+
+use bytes::Bytes;
+use http::Uri;
+use omnirelay_net::rpc::{self, Encoding, RequestHead};
+use serde::Deserialize;
+
+use super::client::{Connection, Response};
+use super::failure::Failure;
+
+/// How a call travels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Transport {
+    /// HTTP/1.1 with YARPC's headers
+    #[default]
+    Http,
+    /// gRPC, with the procedure as YARPC maps it to a path
+    Grpc,
+}
+
+/// Where a call goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Posted to a path.
+    Http { address: String, path: Uri },
+    /// The procedure is the path.
+    Grpc { address: String },
+}
+
+/// A response, and what it means.
+pub(super) type Answer = (Response, Result<Bytes, rpc::Error>);
+
+impl Target {
+    /// What the URL names, where there is one, else the address.
+    ///
+    /// # Errors
+    /// `cli.usage` for a URL that cannot be used.
+    pub(super) fn new(
+        transport: Transport,
+        address: &str,
+        url: Option<&str>,
+    ) -> Result<Target, Failure> {
+        match (transport, url) {
+            (Transport::Http, Some(url)) => {
+                let (address, path) = split_url("the URL", url, rpc::PATH)?;
+                Ok(Target::Http { address, path })
+            }
+            (Transport::Http, None) => Ok(Target::Http {
+                address: address.to_owned(),
+                path: Uri::from_static(rpc::PATH),
+            }),
+            (Transport::Grpc, None) => Ok(Target::Grpc {
+                address: address.to_owned(),
+            }),
+            (Transport::Grpc, Some(_)) => Err(Failure::usage(
+                "a URL is for transport http: gRPC's path is the procedure's",
+                "say where the server is by its address",
+            )),
+        }
+    }
+
+    /// Sends one call over a connection of its own.
+    ///
+    /// # Errors
+    /// `cli.unreachable`, `cli.no_reply` and the like: what a server refuses is in the answer.
+    pub(super) async fn call(&self, head: &RequestHead, body: Bytes) -> Result<Answer, Failure> {
+        match self {
+            Target::Http { address, path } => {
+                let mut connection = Connection::open(address).await?;
+                let response = connection.rpc(path, head, body).await?;
+                let reply = match rpc_error(&response) {
+                    Some(error) => Err(error),
+                    None => Ok(response.body.clone()),
+                };
+                Ok((response, reply))
+            }
+            Target::Grpc { address } => {
+                let mut connection = Connection::open_http2(address).await?;
+                connection.grpc(head, &body).await
+            }
+        }
+    }
+}
+
+/// An empty message in the encoding.
+pub(super) fn empty_body(encoding: Encoding) -> Bytes {
+    match encoding {
+        Encoding::Json => Bytes::from_static(b"{}"),
+        Encoding::Proto | Encoding::Raw => Bytes::new(),
+    }
+}
+
+/// The error that a response carries, of whatever procedure it answers.
+fn rpc_error(response: &Response) -> Option<rpc::Error> {
+    let refused = response
+        .headers
+        .get(&rpc::headers::STATUS)
+        .is_some_and(|status| status == "error");
+    if response.status.is_success() && !refused {
+        return None;
+    }
+    // The procedure only matters for replies that succeeded.
+    rpc::parse_response(
+        rpc::Procedure::Stats,
+        Encoding::Json,
+        response.status,
+        &response.headers,
+        &response.body,
+    )
+    .err()
+}
+
+/// Splits `http://host:port/path`, which `option` gave; port 80 and the given path where it says neither.
+///
+/// # Errors
+/// `cli.usage`, with the form.
+pub(super) fn split_url(
+    option: &str,
+    url: &str,
+    path_default: &'static str,
+) -> Result<(String, Uri), Failure> {
+    let refuse = |reason: String| {
+        Failure::usage(
+            format!("{option} {url}: {reason}"),
+            format!("write it as http://127.0.0.1:7420{path_default}"),
+        )
+    };
+    let uri: Uri = url.parse().map_err(|error| refuse(format!("{error}")))?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(refuse("this version has no TLS; only http:// works".into())),
+        _ => return Err(refuse("it does not begin with http://".into())),
+    }
+    let host = uri
+        .host()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| refuse("it names no host".into()))?;
+    let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+    let path = match uri.path_and_query() {
+        Some(path) if path.as_str() != "/" => Uri::from(path.clone()),
+        _ => Uri::from_static(path_default),
+    };
+    Ok((address, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_gives_an_address_and_a_path() {
+        let split = |url| {
+            split_url("--url", url, rpc::PATH).map(|(address, path)| (address, path.to_string()))
+        };
+        assert_eq!(
+            split("http://h:1/a?b").unwrap(),
+            ("h:1".into(), "/a?b".into())
+        );
+        assert_eq!(
+            split("http://h").unwrap(),
+            ("h:80".into(), "/yarpc/v1".into())
+        );
+        assert_eq!(
+            split("http://[::1]:7420/").unwrap(),
+            ("[::1]:7420".into(), "/yarpc/v1".into())
+        );
+        for refused in ["h:1", "https://h/", "http://", "not a url"] {
+            assert!(split(refused).is_err(), "{refused}");
+        }
+    }
+}
