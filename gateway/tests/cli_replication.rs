@@ -93,7 +93,7 @@ fn events_are_printed_for_people_and_for_programs() {
     insta::assert_snapshot!(replication(&node, &["tail"]), @r"
     error[cli.usage]: the following required arguments were not provided:
       <--shard <N>|--all>
-    help: usage: omnirelay replication tail --admin-address <ADMIN_ADDRESS> <--shard <N>|--all>; add --help for the rest
+    help: usage: omnirelay replication tail --admin-address <ADDRESS> <--shard <N>|--all>; add --help for the rest
     exit 2
     ");
 }

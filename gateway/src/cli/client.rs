@@ -91,8 +91,8 @@ impl Sender {
 pub struct Connection {
     address: String,
     sender: Sender,
-    /// Drives the connection, and knows why it ended.
-    driver: JoinHandle<hyper::Result<()>>,
+    /// Drives the connection, and knows why it ended; `None` once it has told.
+    driver: Option<JoinHandle<hyper::Result<()>>>,
 }
 
 impl Connection {
@@ -135,7 +135,7 @@ impl Connection {
                 Err(Failure::unreachable(
                     address,
                     format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-                    "does a firewall stand between, or is it another machine's --address?",
+                    "check --address, and that no firewall stands between",
                 ))
             })?;
         // Best effort: without it small requests only take longer.
@@ -151,7 +151,7 @@ impl Connection {
         Connection {
             address: address.to_owned(),
             sender,
-            driver: tokio::spawn(connection),
+            driver: Some(tokio::spawn(connection)),
         }
     }
 
@@ -188,7 +188,9 @@ impl Connection {
         let exchange = async {
             let response = match self.sender.send(request).await {
                 Ok(response) => response,
-                Err(error) => return Err(no_response(&self.address, &mut self.driver, error).await),
+                Err(error) => {
+                    return Err(no_response(&self.address, self.driver.take(), error).await);
+                }
             };
             let (head, body) = response.into_parts();
             let body = Limited::new(body, REPLY_BYTES_MAX)
@@ -224,7 +226,7 @@ impl Connection {
         self.address_to(&mut request);
         match timeout(limit, self.sender.send(request)).await {
             Ok(Ok(response)) => Ok((response.status(), response.into_body())),
-            Ok(Err(error)) => Err(no_response(&self.address, &mut self.driver, error).await),
+            Ok(Err(error)) => Err(no_response(&self.address, self.driver.take(), error).await),
             Err(_) => Err(Failure::no_reply(
                 &self.address,
                 format!("none within {} s", limit.as_secs_f32()),
@@ -311,14 +313,13 @@ async fn first_that_answers(address: &str) -> Result<TcpStream, Failure> {
 /// Why no response came, told apart: another protocol is spoken there, or the connection ended.
 async fn no_response(
     address: &str,
-    driver: &mut JoinHandle<hyper::Result<()>>,
+    driver: Option<JoinHandle<hyper::Result<()>>>,
     error: hyper::Error,
 ) -> Failure {
     // The sender often knows no more than that the connection is gone.
-    let error = match timeout(PROBE_TIMEOUT, driver).await {
-        Ok(Ok(Err(cause))) => cause,
-        _ => error,
-    };
+    let ended = async { driver?.await.ok()?.err() };
+    let cause = timeout(PROBE_TIMEOUT, ended).await.ok().flatten();
+    let error = cause.unwrap_or(error);
     if speaks_tls(address).await {
         Failure::other_protocol(address, "speaks TLS, which this version does not")
     } else if error.is_parse() {
@@ -430,6 +431,23 @@ pub fn parse_token(text: &str) -> Result<messages::OwnershipToken, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_that_broke_says_so_every_time() {
+        block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let mut connection = Connection::open(&address).await.unwrap();
+            drop(listener.accept().await.unwrap());
+            drop(listener);
+            for _ in 0..2 {
+                let request = Request::get("/").body(Bytes::new()).unwrap();
+                let limit = Duration::from_secs(10);
+                let failure = connection.send(request, limit).await.unwrap_err();
+                assert_eq!(failure.code, "cli.no_reply", "{failure:?}");
+            }
+        });
+    }
 
     #[test]
     fn a_token_reads_back_as_it_was_written() {
