@@ -278,7 +278,7 @@ fn the_picture_of_the_readme() {
         .start();
     let mut browser = open(&node).expect("a browser");
     let begun = Instant::now();
-    let is_over = || begun.elapsed() > Duration::from_secs(125);
+    let is_over = || begun.elapsed() > Duration::from_secs(140);
     thread::scope(|scope| {
         let node = &node;
         scope.spawn(move || produce(node, "resourcelease", 1, is_over));
@@ -289,7 +289,7 @@ fn the_picture_of_the_readme() {
         }
         scope.spawn(move || work(node, "resourcelease.users", 4, is_over));
         // The picture is of a node at work.
-        while begun.elapsed() < Duration::from_secs(122) {
+        while begun.elapsed() < Duration::from_secs(120) {
             thread::sleep(Duration::from_millis(100));
         }
         let failed = "[...document.querySelectorAll('#events tr')]

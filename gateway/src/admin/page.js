@@ -121,7 +121,8 @@ function reading(doc) {
   const now = {
     at: Date.parse(doc.now) / 1000, started: doc.startedAt, up: doc.cores.map(core => core.up).join(),
     cpu: doc.process.cpuSeconds, records: doc.wal.records, sync: new Map(doc.wal.syncUs.cells),
-    cores: new Map(doc.cores.map(core => [core.core, core.walRecords || 0])),
+    cores: new Map(doc.cores.map(core => [core.core,
+      { records: core.walRecords || 0, busy: (core.awakeSeconds || 0) - (core.spinSeconds || 0) }])),
     calls: new Map(), kinds: {}, enqueue: new Map(),
   };
   for (const kind in KINDS) now.kinds[kind] = 0;
@@ -250,7 +251,7 @@ function render(doc) {
 
   renderNamespaces(doc);
   renderCalls(now, oldest);
-  renderCores(doc, now, before);
+  renderCores(doc, now, before, oldest);
   const cpu = rate(now, oldest, r => r.cpu), resident = doc.process.residentBytes;
   say($("process"), [cpu === null ? "" : `${whole.format(cpu * 100)} % CPU`,
     resident === null ? "" : `${joined(bytes(resident))} in memory`].filter(Boolean).join(" · "));
@@ -292,7 +293,7 @@ function renderCalls(now, oldest) {
   fill($("calls"), rows);
   $("e-calls").hidden = rows.length > 0;
 }
-function renderCores(doc, now, before) {
+function renderCores(doc, now, before, oldest) {
   const shards = new Map();
   for (const shard of doc.shards || []) {
     const { pendingCount: waiting, activeLeaseCount: active, delayedCount: delayed, deadLetterCount: dead } = shard.stats;
@@ -304,16 +305,18 @@ function renderCores(doc, now, before) {
   }
   const most = Math.max(8, ...[...shards.values()].flat().map(shard => shard.items));
   fill($("cores"), doc.cores.map(core => {
+    const head = [[core.core], state(core)], wide = ([text, name]) => [text, `${name} wide`];
+    if (!core.up) return [...head, wide(["–", "num"]), ["–", "num"], wide(["–", "num"]), wide(["–", "num"]), ["–", "num"]];
     const log = (core.logs || []).reduce((sum, one) => sum + one.usedBytes, 0);
-    const records = rate(now, before, r => r.cores.get(core.core) || 0);
-    return [[core.core], state(core), ...(core.up
-      ? [[joined(perSecond(records)), "num"], zero(core.openCalls).map((x, at) => at ? x + " wide" : x),
-        zero(core.connections.open).map((x, at) => at ? x + " wide" : x), [joined(bytes(log)), "num"]]
-      : [["–", "num"], ["–", "num wide"], ["–", "num wide"], ["–", "num"]])];
+    const records = rate(now, before, r => r.cores.get(core.core).records);
+    const busy = rate(now, oldest, r => r.cores.get(core.core).busy);
+    return [...head, wide([busy === null ? "–" : `${whole.format(100 * Math.min(1, busy))} %`, "num"]),
+      [joined(perSecond(records)), "num"], wide(zero(core.openCalls)), wide(zero(core.connections.open)),
+      [joined(bytes(log)), "num"]];
   }));
   doc.cores.forEach((core, at) => {
     const row = $("cores").rows[at];
-    const cell = row.cells[6] || row.appendChild(el("td", {}, el("ul", { class: "shards" })));
+    const cell = row.cells[7] || row.appendChild(el("td", {}, el("ul", { class: "shards" })));
     renderShards(cell.firstChild, shards.get(core.core) || [], most);
   });
   $("e-cores").hidden = doc.cores.length > 0;
