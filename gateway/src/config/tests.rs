@@ -529,6 +529,7 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     drain_timeout = "30s"            # default
     segment_bytes = 67108864         # default
     history_bytes = 4294967296       # default
+    spin_us_max = 0                  # default
 
     [log]
     format = "text"  # default
