@@ -57,6 +57,12 @@ pub mod headers {
         ERROR_CODE "rpc-error-code";
         /// In a reply: the error's message.
         ERROR_MESSAGE "rpc-error-message";
+        /// Which trace the call belongs to, as the W3C says it.
+        TRACEPARENT "traceparent";
+        /// What other systems that trace say beside it.
+        TRACESTATE "tracestate";
+        /// In a reply: the span that the server made of the call.
+        TRACERESPONSE "traceresponse";
     }
 
     /// What application headers begin with.

@@ -14,6 +14,7 @@ mod head;
 mod pending;
 mod procedure;
 mod reply;
+mod trace_context;
 mod validate;
 
 pub use call::{Call, Reply, decode_call, decode_reply, encode_call, encode_reply};
@@ -28,6 +29,7 @@ pub use pending::{
 };
 pub use procedure::{DEFAULT_NAMESPACE, Procedure};
 pub use reply::{encode_error, error_response, reply_response};
+pub use trace_context::{HexId, TRACESTATE_BYTES_MAX, TraceContext, trace_state};
 pub use validate::{
     ATTEMPTS_MAX, ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BODY_BYTES_MAX, ITEM_TTL_MS_MAX,
     NAME_BYTES_MAX, PRIORITY_MAX, REASON_BYTES_MAX, REQUEST_BYTES_MAX, SettleAction, validate_call,
