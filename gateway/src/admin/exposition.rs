@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use super::latency::{BOUNDS_US, Buckets};
+use super::families::{Families, Family, Kind, Number, Series, Value};
+use super::latency::{BOUNDS_US, Buckets, seconds};
 
 /// Which of the two formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,39 +57,6 @@ impl Format {
     }
 }
 
-/// What a family's numbers mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// A sample's value.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Number {
-    Whole(u64),
-    Real(f64),
-}
-
-impl From<u64> for Number {
-    fn from(value: u64) -> Number {
-        Number::Whole(value)
-    }
-}
-
-impl From<f64> for Number {
-    fn from(value: f64) -> Number {
-        Number::Real(value)
-    }
-}
-
-impl From<bool> for Number {
-    fn from(value: bool) -> Number {
-        Number::Whole(u64::from(value))
-    }
-}
-
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -102,104 +70,69 @@ impl fmt::Display for Number {
     }
 }
 
-/// A name and its value.
-pub(super) type Label<'a> = (&'static str, &'a str);
-
-/// An exposition as it is written, family by family.
-#[derive(Debug)]
-pub(super) struct Exposition {
-    format: Format,
-    out: String,
+/// All families as text.
+pub(super) fn render(format: Format, families: &Families) -> String {
+    let mut out = String::new();
+    for family in families.iter() {
+        write_family(&mut out, format, family);
+    }
+    if format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
+    }
+    out
 }
 
-impl Exposition {
-    /// An empty one.
-    pub(super) fn new(format: Format) -> Exposition {
-        Exposition {
-            format,
-            out: String::new(),
+fn write_family(out: &mut String, format: Format, family: &Family) {
+    let name = family.name.replace('.', "_");
+    let is_counter = family.kind == Kind::Counter;
+    // Text 0.0.4 knows a counter by its sample's name, OpenMetrics by the name without the suffix.
+    let suffix = if is_counter && format == Format::Text {
+        "_total"
+    } else {
+        ""
+    };
+    let kind = match family.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let _ = write!(out, "# HELP {name}{suffix} ");
+    escape(out, &family.help, format == Format::OpenMetrics);
+    let _ = write!(out, "\n# TYPE {name}{suffix} {kind}\n");
+    let mut lines = Lines { out, name: &name };
+    for series in &family.series {
+        match &series.value {
+            Value::Number(number) => {
+                let suffix = if is_counter { "_total" } else { "" };
+                lines.line(suffix, series, None, *number);
+            }
+            Value::Histogram(buckets) => lines.histogram(series, buckets),
         }
-    }
-
-    /// Begins a family; its samples follow. `name` is without the `_total` that a counter's
-    /// samples get, and a family is begun once only.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
-        let is_counter = kind == Kind::Counter;
-        // Text 0.0.4 knows a counter by its sample's name, OpenMetrics by the name without the suffix.
-        let suffix = if is_counter && self.format == Format::Text {
-            "_total"
-        } else {
-            ""
-        };
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
-        let _ = write!(self.out, "# HELP {name}{suffix} ");
-        escape(&mut self.out, help, self.format == Format::OpenMetrics);
-        let _ = write!(self.out, "\n# TYPE {name}{suffix} {kind}\n");
-        Family {
-            out: &mut self.out,
-            name,
-            suffix: if is_counter { "_total" } else { "" },
-        }
-    }
-
-    /// A family of one sample without labels.
-    pub(super) fn single(
-        &mut self,
-        name: &'static str,
-        kind: Kind,
-        help: &str,
-        value: impl Into<Number>,
-    ) {
-        self.family(name, kind, help).sample(&[], value);
-    }
-
-    /// The finished text.
-    pub(super) fn finish(mut self) -> String {
-        if self.format == Format::OpenMetrics {
-            self.out.push_str("# EOF\n");
-        }
-        self.out
     }
 }
 
-/// A family whose samples are being written.
-#[derive(Debug)]
-pub(super) struct Family<'a> {
+/// A family's samples as they are written.
+struct Lines<'a> {
     out: &'a mut String,
-    name: &'static str,
-    suffix: &'static str,
+    name: &'a str,
 }
 
-impl Family<'_> {
-    /// Writes a counter's or a gauge's value.
-    pub(super) fn sample(&mut self, labels: &[Label<'_>], value: impl Into<Number>) {
-        self.line(self.suffix, labels, None, value.into());
-    }
-
-    /// Writes a histogram of seconds.
-    pub(super) fn histogram(&mut self, labels: &[Label<'_>], buckets: &Buckets) {
+impl Lines<'_> {
+    fn histogram(&mut self, series: &Series, buckets: &Buckets) {
         for (&bound_us, &count) in BOUNDS_US.iter().zip(&buckets.cumulative) {
-            self.line(
-                "_bucket",
-                labels,
-                Some(&Bound(bound_us).to_string()),
-                count.into(),
-            );
+            let bound = Bound(bound_us).to_string();
+            self.line("_bucket", series, Some(&bound), count.into());
         }
-        self.line("_bucket", labels, Some("+Inf"), buckets.count.into());
-        self.line("_sum", labels, None, seconds(buckets.sum_us).into());
-        self.line("_count", labels, None, buckets.count.into());
+        self.line("_bucket", series, Some("+Inf"), buckets.count.into());
+        self.line("_sum", series, None, seconds(buckets.sum_us).into());
+        self.line("_count", series, None, buckets.count.into());
     }
 
-    fn line(&mut self, suffix: &str, labels: &[Label<'_>], le: Option<&str>, value: Number) {
+    fn line(&mut self, suffix: &str, series: &Series, le: Option<&str>, value: Number) {
         let _ = write!(self.out, "{}{suffix}", self.name);
-        let bound = le.map(|le| ("le", le));
+        let labels = series.labels.iter().map(|(name, text)| (*name, &**text));
         let mut open = '{';
-        for (name, value) in labels.iter().copied().chain(bound) {
+        for (name, value) in labels.chain(le.map(|le| ("le", le))) {
             let _ = write!(self.out, "{open}{name}=\"");
             escape(self.out, value, true);
             self.out.push('"');
@@ -210,14 +143,6 @@ impl Family<'_> {
         }
         let _ = writeln!(self.out, " {value}");
     }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "exact up to 285 years of microseconds"
-)]
-fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
 }
 
 /// A bucket's bound in seconds, always with a decimal point as OpenMetrics wants it.

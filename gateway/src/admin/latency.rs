@@ -3,18 +3,18 @@
 use hdrhistogram::Histogram;
 
 /// Upper bounds of the buckets in µs: from a quick sync to a call that waited for its deadline.
-pub(super) const BOUNDS_US: [u64; 18] = [
+pub(crate) const BOUNDS_US: [u64; 18] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// A histogram in the shape of Prometheus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Buckets {
+pub(crate) struct Buckets {
     /// How many were at most the bound of the same position in [`BOUNDS_US`].
-    pub(super) cumulative: [u64; BOUNDS_US.len()],
-    pub(super) count: u64,
-    pub(super) sum_us: u64,
+    pub(crate) cumulative: [u64; BOUNDS_US.len()],
+    pub(crate) count: u64,
+    pub(crate) sum_us: u64,
 }
 
 impl Buckets {
@@ -54,6 +54,15 @@ pub(super) fn cells(histogram: &Histogram<u64>) -> impl Iterator<Item = (u64, u6
             cell.count_since_last_iteration(),
         )
     })
+}
+
+/// A time in µs in seconds.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact up to 285 years of microseconds"
+)]
+pub(crate) fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! `/metrics`: every family the node exposes, in one place.
+//! Every family of numbers that the node tells of itself, in one place: for `/metrics`, and for
+//! OTLP.
 //!
 //! A label is there where its values sum: adding up all series of a family gives the node's
 //! number. What a core that did not answer holds is missing, and its `omnirelay_core_up` is 0.
@@ -10,7 +11,7 @@ use std::time::Duration;
 use omnirelay_net::rpc::{Code, Procedure};
 use omnirelay_queue::{Nanos, Stats};
 
-use super::exposition::{Exposition, Format, Kind, Number};
+use super::families::{Families, Kind, Number};
 use super::latency::Buckets;
 use super::process::Process;
 use super::status::{Moment, NodeFacts};
@@ -22,9 +23,9 @@ use crate::node::{LogSize, NamespaceId};
 /// series for each would be more than a scrape every few seconds should carry.
 const LABELLED_SHARDS_MAX: usize = 1_024;
 
-/// All families as text.
-pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> String {
-    let mut out = Exposition::new(format);
+/// The node at a moment, in numbers.
+pub(super) fn families(moment: &Moment, process: &Process) -> Families {
+    let mut out = Families::default();
     node(&mut out, moment);
     let reports: Vec<&CoreReport> = moment.reports.iter().flatten().collect();
     if let Some(facts) = &moment.node {
@@ -39,66 +40,66 @@ pub(super) fn render(format: Format, moment: &Moment, process: &Process) -> Stri
         replication(&mut out, facts);
     }
     of_process(&mut out, moment, process);
-    out.finish()
+    out
 }
 
-fn replication(out: &mut Exposition, facts: &NodeFacts) {
+fn replication(out: &mut Families, facts: &NodeFacts) {
     let Some(replication) = &facts.replication else {
         return;
     };
     out.single(
-        "omnirelay_resourcelease_replication_events",
+        "omnirelay.resourcelease.replication.events",
         Kind::Counter,
         "Events handed to readers of the replication stream, each as often as it was.",
         replication.events(),
     );
     out.single(
-        "omnirelay_resourcelease_replication_readers",
+        "omnirelay.resourcelease.replication.readers",
         Kind::Gauge,
         "Readers of the replication stream.",
         replication.places().readers(),
     );
     out.single(
-        "omnirelay_resourcelease_replication_readers_dropped",
+        "omnirelay.resourcelease.replication.readers_dropped",
         Kind::Counter,
         "Readers that were dropped because they took nothing.",
         replication.places().dropped(),
     );
 }
 
-fn node(out: &mut Exposition, moment: &Moment) {
+fn node(out: &mut Families, moment: &Moment) {
     out.family(
-        "omnirelay_build_info",
+        "omnirelay.build.info",
         Kind::Gauge,
         "Always 1; the label says what runs.",
     )
     .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
     let uptime = Duration::from_nanos(moment.now.0.saturating_sub(moment.started.0));
     out.single(
-        "omnirelay_uptime_seconds",
+        "omnirelay.uptime_seconds",
         Kind::Gauge,
         "Time since the process started.",
         uptime.as_secs_f64(),
     );
     out.single(
-        "omnirelay_ready",
+        "omnirelay.ready",
         Kind::Gauge,
         "1 while /readyz says ready.",
         moment.readiness.ready,
     );
 }
 
-fn cores(out: &mut Exposition, moment: &Moment, reports: &[&CoreReport]) {
-    let mut up = out.family(
-        "omnirelay_core_up",
+fn cores(out: &mut Families, moment: &Moment, reports: &[&CoreReport]) {
+    let up = out.family(
+        "omnirelay.core.up",
         Kind::Gauge,
         "1 if the core answered this scrape.",
     );
     for (core, report) in moment.reports.iter().enumerate() {
         up.sample(&[("core", &core.to_string())], report.is_some());
     }
-    let mut driver = out.family(
-        "omnirelay_core_info",
+    let driver = out.family(
+        "omnirelay.core.info",
         Kind::Gauge,
         "Always 1; how the core does IO.",
     );
@@ -115,26 +116,26 @@ fn cores(out: &mut Exposition, moment: &Moment, reports: &[&CoreReport]) {
         each_core(out, name, kind, help, reports, value)
     };
     by_core(
-        "omnirelay_open_calls",
+        "omnirelay.open_calls",
         Kind::Gauge,
         "RPC calls not yet answered, waiting workers included.",
         |r| r.open_calls as u64,
     );
     by_core(
-        "omnirelay_storage_full",
+        "omnirelay.storage.full",
         Kind::Gauge,
         "1 while the core's disk has no room for new work.",
         |r| u64::from(r.storage_full),
     );
     by_core(
-        "omnirelay_log_failed",
+        "omnirelay.log.failed",
         Kind::Gauge,
         "1 once a log of the core takes nothing more.",
         |r| u64::from(r.log_failure.is_some()),
     );
     each_core_http(
         out,
-        "omnirelay_connections",
+        "omnirelay.connections",
         Kind::Gauge,
         "Connections open now.",
         reports,
@@ -143,50 +144,50 @@ fn cores(out: &mut Exposition, moment: &Moment, reports: &[&CoreReport]) {
     let mut connections =
         |name, help, value| each_core_http(out, name, Kind::Counter, help, reports, value);
     connections(
-        "omnirelay_connections_accepted",
+        "omnirelay.connections.accepted",
         "Connections accepted.",
         |r| r.http.accepted,
     );
     connections(
-        "omnirelay_connections_refused",
+        "omnirelay.connections.refused",
         "Connections refused over the limit.",
         |r| r.http.refused,
     );
     connections(
-        "omnirelay_connections_timed_out",
+        "omnirelay.connections.timed_out",
         "Connections closed for being idle or slow.",
         |r| r.http.timed_out,
     );
     connections(
-        "omnirelay_connections_failed",
+        "omnirelay.connections.failed",
         "Connections that broke off or were malformed.",
         |r| r.http.failed,
     );
 }
 
 fn each_core(
-    out: &mut Exposition,
+    out: &mut Families,
     name: &'static str,
     kind: Kind,
     help: &str,
     reports: &[&CoreReport],
     value: fn(&CoreReport) -> u64,
 ) {
-    let mut family = out.family(name, kind, help);
+    let family = out.family(name, kind, help);
     for report in reports {
         family.sample(&[("core", &report.core.to_string())], value(report));
     }
 }
 
 fn each_core_http(
-    out: &mut Exposition,
+    out: &mut Families,
     name: &'static str,
     kind: Kind,
     help: &str,
     reports: &[&CoreReport],
     value: fn(&CoreReport) -> u64,
 ) {
-    let mut family = out.family(name, kind, help);
+    let family = out.family(name, kind, help);
     for report in reports {
         family.sample(
             &[("transport", "http"), ("core", &report.core.to_string())],
@@ -203,10 +204,10 @@ struct ItemRow {
     stats: Stats,
 }
 
-fn items(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
+fn items(out: &mut Families, facts: &NodeFacts, reports: &[&CoreReport]) {
     let rows = item_rows(facts, reports);
     let mut family = |name, help, value: fn(&Stats) -> u64| {
-        let mut family = out.family(name, Kind::Gauge, help);
+        let family = out.family(name, Kind::Gauge, help);
         for row in &rows {
             let mut labels = vec![("namespace", row.namespace.as_str())];
             labels.extend(row.shard.as_deref().map(|shard| ("shard", shard)));
@@ -215,61 +216,61 @@ fn items(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
         }
     };
     family(
-        "omnirelay_resourcelease_pending",
+        "omnirelay.resourcelease.pending",
         "Items that wait to be leased.",
         |s| s.pending,
     );
     family(
-        "omnirelay_resourcelease_active",
+        "omnirelay.resourcelease.active",
         "Items that are leased.",
         |s| s.active,
     );
     family(
-        "omnirelay_resourcelease_delayed",
+        "omnirelay.resourcelease.delayed",
         "Items whose delay has not ended.",
         |s| s.delayed,
     );
     family(
-        "omnirelay_resourcelease_dead_letters",
+        "omnirelay.resourcelease.dead_letters",
         "Items that are given up on.",
         |s| s.dead,
     );
 }
 
-fn backpressure(out: &mut Exposition, facts: &NodeFacts) {
+fn backpressure(out: &mut Families, facts: &NodeFacts) {
     let mut family = |name, kind, help, value: &dyn Fn(NamespaceId) -> u64| {
-        let mut family = out.family(name, kind, help);
+        let family = out.family(name, kind, help);
         for (id, namespace) in (0u16..).zip(facts.layout.namespaces()) {
             family.sample(&[("namespace", &namespace.name)], value(NamespaceId(id)));
         }
     };
     family(
-        "omnirelay_resourcelease_backpressure",
+        "omnirelay.resourcelease.backpressure",
         Kind::Gauge,
         "1 while enqueues wait for the namespace to be down to its low watermark.",
         &|id| u64::from(facts.board.gate(id).closed),
     );
     family(
-        "omnirelay_resourcelease_backpressure_transitions",
+        "omnirelay.resourcelease.backpressure.transitions",
         Kind::Counter,
         "Times that the namespace began or ceased to hold enqueues back.",
         &|id| facts.board.gate_transitions(id),
     );
     let marks = |id| &facts.layout.namespace(id).watermarks;
     family(
-        "omnirelay_resourcelease_capacity",
+        "omnirelay.resourcelease.capacity",
         Kind::Gauge,
         "Items at which the namespace refuses enqueues.",
         &|id| marks(id).capacity,
     );
     family(
-        "omnirelay_resourcelease_high_watermark",
+        "omnirelay.resourcelease.high_watermark",
         Kind::Gauge,
         "Items at which the namespace begins to hold enqueues back.",
         &|id| marks(id).high,
     );
     family(
-        "omnirelay_resourcelease_low_watermark",
+        "omnirelay.resourcelease.low_watermark",
         Kind::Gauge,
         "Items at which it lets them go on.",
         &|id| marks(id).low,
@@ -310,9 +311,9 @@ pub(super) fn sum(parts: impl Iterator<Item = Stats>) -> Stats {
     })
 }
 
-fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
-    let mut requests = out.family(
-        "omnirelay_rpc_requests",
+fn calls(out: &mut Families, reports: &[&CoreReport]) {
+    let requests = out.family(
+        "omnirelay.rpc.requests",
         Kind::Counter,
         "RPC replies by status; procedure `unknown` was refused before it was told.",
     );
@@ -343,8 +344,8 @@ fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
             }
         }
     }
-    let mut duration = out.family(
-        "omnirelay_rpc_duration_seconds",
+    let duration = out.family(
+        "omnirelay.rpc.duration_seconds",
         Kind::Histogram,
         "From a request's head to its reply; a lease call's wait for work is part of it.",
     );
@@ -366,9 +367,9 @@ fn calls(out: &mut Exposition, reports: &[&CoreReport]) {
     }
 }
 
-fn logs(out: &mut Exposition, reports: &[&CoreReport]) {
-    let mut sync = out.family(
-        "omnirelay_wal_sync_seconds",
+fn logs(out: &mut Families, reports: &[&CoreReport]) {
+    let sync = out.family(
+        "omnirelay.wal.sync_seconds",
         Kind::Histogram,
         "Writing and syncing a batch of records to the log.",
     );
@@ -380,20 +381,20 @@ fn logs(out: &mut Exposition, reports: &[&CoreReport]) {
         );
     }
     let mut counter = |name, help, value| each_core(out, name, Kind::Counter, help, reports, value);
-    counter("omnirelay_wal_bytes", "Bytes written to logs.", |r| {
+    counter("omnirelay.wal.bytes", "Bytes written to logs.", |r| {
         r.telemetry.wal_bytes
     });
-    counter("omnirelay_wal_batches", "Batches written to logs.", |r| {
+    counter("omnirelay.wal.batches", "Batches written to logs.", |r| {
         r.telemetry.wal_batches
     });
-    counter("omnirelay_wal_records", "Records written to logs.", |r| {
+    counter("omnirelay.wal.records", "Records written to logs.", |r| {
         r.telemetry.wal_records
     });
 }
 
-fn log_sizes(out: &mut Exposition, reports: &[&CoreReport]) {
+fn log_sizes(out: &mut Families, reports: &[&CoreReport]) {
     let mut by_log = |name, kind, help, value: fn(&LogSize) -> u64| {
-        let mut family = out.family(name, kind, help);
+        let family = out.family(name, kind, help);
         for report in reports {
             let core = report.core.to_string();
             for (log, size) in &report.logs {
@@ -403,68 +404,68 @@ fn log_sizes(out: &mut Exposition, reports: &[&CoreReport]) {
         }
     };
     by_log(
-        "omnirelay_wal_used_bytes",
+        "omnirelay.wal.used_bytes",
         Kind::Gauge,
         "Bytes of the segments that a log is made of.",
         |size| size.used_bytes,
     );
     by_log(
-        "omnirelay_wal_needed_bytes",
+        "omnirelay.wal.needed_bytes",
         Kind::Gauge,
         "Bytes of those segments that a restart reads; the others are history.",
         |size| size.needed_bytes,
     );
     by_log(
-        "omnirelay_wal_live_bytes",
+        "omnirelay.wal.live_bytes",
         Kind::Gauge,
         "Bytes of records that items in the queues need, and what is remembered of others.",
         |size| size.live_bytes,
     );
     by_log(
-        "omnirelay_wal_segments",
+        "omnirelay.wal.segments",
         Kind::Gauge,
         "Segments that a log is made of.",
         |size| size.segments,
     );
     by_log(
-        "omnirelay_wal_spares",
+        "omnirelay.wal.spares",
         Kind::Gauge,
         "Segments that are ready to be filled.",
         |size| size.spares,
     );
     by_log(
-        "omnirelay_wal_segments_retired",
+        "omnirelay.wal.segments_retired",
         Kind::Counter,
         "Segments given up since the start.",
         |size| size.retired,
     );
     by_log(
-        "omnirelay_wal_trim_blocked",
+        "omnirelay.wal.trim_blocked",
         Kind::Gauge,
         "1 when no segment can be given up until the next start: the log grows.",
         |size| u64::from(size.trim_blocked.is_some()),
     );
 }
 
-fn recovery(out: &mut Exposition, facts: &NodeFacts) {
+fn recovery(out: &mut Families, facts: &NodeFacts) {
     let mut by_log = |name, help, value: fn(&LogRecovery) -> Number| {
-        let mut family = out.family(name, Kind::Gauge, help);
+        let family = out.family(name, Kind::Gauge, help);
         for found in &facts.recoveries {
             family.sample(&[("log", &found.log.0.to_string())], value(found));
         }
     };
     by_log(
-        "omnirelay_wal_recovery_seconds",
+        "omnirelay.wal.recovery_seconds",
         "How long reading the log back took at the start.",
         |found| found.took.as_secs_f64().into(),
     );
     by_log(
-        "omnirelay_wal_recovery_records",
+        "omnirelay.wal.recovery.records",
         "Records read back at the start.",
         |found| found.recovery.records.into(),
     );
     by_log(
-        "omnirelay_wal_recovery_torn_bytes",
+        "omnirelay.wal.recovery.torn_bytes",
         "Bytes of unfinished batches left out at the start.",
         |found| {
             found
@@ -477,50 +478,50 @@ fn recovery(out: &mut Exposition, facts: &NodeFacts) {
     );
 }
 
-fn of_process(out: &mut Exposition, moment: &Moment, process: &Process) {
+fn of_process(out: &mut Families, moment: &Moment, process: &Process) {
     let mut single = |name, kind, help, value: Option<Number>| {
         if let Some(value) = value {
             out.single(name, kind, help, value);
         }
     };
     single(
-        "process_cpu_seconds",
+        "process.cpu_seconds",
         Kind::Counter,
         "User and system CPU time spent.",
         process.cpu_seconds.map(Number::from),
     );
     single(
-        "process_resident_memory_bytes",
+        "process.resident_memory_bytes",
         Kind::Gauge,
         "Memory in RAM, mapped logs included.",
         process.resident_bytes.map(Number::from),
     );
     single(
-        "process_virtual_memory_bytes",
+        "process.virtual_memory_bytes",
         Kind::Gauge,
         "Address space.",
         process.virtual_bytes.map(Number::from),
     );
     single(
-        "process_threads",
+        "process.threads",
         Kind::Gauge,
         "Threads.",
         process.threads.map(Number::from),
     );
     single(
-        "process_open_fds",
+        "process.open_fds",
         Kind::Gauge,
         "Open file descriptors.",
         process.open_fds.map(Number::from),
     );
     single(
-        "process_max_fds",
+        "process.max_fds",
         Kind::Gauge,
         "Most file descriptors allowed.",
         process.fds_max.map(Number::from),
     );
     single(
-        "process_start_time_seconds",
+        "process.start_time_seconds",
         Kind::Gauge,
         "When the process started, in seconds since 1970.",
         Some(unix_seconds(moment.started).into()),

@@ -8,6 +8,7 @@ mod assets;
 mod backpressure;
 mod explain;
 mod exposition;
+mod families;
 mod introspect;
 mod latency;
 mod live;

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::exposition::Format;
+use super::exposition::{self, Format};
 use super::introspect::{self, View};
 use super::live::{self, INTERVAL_MAX, INTERVAL_MIN};
 use super::outgoing::StreamLife;
@@ -195,7 +195,8 @@ async fn metrics(State(status): State<Arc<NodeStatus>>, headers: HeaderMap) -> R
         .filter_map(|value| value.to_str().ok())
         .collect();
     let format = Format::accepted_by(&accept.join(","));
-    let text = metrics::render(format, &status.moment().await, &Process::read());
+    let families = metrics::families(&status.moment().await, &Process::read());
+    let text = exposition::render(format, &families);
     (
         [
             (CONTENT_TYPE, format.content_type()),

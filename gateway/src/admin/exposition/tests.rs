@@ -5,9 +5,9 @@ use super::*;
 use crate::cores::latency_histogram;
 
 fn written(format: Format) -> String {
-    let mut out = Exposition::new(format);
-    let mut requests = out.family(
-        "t_requests",
+    let mut out = Families::default();
+    let requests = out.family(
+        "t.requests",
         Kind::Counter,
         "Calls \"so far\", with a \\ and a\nbreak.",
     );
@@ -26,7 +26,7 @@ fn written(format: Format) -> String {
     }
     out.family("t_seconds", Kind::Histogram, "Times.")
         .histogram(&[("core", "0")], &Buckets::of(&latency));
-    out.finish()
+    render(format, &out)
 }
 
 const BUCKETS: &str = r#"t_seconds_bucket{core="0",le="0.00005"} 1

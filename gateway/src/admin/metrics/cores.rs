@@ -2,37 +2,37 @@
 
 use omnirelay_net::runtime::LONG_TURN;
 
-use super::{Exposition, Kind, each_core};
+use super::{Families, Kind, each_core};
 use crate::admin::status::NodeFacts;
 use crate::cores::{CoreReport, RING_MESSAGES};
 use crate::node::{CoreId, NamespaceId};
 
-pub(super) fn render(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
+pub(super) fn render(out: &mut Families, facts: &NodeFacts, reports: &[&CoreReport]) {
     time(out, reports);
     rings(out, reports);
     waiting(out, facts, reports);
 }
 
-fn time(out: &mut Exposition, reports: &[&CoreReport]) {
+fn time(out: &mut Families, reports: &[&CoreReport]) {
     let mut seconds = |name, help, value: fn(&CoreReport) -> std::time::Duration| {
-        let mut family = out.family(name, Kind::Counter, help);
+        let family = out.family(name, Kind::Counter, help);
         for report in reports {
             let labels = [("core", &*report.core.to_string())];
             family.sample(&labels, value(report).as_secs_f64());
         }
     };
     seconds(
-        "omnirelay_core_awake_seconds",
+        "omnirelay.core.awake_seconds",
         "Time that the core did not sleep: its rate is how busy the core is, spinning included.",
         |r| r.run.awake,
     );
     seconds(
-        "omnirelay_core_spin_seconds",
+        "omnirelay.core.spin_seconds",
         "Of that, time that it looked for work which had not come yet.",
         |r| r.run.spun,
     );
     seconds(
-        "omnirelay_core_cpu_seconds",
+        "omnirelay.core.cpu_seconds",
         "CPU time of the core's thread; where it is less than the time awake, others had its CPU.",
         |r| r.run.cpu,
     );
@@ -40,24 +40,24 @@ fn time(out: &mut Exposition, reports: &[&CoreReport]) {
         each_core(out, name, Kind::Counter, help, reports, value);
     };
     counter(
-        "omnirelay_core_turns",
+        "omnirelay.core.turns",
         "Turns of the core's loop.",
         |r: &CoreReport| r.run.turns,
     );
     counter(
-        "omnirelay_core_sleeps",
+        "omnirelay.core.sleeps",
         "Times that the core had nothing to do.",
         |r| r.run.sleeps,
     );
     let long_ms = LONG_TURN.as_millis();
     counter(
-        "omnirelay_core_long_turns",
+        "omnirelay.core.long_turns",
         &format!("Turns of {long_ms} ms and more, in which everything else on the core waited."),
         |r| r.run.long_turns,
     );
     each_core(
         out,
-        "omnirelay_core_tasks",
+        "omnirelay.core.tasks",
         Kind::Gauge,
         "Tasks on the core: connections, calls, and what drives the core.",
         reports,
@@ -65,10 +65,10 @@ fn time(out: &mut Exposition, reports: &[&CoreReport]) {
     );
 }
 
-fn rings(out: &mut Exposition, reports: &[&CoreReport]) {
+fn rings(out: &mut Families, reports: &[&CoreReport]) {
     each_core(
         out,
-        "omnirelay_core_messages",
+        "omnirelay.core.messages",
         Kind::Counter,
         "Messages taken from other cores.",
         reports,
@@ -76,7 +76,7 @@ fn rings(out: &mut Exposition, reports: &[&CoreReport]) {
     );
     each_core(
         out,
-        "omnirelay_core_ring_full",
+        "omnirelay.core.ring_full",
         Kind::Counter,
         "Times that the core could not send because another's ring was full.",
         reports,
@@ -84,7 +84,7 @@ fn rings(out: &mut Exposition, reports: &[&CoreReport]) {
     );
     each_core(
         out,
-        "omnirelay_core_ring_waiting_max",
+        "omnirelay.core.ring_waiting_max",
         Kind::Gauge,
         &format!(
             "The most messages from one core that ever waited for this one, of {RING_MESSAGES}."
@@ -94,9 +94,9 @@ fn rings(out: &mut Exposition, reports: &[&CoreReport]) {
     );
 }
 
-fn waiting(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
-    let mut workers = out.family(
-        "omnirelay_resourcelease_waiting_workers",
+fn waiting(out: &mut Families, facts: &NodeFacts, reports: &[&CoreReport]) {
+    let workers = out.family(
+        "omnirelay.resourcelease.waiting_workers",
         Kind::Gauge,
         "Lease calls that wait for an item.",
     );
@@ -112,7 +112,7 @@ fn waiting(out: &mut Exposition, facts: &NodeFacts, reports: &[&CoreReport]) {
     }
     each_core(
         out,
-        "omnirelay_resourcelease_waiting_enqueues",
+        "omnirelay.resourcelease.waiting_enqueues",
         Kind::Gauge,
         "Enqueue and restore calls that wait for their namespace to have room.",
         reports,

@@ -2,21 +2,20 @@ use std::sync::Arc;
 
 use super::*;
 use crate::admin::exposition::reading::{Sample, read};
+use crate::admin::exposition::{Format, render};
 use crate::admin::fixture;
 
+fn shown(moment: &Moment) -> Families {
+    let process = Process {
+        cpu_seconds: Some(1.5),
+        open_fds: Some(9),
+        ..Process::default()
+    };
+    families(moment, &process)
+}
+
 fn samples(format: Format, moment: &Moment) -> Vec<Sample> {
-    read(
-        &render(
-            format,
-            moment,
-            &Process {
-                cpu_seconds: Some(1.5),
-                open_fds: Some(9),
-                ..Process::default()
-            },
-        ),
-        format,
-    )
+    read(&render(format, &shown(moment)), format)
 }
 
 /// The sum of all series of a name that carry these labels.
@@ -40,6 +39,20 @@ fn assert_total(samples: &[Sample], name: &str, labels: &[(&str, &str)], expecte
         (total - expected).abs() < 1e-9,
         "{name}{labels:?} is {total}, not {expected}"
     );
+}
+
+#[test]
+fn every_family_has_a_dotted_name_of_its_own() {
+    let shown = shown(&fixture::moment(fixture::reports()));
+    let mut names: Vec<&str> = shown.iter().map(|family| family.name).collect();
+    for name in &names {
+        assert!(
+            name.starts_with("omnirelay.") || name.starts_with("process."),
+            "{name}"
+        );
+    }
+    names.sort_unstable();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
 }
 
 #[test]
