@@ -11,3 +11,4 @@ pub mod logging;
 pub mod node;
 pub mod replication;
 pub mod serve;
+pub mod telemetry;

@@ -21,6 +21,7 @@ use crate::data_dir::{
 };
 use crate::node::Layout;
 use crate::replication::{self, Replication};
+use crate::telemetry::Outlet;
 
 /// Why a node did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     cores: Cores,
     status: Arc<NodeStatus>,
     admin: Admin,
+    telemetry: Outlet,
     /// Locked until the node has ended.
     _data_dir: DataDir,
 }
@@ -128,6 +130,8 @@ impl Node {
             return Err(ServeError::ClockTooLate);
         }
         let replication = Replication::new(Arc::clone(&layout), opened.committed);
+        let (telemetry, tracing) =
+            Outlet::open(&config.telemetry, &status).map_err(ServeError::Control)?;
         let cores = Cores::start(Startup {
             layout: Arc::clone(&layout),
             cpus: config.cores.clone(),
@@ -145,6 +149,7 @@ impl Node {
                 ..HttpLimits::default()
             },
             body_bytes_max: REQUEST_BYTES_MAX,
+            tracing: tracing.clone(),
         })?;
         let driver = cores.driver();
         let done = before_ready().map_err(ServeError::Control)?;
@@ -163,6 +168,7 @@ impl Node {
             admin_listen,
             recoveries: opened.recoveries,
             replication: Arc::new(replication),
+            spans: tracing.map(|tracing| Arc::clone(&tracing.spans)),
         });
         let node = Node {
             listen,
@@ -171,6 +177,7 @@ impl Node {
             cores,
             status,
             admin,
+            telemetry,
             _data_dir: data_dir,
         };
         Ok((node, done))
@@ -211,6 +218,7 @@ impl Node {
             std::mem::forget(self._data_dir);
             return Err(ServeError::CutShort);
         }
+        self.telemetry.close();
         // The admin side answers until the very end.
         drop(self.admin.stop);
         if self.admin.thread.join().is_err() {

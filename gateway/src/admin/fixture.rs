@@ -70,6 +70,7 @@ pub(super) fn facts() -> NodeFacts {
             took: Duration::from_millis(1_500),
         }],
         replication: None,
+        spans: Some(Arc::default()),
     }
 }
 

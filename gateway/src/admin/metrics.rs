@@ -38,6 +38,7 @@ pub(super) fn families(moment: &Moment, process: &Process) -> Families {
         log_sizes(&mut out, &reports);
         recovery(&mut out, facts);
         replication(&mut out, facts);
+        telemetry(&mut out, facts);
     }
     of_process(&mut out, moment, process);
     out
@@ -64,6 +65,30 @@ fn replication(out: &mut Families, facts: &NodeFacts) {
         Kind::Counter,
         "Readers that were dropped because they took nothing.",
         replication.places().dropped(),
+    );
+}
+
+fn telemetry(out: &mut Families, facts: &NodeFacts) {
+    let Some(spans) = &facts.spans else {
+        return;
+    };
+    out.single(
+        "omnirelay.telemetry.spans_sent",
+        Kind::Counter,
+        "Spans that the collector has taken.",
+        spans.sent(),
+    );
+    out.single(
+        "omnirelay.telemetry.spans_dropped",
+        Kind::Counter,
+        "Spans given up: there were too many at once, or the collector did not take them.",
+        spans.dropped(),
+    );
+    out.single(
+        "omnirelay.telemetry.failures",
+        Kind::Counter,
+        "Requests, of spans or metrics, that the collector did not take.",
+        spans.failures(),
     );
 }
 

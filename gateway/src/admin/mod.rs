@@ -13,6 +13,8 @@ mod introspect;
 mod latency;
 mod live;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod numbers;
 mod outgoing;
 mod process;
 mod readiness;
@@ -27,6 +29,12 @@ mod stream;
 mod fixture;
 
 pub(crate) use backpressure::page as backpressure_page;
+#[cfg(feature = "otlp")]
+pub(crate) use families::{Family, Kind, Number, Series, Value};
+#[cfg(feature = "otlp")]
+pub(crate) use latency::{BOUNDS_US, Buckets, seconds};
+#[cfg(feature = "otlp")]
+pub(crate) use numbers::{Numbers, numbers};
 pub(crate) use introspect::rfc3339;
 pub(crate) use recent::{newest as newest_events, recent as recent_page};
 pub(crate) use server::{Pages, document, json_bytes, serve};

@@ -16,6 +16,7 @@ use crate::cores::{Clock, Reporter};
 use crate::data_dir::LogRecovery;
 use crate::node::{Board, Layout};
 use crate::replication::Replication;
+use crate::telemetry::Spans;
 
 /// A node whose cores serve.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct RunningNode {
     pub recoveries: Vec<LogRecovery>,
     /// Reads the logs for those who want their events.
     pub replication: Arc<Replication>,
+    /// Recorded spans on their way to a collector, if there is one.
+    pub spans: Option<Arc<Spans>>,
 }
 
 /// The parts of a running node that stay as they are.
@@ -48,6 +51,7 @@ pub(super) struct NodeFacts {
     pub(super) admin_listen: SocketAddr,
     pub(super) recoveries: Vec<LogRecovery>,
     pub(super) replication: Option<Arc<Replication>>,
+    pub(super) spans: Option<Arc<Spans>>,
 }
 
 /// What a page is made from: the node at one moment.
@@ -125,6 +129,7 @@ impl NodeStatus {
             admin_listen,
             recoveries,
             replication,
+            spans,
         } = node;
         self.serves(
             NodeFacts {
@@ -135,6 +140,7 @@ impl NodeStatus {
                 admin_listen,
                 recoveries,
                 replication: Some(replication),
+                spans,
             },
             Some(reporter),
         );

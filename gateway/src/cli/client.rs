@@ -11,7 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use omnirelay_net::grpc;
 use omnirelay_net::messages;
-use omnirelay_net::rpc::{self, Call, Encoding, Reply, RequestHead};
+use omnirelay_net::rpc::{self, Call, Encoding, Reply, RequestHead, TraceContext};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinHandle;
@@ -93,6 +93,7 @@ pub struct Connection {
     sender: Sender,
     /// Drives the connection, and knows why it ended; `None` once it has told.
     driver: Option<JoinHandle<hyper::Result<()>>>,
+    trace: Option<TraceContext>,
 }
 
 impl Connection {
@@ -152,11 +153,21 @@ impl Connection {
             address: address.to_owned(),
             sender,
             driver: Some(tokio::spawn(connection)),
+            trace: None,
         }
     }
 
-    /// Says in the request which server it is for.
+    /// Says in every request from now on which trace it belongs to.
+    pub fn trace(&mut self, context: Option<TraceContext>) {
+        self.trace = context;
+    }
+
+    /// Says in the request which server it is for, and which trace it belongs to.
     fn address_to(&self, request: &mut Request<Bytes>) {
+        if let Some(context) = &self.trace {
+            let fields = request.headers_mut();
+            fields.insert(&rpc::headers::TRACEPARENT, context.to_header());
+        }
         match &self.sender {
             Sender::Http1(_) => {
                 if let Ok(host) = header::HeaderValue::from_str(&self.address) {

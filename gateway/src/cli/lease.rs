@@ -21,6 +21,7 @@ use super::body::{BodyArgs, parse_duration, parse_pair};
 use super::client::{Caller, Connection, block_on, parse_token, token_text};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs, preview};
+use super::trace::TraceArgs;
 
 /// The name this program calls itself.
 pub(super) const CALLER_DEFAULT: &str = "omnirelay-cli";
@@ -122,6 +123,8 @@ struct ServerArgs {
     /// How long the call may take, besides --wait
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -466,6 +469,7 @@ fn call(server: &ServerArgs, wait: Duration, request: &Call) -> Result<Reply, Fa
     };
     block_on(async {
         let mut connection = Connection::open(&caller.address).await?;
+        connection.trace(server.trace.context());
         caller
             .call(
                 &mut connection,

@@ -21,6 +21,7 @@ mod request;
 mod script;
 mod serve;
 mod target;
+mod trace;
 mod wal;
 
 use std::ffi::OsString;

@@ -15,6 +15,7 @@ use super::client::{Response, block_on};
 use super::failure::Failure;
 use super::output;
 use super::target::{Target, Transport, empty_body};
+use super::trace::TraceArgs;
 
 /// Send one RPC and print its reply
 ///
@@ -63,6 +64,8 @@ pub(super) struct RequestArgs {
     /// How long the call may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     ttl: Duration,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// Print the reply's head on stderr
     #[arg(long, short)]
     verbose: bool,
@@ -92,7 +95,7 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
         .read()?
         .unwrap_or_else(|| empty_body(args.encoding));
     let target = Target::new(args.transport, &args.address, args.url.as_deref())?;
-    let (response, reply) = block_on(target.call(&head, body)).map_err(|failure| {
+    let (response, reply) = block_on(target.call(&head, body, args.trace.context())).map_err(|failure| {
         let option = if args.url.is_some() {
             "--url"
         } else {

@@ -17,6 +17,7 @@ use super::body::parse_pair;
 use super::client::block_on;
 use super::failure::{Exit, Failure};
 use super::output::OutputArgs;
+use super::trace::TraceArgs;
 use file::Defaults;
 use variables::{Variables, is_name};
 
@@ -85,6 +86,8 @@ struct RunArgs {
     #[arg(long, env = "OMNIRELAY_CALLER", hide_env_values = true, default_value = super::lease::CALLER_DEFAULT)]
     caller: String,
     #[command(flatten)]
+    trace: TraceArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -110,6 +113,7 @@ pub(super) fn run(args: ScriptArgs) -> Result<(), Failure> {
         address: args.address,
         admin_address: args.admin_address,
         caller: args.caller,
+        trace: args.trace.context(),
     };
     let mut report = report::Report::begin(args.output.output, steps.len())?;
     if args.dry_run {

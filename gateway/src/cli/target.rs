@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Uri;
-use omnirelay_net::rpc::{self, Encoding, RequestHead};
+use omnirelay_net::rpc::{self, Encoding, RequestHead, TraceContext};
 use serde::Deserialize;
 
 use super::client::{Connection, Response};
@@ -60,14 +60,20 @@ impl Target {
         }
     }
 
-    /// Sends one call over a connection of its own.
+    /// Sends one call, of that trace if of any, over a connection of its own.
     ///
     /// # Errors
     /// `cli.unreachable`, `cli.no_reply` and the like: what a server refuses is in the answer.
-    pub(super) async fn call(&self, head: &RequestHead, body: Bytes) -> Result<Answer, Failure> {
+    pub(super) async fn call(
+        &self,
+        head: &RequestHead,
+        body: Bytes,
+        trace: Option<TraceContext>,
+    ) -> Result<Answer, Failure> {
         match self {
             Target::Http { address, path } => {
                 let mut connection = Connection::open(address).await?;
+                connection.trace(trace);
                 let response = connection.rpc(path, head, body).await?;
                 let reply = match rpc_error(&response) {
                     Some(error) => Err(error),
@@ -77,6 +83,7 @@ impl Target {
             }
             Target::Grpc { address } => {
                 let mut connection = Connection::open_http2(address).await?;
+                connection.trace(trace);
                 connection.grpc(head, &body).await
             }
         }

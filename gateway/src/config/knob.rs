@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use omnirelay_queue::{WEIGHT_MAX, WEIGHTS_MAX};
 
+use super::telemetry::SAMPLERS;
 use super::value::Kind;
 
 /// One configuration key.
@@ -146,6 +147,50 @@ pub static NODE: &[Knob] = &[
         doc: "How long a core without work looks for more before it sleeps, in µs, while work lately \
               came as soon; 0: never. Saves wake-ups where cores have CPUs to themselves, and \
               takes the CPU from log threads and clients where they do not.",
+    },
+    Knob {
+        key: "telemetry.otlp_endpoint",
+        kind: Kind::OtlpEndpoint,
+        default: Some("\"\""),
+        doc: "An OpenTelemetry collector that takes OTLP over HTTP in protobuf (port 4318 as a rule); \
+              /v1/traces and /v1/metrics are added. Empty: nothing is sent.",
+    },
+    Knob {
+        key: "telemetry.traces_sampler",
+        kind: Kind::Choice(SAMPLERS),
+        default: Some("\"parentbased_traceidratio\""),
+        doc: "Which calls make spans, by OpenTelemetry's names. parentbased: a call that comes with a \
+              trace is recorded if that is. traceidratio: `traces_sample_ratio` of the others.",
+    },
+    Knob {
+        key: "telemetry.traces_sample_ratio",
+        kind: Kind::Number { min: 0.0, max: 1.0 },
+        default: Some("0.01"),
+        doc: "Share of calls recorded that come without a trace. A recorded call costs its core \
+              about a microsecond; spans beyond some 30,000 a second are dropped and counted.",
+    },
+    Knob {
+        key: "telemetry.metrics_interval",
+        kind: Kind::Duration {
+            min: secs(0),
+            max: secs(HOUR),
+        },
+        default: Some("\"60s\""),
+        doc: "How often metrics are sent, at least 100ms; 0s: never. Each time costs as much as a \
+              scrape of /metrics.",
+    },
+    Knob {
+        key: "telemetry.service_name",
+        kind: Kind::Name,
+        default: Some("\"omnirelay\""),
+        doc: "What the node is called in traces and metrics: `service.name`.",
+    },
+    Knob {
+        key: "telemetry.resource_attributes",
+        kind: Kind::Attributes,
+        default: Some("\"\""),
+        doc: "Attributes that go with everything the node sends, as key=value pairs with commas \
+              between them.",
     },
     Knob {
         key: "limits.connections_max_per_core",

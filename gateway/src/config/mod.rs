@@ -10,6 +10,7 @@ pub mod knob;
 mod namespace;
 mod show;
 mod source;
+mod telemetry;
 mod tree;
 pub mod value;
 
@@ -22,6 +23,7 @@ pub use error::ConfigError;
 pub use namespace::Namespace;
 use namespace::{contradiction, duration, flag, integer, text};
 pub use source::{Flag, Sources};
+pub use telemetry::{OtlpEndpoint, Sampling, Telemetry};
 use tree::{Entry, Settings, entry};
 use value::{CoreChoice, Setting};
 
@@ -76,6 +78,8 @@ pub struct Config {
     pub driver: Driver,
     /// What is logged.
     pub log: Log,
+    /// What an OpenTelemetry collector is told.
+    pub telemetry: Telemetry,
     /// Whether listening beyond loopback without TLS is allowed.
     pub insecure: bool,
     /// How long a stopping node lets calls finish.
@@ -122,6 +126,7 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
             },
             level: text(node, "log.level").to_owned(),
         },
+        telemetry: Telemetry::read(node)?,
         insecure: flag(node, "insecure"),
         drain_timeout: duration(node, "drain_timeout"),
         spin_max: Duration::from_micros(integer(node, "spin_us_max")),

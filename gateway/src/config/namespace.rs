@@ -286,7 +286,7 @@ pub(super) fn text<'a>(section: &'a [Entry], key: &str) -> &'a str {
     }
 }
 
-fn number(section: &[Entry], key: &str) -> f64 {
+pub(super) fn number(section: &[Entry], key: &str) -> f64 {
     match entry(section, key).setting {
         Setting::Number(number) => number,
         ref other => panic!("{key} is a number, found {other:?}"),

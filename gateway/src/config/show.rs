@@ -22,7 +22,7 @@ impl Config {
             .iter()
             .partition(|entry| !entry.knob.key.contains('.'));
         write_entries(&mut out, &top, explain);
-        for name in ["log", "limits"] {
+        for name in ["log", "telemetry", "limits"] {
             let inner: Vec<_> = sections
                 .iter()
                 .copied()

@@ -18,6 +18,17 @@ const PREFIX: &str = "OMNIRELAY_";
 const FOREIGN_PREFIXES: [&str; 2] = ["SERVICE_", "PORT"];
 const FOREIGN: [&str; 5] = ["ADDRESS", "ADMIN_ADDRESS", "CALLER", "CONFIG", "NAMESPACE"];
 
+/// The environment variables that all programs with OpenTelemetry take, and the keys they stand
+/// for where nothing else sets those.
+const OTEL: [(&str, &str); 6] = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
+    ("OTEL_SERVICE_NAME", "service_name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "resource_attributes"),
+    ("OTEL_TRACES_SAMPLER", "traces_sampler"),
+    ("OTEL_TRACES_SAMPLER_ARG", "traces_sample_ratio"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "metrics_interval"),
+];
+
 /// A value given by a command-line flag of its own.
 #[derive(Debug, Clone)]
 pub struct Flag {
@@ -72,6 +83,9 @@ impl Sources {
     /// Merges all layers into one tree whose values know their origin.
     pub(super) fn merge(&self) -> Result<Figment, ConfigError> {
         let mut figment = Figment::new();
+        for layer in self.otel_layers()? {
+            figment = figment.merge(layer);
+        }
         if let Some(path) = &self.file {
             figment = figment.merge(file_layer(path)?);
         }
@@ -90,6 +104,58 @@ impl Sources {
         }
         Ok(figment)
     }
+}
+
+impl Sources {
+    /// What OpenTelemetry's own variables say; an empty one says nothing.
+    fn otel_layers(&self) -> Result<Vec<Layer>, ConfigError> {
+        let mut layers = Vec::new();
+        for (name, key) in OTEL {
+            let Some(text) = self.otel(name)? else {
+                continue;
+            };
+            let text = match name {
+                "OTEL_METRIC_EXPORT_INTERVAL" => format!("{text}ms"),
+                _ => text.to_owned(),
+            };
+            let path = ["telemetry".to_owned(), key.to_owned()];
+            let value = read_text(&path, &text);
+            layers.push(Layer::new(variable(name), &path, value));
+        }
+        // It says how the endpoint beside it is talked to.
+        let protocol = self.otel("OTEL_EXPORTER_OTLP_PROTOCOL")?;
+        match protocol.filter(|protocol| *protocol != "http/protobuf") {
+            Some(other) if self.otel("OTEL_EXPORTER_OTLP_ENDPOINT")?.is_some() => {
+                Err(ConfigError::Contradiction {
+                    message: format!(
+                        "`{other}` (environment variable OTEL_EXPORTER_OTLP_PROTOCOL) is not spoken \
+                         here: OTLP is sent as http/protobuf"
+                    ),
+                    help:
+                        "name a collector's HTTP port, as a rule 4318, and http/protobuf; or take \
+                           OTEL_EXPORTER_OTLP_ENDPOINT out"
+                            .into(),
+                })
+            }
+            _ => Ok(layers),
+        }
+    }
+
+    fn otel(&self, name: &str) -> Result<Option<&str>, ConfigError> {
+        let found = self.env.iter().find(|(known, _)| known == name);
+        match found.map(|(_, value)| value.to_str()) {
+            Some(None) => Err(ConfigError::Syntax {
+                origin: variable(name),
+                reason: "its value is not UTF-8".into(),
+            }),
+            Some(Some("")) | None => Ok(None),
+            Some(text) => Ok(text),
+        }
+    }
+}
+
+fn variable(name: &str) -> String {
+    format!("environment variable {name}")
 }
 
 /// The CPUs that the kernel lets this process run on, by its affinity and its cpuset.
@@ -158,7 +224,7 @@ fn relevant_variable((name, value): &(OsString, OsString)) -> Option<(String, &O
 }
 
 fn env_layer(name: &str, value: &OsString) -> Result<Layer, ConfigError> {
-    let origin = format!("environment variable {name}");
+    let origin = variable(name);
     let path: Vec<_> = name[PREFIX.len()..]
         .split("__")
         .map(str::to_ascii_lowercase)

@@ -273,7 +273,7 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
     ");
     insta::assert_snapshot!(refusal(&file(&dir, "[tls]\ncert = \"x\"")), @r"
     error[config.unknown_key]: unknown key `tls` in omnirelay.toml
-    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, history_bytes, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes, spin_us_max
+    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, history_bytes, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes, spin_us_max, telemetry
     ");
     insta::assert_snapshot!(refusal(&env(&[("OMNIRELAY_DATADIR", "x")])), @r"
     error[config.unknown_key]: unknown key `datadir` in environment variable OMNIRELAY_DATADIR
@@ -535,6 +535,14 @@ fn the_effective_configuration_says_where_each_value_came_from() {
     format = "text"  # default
     level = "warn"   # omnirelay.toml
 
+    [telemetry]
+    otlp_endpoint = ""                           # default
+    traces_sampler = "parentbased_traceidratio"  # default
+    traces_sample_ratio = 0.01                   # default
+    metrics_interval = "1m"                      # default
+    service_name = "omnirelay"                   # default
+    resource_attributes = ""                     # default
+
     [limits]
     connections_max_per_core = 10000  # default
 
@@ -590,4 +598,82 @@ proptest::proptest! {
         let _ = load(&set(&[&text]));
         let _ = load(&env(&[(&format!("OMNIRELAY_{name}"), &value)]));
     }
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn opentelemetrys_variables_count_where_the_key_is_not_set() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_SERVICE_NAME", "orders"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=data,service.name=other"),
+        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "15000"),
+        ("OTEL_LOGS_EXPORTER", "whatever"),
+    ];
+    let said = load(&env(&variables)).unwrap().telemetry;
+    let endpoint = said.endpoint.as_ref().expect("it is on");
+    assert_eq!(endpoint.to_string(), "http://collector:4318");
+    assert_eq!(said.service_name, "orders");
+    assert_eq!(
+        said.resource_attributes,
+        [("team".to_owned(), "data".to_owned())]
+    );
+    let sampling = Sampling {
+        follows_caller: false,
+        ratio: 0.25,
+    };
+    assert_eq!(said.sampling, sampling);
+    assert_eq!(said.metrics_interval, Some(Duration::from_secs(15)));
+
+    let mut stronger = env(&variables);
+    stronger.set = vec![
+        "telemetry.otlp_endpoint=".into(),
+        "telemetry.traces_sampler=parentbased_always_on".into(),
+        "telemetry.metrics_interval=0s".into(),
+    ];
+    let said = load(&stronger).unwrap().telemetry;
+    assert_eq!(said.endpoint, None);
+    let sampling = Sampling {
+        follows_caller: true,
+        ratio: 1.0,
+    };
+    assert_eq!(said.sampling, sampling);
+    assert_eq!(said.metrics_interval, None);
+
+    let silent = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ];
+    let said = load(&env(&silent)).unwrap().telemetry;
+    assert_eq!(said.endpoint, None, "a protocol alone asks for nothing");
+    let named = env(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=orders")]);
+    assert_eq!(load(&named).unwrap().telemetry.service_name, "orders");
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn telemetry_that_cannot_be_sent_is_refused_by_name() {
+    let grpc = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ];
+    insta::assert_snapshot!(refusal(&env(&grpc)), @r"
+    error[config.contradiction]: `grpc` (environment variable OTEL_EXPORTER_OTLP_PROTOCOL) is not spoken here: OTLP is sent as http/protobuf
+    help: name a collector's HTTP port, as a rule 4318, and http/protobuf; or take OTEL_EXPORTER_OTLP_ENDPOINT out
+    ");
+    let secure = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")];
+    insta::assert_snapshot!(refusal(&env(&secure)), @r#"
+    error[config.value]: `telemetry.otlp_endpoint = "https://collector:4318"` in environment variable OTEL_EXPORTER_OTLP_ENDPOINT is not allowed: it must be a URL such as "http://127.0.0.1:4318" (no https in this version), or ""
+    help: change `telemetry.otlp_endpoint`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["telemetry.metrics_interval=50ms"])), @r#"
+    error[config.value]: `telemetry.metrics_interval = "50ms"` in --set is not allowed: it must be at least "100ms", or "0s" for no metrics
+    help: change `telemetry.metrics_interval`; `omnirelay config show --explain` describes every key
+    "#);
+    insta::assert_snapshot!(refusal(&env(&[("OTEL_TRACES_SAMPLER", "xray")])), @r#"
+    error[config.value]: `telemetry.traces_sampler = "xray"` in environment variable OTEL_TRACES_SAMPLER is not allowed: it must be one of "parentbased_traceidratio", "parentbased_always_on", "parentbased_always_off", "traceidratio", "always_on", "always_off"
+    help: change `telemetry.traces_sampler`; `omnirelay config show --explain` describes every key
+    "#);
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use figment::value::Value;
 
+use super::telemetry::{OtlpEndpoint, parse_attributes};
+
 /// What a knob accepts. One check, one description of what is allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -52,6 +54,12 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A log level, or a comma-separated list of `target=level`.
     LogFilter,
+    /// One line of text that is not blank.
+    Name,
+    /// Where an OpenTelemetry collector is, or nothing.
+    OtlpEndpoint,
+    /// `key=value` pairs.
+    Attributes,
     /// `"all"`, a count, or a list of CPU numbers.
     Cores,
 }
@@ -82,7 +90,8 @@ pub enum Fill {
 pub enum Setting {
     /// See [`Kind::Address`].
     Address(SocketAddr),
-    /// See [`Kind::Path`], [`Kind::Choice`] and [`Kind::LogFilter`].
+    /// See [`Kind::Path`], [`Kind::Choice`], [`Kind::LogFilter`], [`Kind::Name`],
+    /// [`Kind::OtlpEndpoint`] and [`Kind::Attributes`].
     Text(String),
     /// See [`Kind::Flag`].
     Flag(bool),
@@ -97,6 +106,9 @@ pub enum Setting {
     /// See [`Kind::Cores`].
     Cores(CoreChoice),
 }
+
+/// The longest name of anything.
+const NAME_BYTES_MAX: usize = 255;
 
 /// More CPUs than any machine has; a bound for what is read, not for what is served.
 const CPUS_MAX: usize = 4096;
@@ -143,6 +155,22 @@ impl Kind {
                 let filter = value.as_str()?;
                 is_log_filter(filter).then(|| Setting::Text(filter.to_owned()))
             }
+            Kind::Name => {
+                let name = value.as_str()?.trim();
+                let is_name = !name.is_empty()
+                    && name.len() <= NAME_BYTES_MAX
+                    && !name.contains(char::is_control);
+                is_name.then(|| Setting::Text(name.to_owned()))
+            }
+            Kind::OtlpEndpoint => {
+                let url = value.as_str()?;
+                (url.is_empty() || OtlpEndpoint::parse(url).is_some())
+                    .then(|| Setting::Text(url.to_owned()))
+            }
+            Kind::Attributes => {
+                let pairs = value.as_str()?;
+                parse_attributes(pairs).map(|_| Setting::Text(pairs.to_owned()))
+            }
             Kind::Cores => read_cores(value).map(Setting::Cores),
         }
     }
@@ -174,6 +202,13 @@ impl Kind {
             }
             Kind::LogFilter => {
                 "off, error, warn, info, debug or trace, or a list such as \"info,omnirelay_wal=debug\"".into()
+            }
+            Kind::Name => format!("text on one line, up to {NAME_BYTES_MAX} bytes"),
+            Kind::OtlpEndpoint => {
+                "a URL such as \"http://127.0.0.1:4318\" (no https in this version), or \"\"".into()
+            }
+            Kind::Attributes => {
+                "pairs such as \"deployment.environment=prod,team=data\", with percent-encoding".into()
             }
             Kind::Cores => "\"all\", a count such as 2, or a list of CPU numbers such as \"0,2\" or \"0-3,8\"".into(),
         }

@@ -27,6 +27,7 @@ use super::log_threads::{LogThreads, LogThreadsEnd};
 use super::telemetry::CoreReport;
 use crate::inbound::Inbound;
 use crate::node::{Board, CoreId, Layout, LogId, LogParts, NamespaceId};
+use crate::telemetry::{Tracer, Tracing};
 
 /// How long whoever asks waits for the cores.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -73,6 +74,8 @@ pub struct Startup<D: Disk> {
     pub limits: HttpLimits,
     /// The largest request body in bytes.
     pub body_bytes_max: usize,
+    /// Where spans go, if anywhere, and which calls make some.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// Why cores did not start.
@@ -137,6 +140,7 @@ impl Cores {
                 listener,
                 limits: startup.limits.clone(),
                 body_bytes_max: startup.body_bytes_max,
+                tracing: startup.tracing.clone(),
                 ready: ready.clone(),
             };
             let options = CoreOptions {
@@ -355,6 +359,7 @@ struct Core {
     listener: TcpListener,
     limits: HttpLimits,
     body_bytes_max: usize,
+    tracing: Option<Arc<Tracing>>,
     ready: mpsc::Sender<Ready>,
 }
 
@@ -406,8 +411,12 @@ impl Core {
                     Poll::Pending => cell.drain.poll(cx),
                 })
                 .await;
-                let inbound =
-                    std::rc::Rc::new(Inbound::new(std::rc::Rc::clone(&cell), self.body_bytes_max));
+                let tracer = self.tracing.as_deref().map(Tracer::seeded);
+                let inbound = std::rc::Rc::new(Inbound::new(
+                    std::rc::Rc::clone(&cell),
+                    self.body_bytes_max,
+                    tracer,
+                ));
                 let counters = std::rc::Rc::clone(&cell.http);
                 serve(listener, inbound, self.limits, counters, cell.drain.wait()).await;
             }

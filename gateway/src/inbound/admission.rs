@@ -1,5 +1,6 @@
 //! What every face does with a call between its head and its outcome.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,12 @@ use omnirelay_net::rpc::{Call, Error, RequestHead};
 use omnirelay_queue::Nanos;
 use omnirelay_wal::Disk;
 
+use super::account::Account;
 use super::budget::{BodyBudget, BodyShare, OPEN_CALLS_MAX};
+use super::line_limit::LineLimit;
 use crate::cores::CoreCell;
 use crate::node::{CallContext, GrantRef, NamespaceId, OWNER_BYTES_MAX, Outcome};
+use crate::telemetry::Tracer;
 
 /// A reply leaves this share of the ttl before the deadline, so that it is there in time.
 const REPLY_MARGIN_SHARE: u32 = 8;
@@ -25,6 +29,10 @@ const REPLY_MARGIN_MAX: Duration = Duration::from_millis(20);
 pub(super) struct Admission<D: Disk> {
     pub(super) cell: Rc<CoreCell<D>>,
     pub(super) body_bytes_max: usize,
+    /// Which calls are recorded, if any are.
+    pub(super) tracer: Option<Tracer>,
+    /// Bounds the lines about errors of our own making.
+    pub(super) internal_errors: RefCell<LineLimit>,
     budget: BodyBudget,
 }
 
@@ -48,10 +56,16 @@ impl Term {
 
 impl<D: Disk> Admission<D> {
     /// To the core of `cell`; bodies above `body_bytes_max` are refused.
-    pub(super) fn new(cell: Rc<CoreCell<D>>, body_bytes_max: usize) -> Admission<D> {
+    pub(super) fn new(
+        cell: Rc<CoreCell<D>>,
+        body_bytes_max: usize,
+        tracer: Option<Tracer>,
+    ) -> Admission<D> {
         Admission {
             cell,
             body_bytes_max,
+            tracer,
+            internal_errors: RefCell::default(),
             budget: BodyBudget::default(),
         }
     }
@@ -88,13 +102,14 @@ impl<D: Disk> Admission<D> {
         })
     }
 
-    /// Hands a call to the core and waits for its outcome.
+    /// Hands a call to the core and waits for its outcome; `account` is told when.
     pub(super) async fn call(
         &self,
         head: &RequestHead,
         namespace: NamespaceId,
         call: Call,
         term: Term,
+        account: &mut Account<'_, D>,
     ) -> Outcome {
         let owner = owner(head, &call);
         if owner.len() > OWNER_BYTES_MAX {
@@ -106,6 +121,7 @@ impl<D: Disk> Admission<D> {
         let left = nanos(term.reply_by.saturating_duration_since(term.started));
         let spent = nanos(term.started.elapsed());
         let now = self.cell.clock().now();
+        account.hand(now, &call);
         let context = CallContext {
             namespace,
             owner,
@@ -140,6 +156,7 @@ pub(super) fn refused(error: Error) -> Outcome {
         reply: Err(error),
         shard: None,
         grants: Vec::new(),
+        dispatched_at: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! gRPC: the typed service, YARPC's mapping, health and reflection.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,10 +11,11 @@ use hyper::body::Incoming;
 use omnirelay_net::grpc::health::{self, HealthCheckRequest, HealthListRequest, ServingStatus};
 use omnirelay_net::grpc::{self, Compression, Framed, GZIP_RATIO_MAX, Head, Method, PREFIX_BYTES};
 use omnirelay_net::http::{BodyError, DeliveryBody, SizedBodyError, read_sized_body};
-use omnirelay_net::rpc::{self, Code, DEFAULT_NAMESPACE, Encoding, Error, Procedure};
+use omnirelay_net::rpc::{self, DEFAULT_NAMESPACE, Encoding, Error, Procedure};
 use omnirelay_wal::Disk;
 use prost::Message;
 
+use super::account::{self, Account};
 use super::admission::{Admission, Term, refused, unread};
 use super::budget::BodyShare;
 use super::grpc_stream::{Messages, Reflection, Stream, Watch};
@@ -28,6 +30,7 @@ pub(super) const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 pub(super) async fn respond<D: Disk>(
     admission: &Rc<Admission<D>>,
     request: Request<Incoming>,
+    peer: SocketAddr,
 ) -> Response<ReplyBody> {
     let started = Instant::now();
     if request.version() != Version::HTTP_2 {
@@ -41,19 +44,33 @@ pub(super) async fn respond<D: Disk>(
         return response.map(ReplyBody::Whole);
     }
     let (parts, body) = request.into_parts();
+    let account = |head| {
+        Account::new(
+            admission,
+            Transport::Grpc,
+            peer,
+            started,
+            &parts.headers,
+            head,
+        )
+    };
     let head = match Head::parse(parts.uri.path(), &parts.headers) {
         Ok(head) => head,
         Err(error) => {
-            let mut telemetry = admission.cell.telemetry.borrow_mut();
-            telemetry.count_reply(Transport::Grpc, None, error.code, started.elapsed());
-            return refuse(&error);
+            let mut response = refuse(&error);
+            account::put(response.headers_mut(), account(None).refuse(&error));
+            return response;
         }
     };
     match head.method {
         Method::Typed(procedure) => {
-            lease_call(admission, &head, Some(procedure), body, started).await
+            let account = account(Some(&head.rpc));
+            lease_call(admission, &head, Some(procedure), body, account).await
         }
-        Method::Yarpc => lease_call(admission, &head, None, body, started).await,
+        Method::Yarpc => {
+            let account = account(Some(&head.rpc));
+            lease_call(admission, &head, None, body, account).await
+        }
         Method::HealthCheck | Method::HealthList => {
             match health_call(admission, &head, body, started).await {
                 Ok(framed) => whole(grpc::stream_head(&head).map(|()| framed), DeliveryBody::new),
@@ -77,23 +94,21 @@ async fn lease_call<D: Disk>(
     head: &Head,
     typed: Option<Procedure>,
     body: Incoming,
-    started: Instant,
+    mut account: Account<'_, D>,
 ) -> Response<ReplyBody> {
-    let mut routed = typed;
-    let answered = answer(admission, head, typed, body, started, &mut routed).await;
+    account.routed = typed;
+    let answered = answer(admission, head, typed, body, &mut account).await;
     let outcome = answered.unwrap_or_else(refused);
-    let reply = outcome.reply.as_ref();
-    let code = reply.map_or_else(|error| error.code, |_| Code::Ok);
-    let mut telemetry = admission.cell.telemetry.borrow_mut();
-    telemetry.count_reply(Transport::Grpc, routed, code, started.elapsed());
-    drop(telemetry);
+    let trace = account.end(&outcome);
     let shard = outcome.shard.map(|shard| shard.0);
-    match &outcome.reply {
+    let mut response = match &outcome.reply {
         Ok(reply) => whole(grpc::reply_response(head, shard, reply), |message| {
             admission.body(message, outcome.grants)
         }),
         Err(error) => refuse(error),
-    }
+    };
+    account::put(response.headers_mut(), trace);
+    response
 }
 
 async fn answer<D: Disk>(
@@ -101,8 +116,7 @@ async fn answer<D: Disk>(
     head: &Head,
     typed: Option<Procedure>,
     body: Incoming,
-    started: Instant,
-    routed: &mut Option<Procedure>,
+    account: &mut Account<'_, D>,
 ) -> Result<Outcome, Error> {
     // What the path says of a namespace; a typed call's message does.
     let (procedure, named) = match typed {
@@ -112,14 +126,15 @@ async fn answer<D: Disk>(
             (procedure, Some(admission.namespace(name)?))
         }
     };
-    *routed = Some(procedure);
+    account.routed = Some(procedure);
+    account.namespace = named;
     if head.rpc.encoding == Encoding::Raw {
         return Err(Error::encoding_unsupported(
             "the lease procedures take json or proto, not raw",
         ));
     }
     admission.check_open_calls()?;
-    let term = Term::new(started, head.rpc.ttl);
+    let term = Term::new(account.started, head.rpc.ttl);
     let bytes_max = admission.body_bytes_max;
     let (message, _room) = read_message(admission, head, body, bytes_max, term).await?;
     let call = rpc::decode_call(procedure, head.rpc.encoding, &message)?;
@@ -127,7 +142,9 @@ async fn answer<D: Disk>(
         Some(namespace) => namespace,
         None => typed_namespace(admission, call.namespace())?,
     };
-    Ok(admission.call(&head.rpc, namespace, call, term).await)
+    account.namespace = Some(namespace);
+    let outcome = admission.call(&head.rpc, namespace, call, term, account);
+    Ok(outcome.await)
 }
 
 /// The namespace that a typed message names: none and the empty one are the default.

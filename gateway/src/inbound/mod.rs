@@ -1,10 +1,12 @@
 //! From bytes on a connection to a call on a core, and back. Two faces on one port, over the same
 //! admission: YARPC's HTTP, and gRPC, told apart by the request's content type.
 
+mod account;
 mod admission;
 mod budget;
 mod grpc;
 mod grpc_stream;
+mod line_limit;
 mod yarpc;
 
 use std::convert::Infallible;
@@ -23,6 +25,7 @@ use omnirelay_wal::Disk;
 
 use self::admission::Admission;
 use crate::cores::CoreCell;
+use crate::telemetry::Tracer;
 
 /// Serves calls that come over TCP to one core.
 pub struct Inbound<D: Disk> {
@@ -30,10 +33,11 @@ pub struct Inbound<D: Disk> {
 }
 
 impl<D: Disk> Inbound<D> {
-    /// Serves calls on the core of `cell`; bodies above `body_bytes_max` are refused.
-    pub fn new(cell: Rc<CoreCell<D>>, body_bytes_max: usize) -> Inbound<D> {
+    /// Serves calls on the core of `cell`; bodies above `body_bytes_max` are refused, and `tracer`
+    /// decides which calls are recorded.
+    pub fn new(cell: Rc<CoreCell<D>>, body_bytes_max: usize, tracer: Option<Tracer>) -> Inbound<D> {
         Inbound {
-            admission: Rc::new(Admission::new(cell, body_bytes_max)),
+            admission: Rc::new(Admission::new(cell, body_bytes_max, tracer)),
         }
     }
 }
@@ -44,12 +48,12 @@ impl<D: Disk> Service for Inbound<D> {
     async fn call(
         self: Rc<Self>,
         request: Request<Incoming>,
-        _peer: SocketAddr,
+        peer: SocketAddr,
     ) -> Response<ReplyBody> {
         if is_grpc(request.headers()) {
-            grpc::respond(&self.admission, request).await
+            grpc::respond(&self.admission, request, peer).await
         } else {
-            let response = yarpc::respond(&self.admission, request).await;
+            let response = yarpc::respond(&self.admission, request, peer).await;
             response.map(ReplyBody::Whole)
         }
     }

@@ -1,5 +1,6 @@
 //! RPC over plain HTTP: `POST /yarpc/v1`.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -7,9 +8,10 @@ use http::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use omnirelay_net::http::{DeliveryBody, read_body};
-use omnirelay_net::rpc::{self, Code, Encoding, Error, Procedure, RequestHead};
+use omnirelay_net::rpc::{self, Encoding, Error, Procedure, RequestHead};
 use omnirelay_wal::Disk;
 
+use super::account::{self, Account};
 use super::admission::{Admission, Term, refused, too_large, unread};
 use super::plain;
 use crate::cores::Transport;
@@ -19,6 +21,7 @@ use crate::node::Outcome;
 pub(super) async fn respond<D: Disk>(
     admission: &Rc<Admission<D>>,
     request: Request<Incoming>,
+    peer: SocketAddr,
 ) -> Response<DeliveryBody> {
     let started = Instant::now();
     if request.uri().path() != rpc::PATH {
@@ -34,16 +37,23 @@ pub(super) async fn respond<D: Disk>(
             .insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
-    let count = |procedure, code| {
-        let mut telemetry = admission.cell.telemetry.borrow_mut();
-        telemetry.count_reply(Transport::Http, procedure, code, started.elapsed());
-    };
     let (parts, body) = request.into_parts();
-    let head = match RequestHead::parse(&parts.headers) {
+    let parsed = RequestHead::parse(&parts.headers);
+    let head = parsed.as_ref().ok();
+    let mut account = Account::new(
+        admission,
+        Transport::Http,
+        peer,
+        started,
+        &parts.headers,
+        head,
+    );
+    let head = match &parsed {
         Ok(head) => head,
         Err(error) => {
-            count(None, error.code);
-            return admission.deliver(rpc::error_response(None, None, &error), Vec::new());
+            let mut response = rpc::error_response(None, None, error);
+            account::put(response.headers_mut(), account.refuse(error));
+            return admission.deliver(response, Vec::new());
         }
     };
     let announced = parts
@@ -51,13 +61,11 @@ pub(super) async fn respond<D: Disk>(
         .get(CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.parse().ok());
-    let mut routed = None;
-    let answered = answer(admission, &head, body, announced, started, &mut routed).await;
+    let answered = answer(admission, head, body, announced, started, &mut account).await;
     let outcome = answered.unwrap_or_else(refused);
-    let reply = outcome.reply.as_ref();
-    count(routed, reply.map_or_else(|error| error.code, |_| Code::Ok));
+    let trace = account.end(&outcome);
     let shard = outcome.shard.map(|shard| shard.0);
-    let response = match &outcome.reply {
+    let mut response = match &outcome.reply {
         Ok(reply) => rpc::reply_response(&head.service, shard, head.encoding, reply),
         Err(error) => {
             let mut response = rpc::error_response(Some(&head.service), shard, error);
@@ -69,6 +77,7 @@ pub(super) async fn respond<D: Disk>(
             response
         }
     };
+    account::put(response.headers_mut(), trace);
     admission.deliver(response, outcome.grants)
 }
 
@@ -79,12 +88,13 @@ async fn answer<D: Disk>(
     body: Incoming,
     announced: Option<u64>,
     started: Instant,
-    routed: &mut Option<Procedure>,
+    account: &mut Account<'_, D>,
 ) -> Result<Outcome, Error> {
     let bytes_max = admission.body_bytes_max;
     let (name, procedure) = Procedure::parse(&head.procedure)?;
     let namespace = admission.namespace(name)?;
-    *routed = Some(procedure);
+    account.routed = Some(procedure);
+    account.namespace = Some(namespace);
     if head.encoding == Encoding::Raw {
         return Err(Error::encoding_unsupported(
             "Rpc-Encoding `raw`: the lease procedures take json or proto",
@@ -102,5 +112,5 @@ async fn answer<D: Disk>(
     let body = read.map_err(unread)?;
     room.shrink(body.len());
     let call = rpc::decode_call(procedure, head.encoding, &body)?;
-    Ok(admission.call(head, namespace, call, term).await)
+    Ok(admission.call(head, namespace, call, term, account).await)
 }

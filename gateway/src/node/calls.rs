@@ -29,6 +29,9 @@ pub struct Outcome {
     /// Grants in the reply: to be handed to [`super::Core::handle_undelivered`] if it cannot be
     /// delivered.
     pub grants: Vec<GrantRef>,
+    /// When the last part of it was handed out to be carried out and committed. What came before
+    /// was waiting for work, or for room; `None` if nothing was.
+    pub dispatched_at: Option<Nanos>,
 }
 
 /// What a lease call is doing.
@@ -73,6 +76,8 @@ pub(super) struct PendingCall {
     pub(super) walk: Option<Box<Walk>>,
     /// The caller is gone or has its answer: grants that still come are undone.
     pub(super) abandoned: bool,
+    /// See [`Outcome::dispatched_at`].
+    pub(super) dispatched_at: Option<Nanos>,
 }
 
 /// What a call does step by step, each at another shard.
@@ -184,6 +189,7 @@ impl Calls {
     /// Notes that a lease call waits until `wake_at`.
     pub(super) fn park(&mut self, id: CallId, wake_at: Nanos) {
         let call = self.get_mut(id).expect("only an open call parks");
+        call.dispatched_at = None;
         let wish = call.lease.as_mut().expect("only lease calls park");
         wish.seek = Seek::Parked;
         wish.tried.clear();

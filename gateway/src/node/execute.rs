@@ -62,6 +62,9 @@ impl Decided {
 impl<D: Disk> Core<D> {
     /// Sends a part to the core of its log, which may be this one.
     pub(super) fn dispatch(&mut self, now: Nanos, ticket: Ticket, log: LogId, part: Part) {
+        if let Some(call) = self.calls.get_mut(ticket.call) {
+            call.dispatched_at = Some(now);
+        }
         let core = self.layout.core_of(log);
         if core == self.id {
             let index = self

@@ -41,6 +41,7 @@ impl<D: Disk> Core<D> {
             enqueue: None,
             walk: None,
             abandoned: false,
+            dispatched_at: None,
         });
         if self.draining {
             self.answer(id, Err(errors::draining()));
@@ -393,6 +394,7 @@ impl<D: Disk> Core<D> {
         let call = self.calls.get_mut(id).expect("only open calls finish");
         let results = std::mem::take(&mut call.results);
         let (procedure, namespace) = (call.procedure, call.namespace);
+        let dispatched_at = call.dispatched_at;
         let shard = common_shard(&results);
         let results: Vec<ItemResult> = results
             .into_iter()
@@ -407,6 +409,7 @@ impl<D: Disk> Core<D> {
                 reply,
                 shard,
                 grants,
+                dispatched_at,
             },
         ));
     }
@@ -556,6 +559,7 @@ impl<D: Disk> Core<D> {
         }
         self.forget_seeker(id);
         let call = self.calls.get_mut(id).expect("just seen");
+        let dispatched_at = call.dispatched_at;
         if call.outstanding == 0 {
             self.calls.remove(id);
         } else {
@@ -567,6 +571,7 @@ impl<D: Disk> Core<D> {
                 reply,
                 shard: None,
                 grants: Vec::new(),
+                dispatched_at,
             },
         ));
     }

@@ -8,6 +8,7 @@
 )]
 
 pub mod client;
+pub mod collector;
 pub mod events;
 pub mod mounts;
 pub mod node;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub use client::{Connection, Reply, Request};
+pub use collector::Collector;
 pub use node::{Ended, Launch, Node};
 
 /// How long anything that must happen may take: far beyond what a busy machine needs.

@@ -26,6 +26,7 @@ pub struct Launch {
     listen: String,
     admin_listen: String,
     settings: Vec<String>,
+    env: Vec<(String, String)>,
     before_exec: Option<BeforeExec>,
 }
 
@@ -38,6 +39,7 @@ impl Launch {
             listen: "127.0.0.1:0".into(),
             admin_listen: "127.0.0.1:0".into(),
             settings: vec!["segment_bytes=8388608".into()],
+            env: Vec::new(),
             before_exec: None,
         }
     }
@@ -75,6 +77,12 @@ impl Launch {
     /// With a configuration key, `key=value`.
     pub fn set(mut self, setting: &str) -> Launch {
         self.settings.push(setting.into());
+        self
+    }
+
+    /// With a variable in its otherwise empty environment.
+    pub fn env(mut self, name: &str, value: &str) -> Launch {
+        self.env.push((name.into(), value.into()));
         self
     }
 
@@ -117,6 +125,7 @@ impl Launch {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omnirelay"));
         command
             .env_clear()
+            .envs(self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());

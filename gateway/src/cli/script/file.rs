@@ -5,6 +5,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use omnirelay_net::rpc::TraceContext;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub(super) struct Defaults {
     pub(super) address: String,
     pub(super) admin_address: String,
     pub(super) caller: String,
+    /// The trace that requests belong to, whatever they say.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// A step and its place in the script.

@@ -85,7 +85,7 @@ async fn call(
     let server = address::parse(&server).map_err(without_value)?;
     let url = request.url.as_deref().map(fill).transpose()?;
     let target = Target::new(request.transport, &server, url.as_deref())?;
-    let (_, reply) = target.call(&head, body).await?;
+    let (_, reply) = target.call(&head, body, defaults.trace).await?;
     let document = match &reply {
         Ok(body) => reply_document(body, request.encoding),
         Err(error) => check::error_document(error),

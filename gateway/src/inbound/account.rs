@@ -1,0 +1,298 @@
+//! What is told of a call once it has ended: in the counters, in its span if it is recorded, in
+//! the log.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use http::header::HeaderValue;
+use omnirelay_net::rpc::{
+    Call, Code, Error, HexId, Procedure, RequestHead, TraceContext, headers, trace_state,
+};
+use omnirelay_queue::{Nanos, ShardId};
+use omnirelay_wal::Disk;
+
+use super::admission::Admission;
+use crate::cores::Transport;
+use crate::node::{NamespaceId, Outcome};
+use crate::telemetry::{Said, Span};
+
+/// The target of lines about calls.
+const CALLS: &str = "omnirelay::rpc";
+
+/// What is known of one call. One that is dropped before its end is told of as cancelled, its
+/// caller being gone.
+pub(super) struct Account<'a, D: Disk> {
+    admission: &'a Admission<D>,
+    transport: Transport,
+    peer: SocketAddr,
+    /// When its head had come.
+    pub(super) started: Instant,
+    fields: &'a HeaderMap,
+    head: Option<&'a RequestHead>,
+    /// What it called, once that is known.
+    pub(super) routed: Option<Procedure>,
+    /// Of which namespace, once that is known.
+    pub(super) namespace: Option<NamespaceId>,
+    /// There only if the call is recorded, or has a line in the log whatever comes.
+    notes: Option<Box<Notes>>,
+    has_ended: bool,
+}
+
+/// What costs something to note.
+#[derive(Debug, Default)]
+struct Notes {
+    /// The call's own span, if it is recorded.
+    span: Option<TraceContext>,
+    /// The caller's.
+    caller: Option<TraceContext>,
+    /// It has a line in the log.
+    is_logged: bool,
+    handed: Option<Nanos>,
+    request_id: Option<String>,
+    peer_id: Option<String>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    code: Code,
+    error: Option<&'a Error>,
+    shard: Option<ShardId>,
+    dispatched: Option<Nanos>,
+    took: Duration,
+}
+
+impl<'a, D: Disk> Account<'a, D> {
+    /// A call that came at `started` with these headers. `head` is missing where it could not be
+    /// read.
+    pub(super) fn new(
+        admission: &'a Admission<D>,
+        transport: Transport,
+        peer: SocketAddr,
+        started: Instant,
+        fields: &'a HeaderMap,
+        head: Option<&'a RequestHead>,
+    ) -> Account<'a, D> {
+        let tracer = admission.tracer.as_ref();
+        let caller = tracer.and_then(|_| TraceContext::from_headers(fields));
+        let span = tracer.and_then(|tracer| tracer.begin(caller));
+        let is_logged = tracing::enabled!(target: CALLS, tracing::Level::DEBUG);
+        let notes = (span.is_some() || is_logged).then(|| {
+            Box::new(Notes {
+                span,
+                caller,
+                is_logged,
+                ..Notes::default()
+            })
+        });
+        Account {
+            admission,
+            transport,
+            peer,
+            started,
+            fields,
+            head,
+            routed: None,
+            namespace: None,
+            notes,
+            has_ended: false,
+        }
+    }
+
+    /// The call has been read and is handed to the core.
+    pub(super) fn hand(&mut self, now: Nanos, call: &Call) {
+        let Some(notes) = &mut self.notes else {
+            return;
+        };
+        notes.handed = Some(now);
+        let (request_id, peer_id) = match call {
+            Call::Enqueue(request) => {
+                let payload = request.payload.as_ref();
+                (
+                    payload.and_then(|payload| payload.request_id.as_ref()),
+                    None,
+                )
+            }
+            Call::Drain(request) => (request.request_id.as_ref(), None),
+            Call::Lease(request) => (None, request.peer_id.as_ref()),
+            Call::LeaseBatch(request) => (None, request.peer_id.as_ref()),
+            _ => (None, None),
+        };
+        notes.request_id = request_id.map(|id| shortened(id));
+        notes.peer_id = peer_id.map(|id| shortened(id));
+    }
+
+    /// The call has its reply. What the reply's `traceresponse` says, if the call is recorded.
+    pub(super) fn end(mut self, outcome: &Outcome) -> Option<HeaderValue> {
+        self.end_with(
+            outcome.reply.as_ref().err(),
+            outcome.shard,
+            outcome.dispatched_at,
+        )
+    }
+
+    /// The call was refused before it was one.
+    pub(super) fn refuse(mut self, error: &Error) -> Option<HeaderValue> {
+        self.end_with(Some(error), None, None)
+    }
+
+    fn end_with(
+        &mut self,
+        error: Option<&Error>,
+        shard: Option<ShardId>,
+        dispatched: Option<Nanos>,
+    ) -> Option<HeaderValue> {
+        let end = End {
+            code: error.map_or(Code::Ok, |error| error.code),
+            error,
+            shard,
+            dispatched,
+            took: self.started.elapsed(),
+        };
+        let mut counters = self.admission.cell.telemetry.borrow_mut();
+        counters.count_reply(self.transport, self.routed, end.code, end.took);
+        drop(counters);
+        self.tell(end);
+        let span = self.notes.as_ref()?.span?;
+        Some(span.to_header())
+    }
+
+    fn tell(&mut self, end: End<'_>) {
+        self.has_ended = true;
+        if end.code == Code::Internal
+            && let Some(untold) = self
+                .admission
+                .internal_errors
+                .borrow_mut()
+                .admit(Instant::now())
+        {
+            self.warn(end, untold);
+        }
+        let Some(notes) = &self.notes else {
+            return;
+        };
+        if notes.is_logged {
+            self.log(end);
+        }
+        if let (Some(tracer), Some(_)) = (&self.admission.tracer, notes.span) {
+            tracer.end(Box::new(self.span(notes, end)));
+        }
+    }
+
+    fn span(&self, notes: &Notes, end: End<'_>) -> Span {
+        let ended = self.admission.cell.clock().now();
+        let took = u64::try_from(end.took.as_nanos()).unwrap_or(u64::MAX);
+        Span {
+            context: notes.span.expect("the call is recorded"),
+            parent: notes.caller.map(|caller| caller.span_id),
+            trace_state: notes.caller.and_then(|_| trace_state(self.fields)),
+            started: Nanos(ended.0.saturating_sub(took)),
+            ended,
+            handed: notes.handed,
+            dispatched: end.dispatched,
+            transport: self.transport,
+            peer: self.peer,
+            routed: self.routed,
+            namespace: self.namespace_name().map(str::to_owned),
+            said: self.head.map(|head| Said {
+                caller: head.caller.clone(),
+                service: head.service.clone(),
+                procedure: head.procedure.clone(),
+                shard_key: head.shard_key.clone(),
+                peer_id: notes.peer_id.clone().or_else(|| head.peer_id.clone()),
+            }),
+            request_id: notes.request_id.clone(),
+            shard: end.shard.map(|shard| shard.0),
+            code: end.code,
+            error_code: end.error.map(|error| error.error_code.clone()),
+        }
+    }
+
+    fn namespace_name(&self) -> Option<&str> {
+        let layout = self.admission.cell.layout();
+        self.namespace.map(|id| layout.namespace(id).name.as_str())
+    }
+
+    /// Trace, own span and caller's span, as far as there are any.
+    fn ids(&self) -> [Option<String>; 3] {
+        let span = self.notes.as_ref().and_then(|notes| notes.span);
+        let caller = TraceContext::from_headers(self.fields);
+        let trace = span.or(caller);
+        let text = |bytes: &[u8]| HexId(bytes).to_string();
+        [
+            trace.map(|trace| text(&trace.trace_id)),
+            span.map(|span| text(&span.span_id)),
+            caller.map(|caller| text(&caller.span_id)),
+        ]
+    }
+
+    fn log(&self, end: End<'_>) {
+        let [trace_id, span_id, parent_span_id] = self.ids();
+        let notes = self.notes.as_deref();
+        tracing::debug!(
+            target: CALLS,
+            transport = self.transport.name(),
+            peer = %self.peer,
+            rpc.caller = self.head.map(|head| &*head.caller),
+            rpc.service = self.head.map(|head| &*head.service),
+            rpc.procedure = self.head.map(|head| &*head.procedure),
+            request_id = notes.and_then(|notes| notes.request_id.as_deref()),
+            status = end.code.name(),
+            code = end.error.map(|error| &*error.error_code),
+            shard = end.shard.map(|shard| shard.0),
+            took_ms = end.took.as_secs_f64() * 1e3,
+            trace_id,
+            span_id,
+            parent_span_id,
+            "call"
+        );
+    }
+
+    fn warn(&self, end: End<'_>, untold: u64) {
+        let [trace_id, span_id, parent_span_id] = self.ids();
+        let notes = self.notes.as_deref();
+        tracing::warn!(
+            target: CALLS,
+            transport = self.transport.name(),
+            peer = %self.peer,
+            rpc.caller = self.head.map(|head| &*head.caller),
+            rpc.procedure = self.head.map(|head| &*head.procedure),
+            request_id = notes.and_then(|notes| notes.request_id.as_deref()),
+            code = end.error.map(|error| &*error.error_code),
+            error = end.error.map(|error| &*error.message),
+            untold = (untold > 0).then_some(untold),
+            trace_id,
+            span_id,
+            parent_span_id,
+            "a call failed inside"
+        );
+    }
+}
+
+impl<D: Disk> Drop for Account<'_, D> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.tell(End {
+                code: Code::Cancelled,
+                error: None,
+                shard: None,
+                dispatched: None,
+                took: self.started.elapsed(),
+            });
+        }
+    }
+}
+
+/// Puts a recorded call's `traceresponse` into its reply.
+pub(super) fn put(fields: &mut HeaderMap, response: Option<HeaderValue>) {
+    if let Some(response) = response {
+        fields.insert(&headers::TRACERESPONSE, response);
+    }
+}
+
+/// A name that has not been checked yet, within the limit of names.
+fn shortened(text: &str) -> String {
+    let end = text.floor_char_boundary(omnirelay_net::rpc::NAME_BYTES_MAX);
+    text[..end].to_owned()
+}
