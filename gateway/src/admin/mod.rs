@@ -12,10 +12,12 @@ mod families;
 mod introspect;
 mod latency;
 mod live;
+mod log_level;
 mod metrics;
 #[cfg(feature = "otlp")]
 mod numbers;
 mod outgoing;
+mod own_page;
 mod process;
 mod readiness;
 mod recent;
@@ -31,11 +33,11 @@ mod fixture;
 pub(crate) use backpressure::page as backpressure_page;
 #[cfg(feature = "otlp")]
 pub(crate) use families::{Family, Kind, Number, Series, Value};
+pub(crate) use introspect::rfc3339;
 #[cfg(feature = "otlp")]
 pub(crate) use latency::{BOUNDS_US, Buckets, seconds};
 #[cfg(feature = "otlp")]
 pub(crate) use numbers::{Numbers, numbers};
-pub(crate) use introspect::rfc3339;
 pub(crate) use recent::{newest as newest_events, recent as recent_page};
 pub(crate) use server::{Pages, document, json_bytes, serve};
 pub use status::{NodeStatus, RunningNode};

@@ -5,9 +5,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -29,7 +30,7 @@ use super::outgoing::StreamLife;
 use super::process::Process;
 use super::readiness::Readiness;
 use super::status::NodeStatus;
-use super::{assets, backpressure, explain, metrics, recent, replication};
+use super::{assets, backpressure, explain, log_level, metrics, own_page, recent, replication};
 
 /// Connections served at once; further ones wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 128;
@@ -45,6 +46,8 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Cores are given this long to answer a readiness probe; probes commonly wait a second.
 const READY_TIME_MAX: Duration = Duration::from_millis(800);
+
+const LOG_LEVEL: &str = "/omnirelay/control/log-level";
 
 /// Pages that a node has beside those of every node.
 #[derive(Debug, Default)]
@@ -65,8 +68,9 @@ pub(crate) async fn serve(
     pages: Pages,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    tracing::debug!(address = %listener.local_addr()?, "the admin server listens");
-    let routes = routes(status, pages);
+    let address = listener.local_addr()?;
+    tracing::debug!(%address, "the admin server listens");
+    let routes = routes(status, pages, address.ip().is_loopback());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (end, ended) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -140,7 +144,12 @@ async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receive
     }
 }
 
-fn routes(status: Arc<NodeStatus>, pages: Pages) -> Router {
+fn routes(status: Arc<NodeStatus>, pages: Pages, is_on_loopback: bool) -> Router {
+    let own_page = from_fn(move |request, next| own_page::only(is_on_loopback, request, next));
+    let log_level = get(log_level::show)
+        .put(log_level::change)
+        .layer(DefaultBodyLimit::max(log_level::BODY_BYTES_MAX))
+        .layer(own_page);
     Router::new()
         .route("/", get(assets::html))
         .route("/page.css", get(assets::css))
@@ -155,6 +164,7 @@ fn routes(status: Arc<NodeStatus>, pages: Pages) -> Router {
             get(backpressure::stream),
         )
         .route("/omnirelay/control/explain", get(explain::explain))
+        .route(LOG_LEVEL, log_level)
         .route("/omnirelay/control/replication", get(replication::page))
         .route("/omnirelay/control/replication/recent", get(recent::recent))
         .route(
@@ -297,6 +307,7 @@ async fn not_found(uri: Uri, more: &'static [&'static str]) -> Response {
         "/omnirelay/control/backpressure",
         "/omnirelay/control/backpressure/stream",
         "/omnirelay/control/explain",
+        LOG_LEVEL,
         "/omnirelay/control/replication",
         "/omnirelay/control/replication/recent",
         "/omnirelay/control/replication/stream",
@@ -310,9 +321,13 @@ async fn not_found(uri: Uri, more: &'static [&'static str]) -> Response {
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let message = format!("`{}` is not {method}", uri.path());
+    let allowed: &[&str] = match uri.path() {
+        LOG_LEVEL => &["GET", "HEAD", "PUT"],
+        _ => &["GET", "HEAD"],
+    };
     document(
         StatusCode::METHOD_NOT_ALLOWED,
-        &json!({"message": message, "allowed": ["GET", "HEAD"]}),
+        &json!({"message": message, "allowed": allowed}),
     )
 }
 

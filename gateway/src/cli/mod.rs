@@ -13,6 +13,7 @@ mod demo;
 mod failure;
 mod introspect;
 mod lease;
+mod log_level;
 mod man;
 mod output;
 mod progress;
@@ -69,6 +70,7 @@ enum Command {
     Lease(lease::LeaseArgs),
     Config(config::ConfigArgs),
     Introspect(introspect::IntrospectArgs),
+    LogLevel(log_level::LogLevelArgs),
     Replication(replication::ReplicationArgs),
     Script(script::ScriptArgs),
     Wal(wal::WalArgs),
@@ -112,6 +114,7 @@ fn run(arguments: &[OsString]) -> Result<(), Failure> {
         Command::Lease(args) => lease::run(args),
         Command::Config(args) => config::run(&args),
         Command::Introspect(args) => introspect::run(&args),
+        Command::LogLevel(args) => log_level::run(&args),
         Command::Replication(args) => replication::run(&args),
         Command::Script(args) => script::run(args),
         Command::Wal(args) => wal::run(&args),

@@ -26,6 +26,7 @@ pub use source::{Flag, Sources};
 pub use telemetry::{OtlpEndpoint, Sampling, Telemetry};
 use tree::{Entry, Settings, entry};
 use value::{CoreChoice, Setting};
+pub(crate) use value::{is_log_filter, parse_duration};
 
 /// How the cores do IO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -369,7 +369,7 @@ fn count_of_cores(count: u64) -> Option<CoreChoice> {
         .then_some(CoreChoice::Count(count))
 }
 
-fn is_log_filter(filter: &str) -> bool {
+pub(crate) fn is_log_filter(filter: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     const TARGET_CHARS: fn(char) -> bool = |c| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     filter
