@@ -22,7 +22,9 @@ pub fn init(log: &Log) {
         .with_writer(std::io::stderr);
     let (result, apply): (_, Apply) = match log.format {
         LogFormat::Text => {
-            let lines = lines.with_ansi(crate::cli::colour_on_stderr()).with_filter_reloading();
+            let lines = lines
+                .with_ansi(crate::cli::colour_on_stderr())
+                .with_filter_reloading();
             let handle = lines.reload_handle();
             let apply = Box::new(move |filter| handle.reload(filter));
             (lines.try_init(), apply)

@@ -507,9 +507,7 @@ fn what_is_sent_reads_the_same_with_other_classes_and_metrics_are_those_of_the_s
     assert_eq!(span["attributes"]["rpc.procedure"], "resourcelease::stats");
 
     let last = |name: &str| {
-        let found = of("metrics")
-            .filter(|line| line["name"] == name)
-            .next_back();
+        let found = of("metrics").rfind(|line| line["name"] == name);
         found.unwrap_or_else(|| panic!("no {name}")).clone()
     };
     let sum = |metric: &Value| -> u64 {

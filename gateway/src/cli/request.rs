@@ -95,14 +95,15 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
         .read()?
         .unwrap_or_else(|| empty_body(args.encoding));
     let target = Target::new(args.transport, &args.address, args.url.as_deref())?;
-    let (response, reply) = block_on(target.call(&head, body, args.trace.context())).map_err(|failure| {
-        let option = if args.url.is_some() {
-            "--url"
-        } else {
-            "--address"
-        };
-        failure.of_option(option)
-    })?;
+    let (response, reply) =
+        block_on(target.call(&head, body, args.trace.context())).map_err(|failure| {
+            let option = if args.url.is_some() {
+                "--url"
+            } else {
+                "--address"
+            };
+            failure.of_option(option)
+        })?;
     if args.verbose {
         print_head(&response);
     }
