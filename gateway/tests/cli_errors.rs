@@ -161,7 +161,7 @@ fn every_command_that_calls_a_server_exits_with_3_where_there_is_none() {
     std::fs::write(dir.path().join("s.json"), script).unwrap();
     let item = include_str!("cli_support/item.json");
     std::fs::write(dir.path().join("i.json"), item).unwrap();
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 20] = [
         &["request", "--service=s", "--procedure=a::b"],
         &[
             "request",
@@ -183,6 +183,7 @@ fn every_command_that_calls_a_server_exits_with_3_where_there_is_none() {
         &["lease", "explain", "1"],
         &["lease", "stats"],
         &["introspect"],
+        &["log-level", "debug"],
         &["replication", "tail", "--all"],
         &["replication", "status"],
         &["script", "run", "s.json"],

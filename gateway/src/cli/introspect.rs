@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Uri};
 use serde_json::Value;
 
-use super::address;
+use super::address::NodeArgs;
 use super::client::{Connection, block_on};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs};
@@ -23,24 +23,15 @@ const LIMIT: Duration = Duration::from_secs(10);
     after_help = "EXAMPLE:\n  omnirelay introspect\n  omnirelay introspect --output json | jq .namespaces"
 )]
 pub(super) struct IntrospectArgs {
-    /// The node's admin address, as host:port
-    #[arg(
-        long,
-        env = "OMNIRELAY_ADMIN_ADDRESS",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value = address::ADMIN_DEFAULT,
-        value_parser = address::parse,
-        value_hint = clap::ValueHint::Hostname
-    )]
-    admin_address: String,
+    #[command(flatten)]
+    node: NodeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(super) fn run(args: &IntrospectArgs) -> Result<(), Failure> {
     let path = Uri::from_static(PATH);
-    let document = block_on(document(&args.admin_address, &path, LIMIT))
+    let document = block_on(document(&args.node.admin_address, &path, LIMIT))
         .map_err(|failure| failure.of_option("--admin-address"))?;
     match args.output.output {
         Output::Json => output::json(&document),

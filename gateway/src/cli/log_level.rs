@@ -7,6 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
+use super::address::NodeArgs;
 use super::body::parse_duration;
 use super::client::{Connection, block_on};
 use super::failure::Failure;
@@ -31,20 +32,14 @@ pub(super) struct LogLevelArgs {
     /// Go back by itself after this
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration, requires = "level")]
     time: Option<Duration>,
-    /// The node's admin address, as host:port
-    #[arg(
-        long,
-        env = "OMNIRELAY_ADMIN_ADDRESS",
-        hide_env_values = true,
-        default_value = "127.0.0.1:7421"
-    )]
-    admin_address: String,
+    #[command(flatten)]
+    node: NodeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(super) fn run(args: &LogLevelArgs) -> Result<(), Failure> {
-    let address = &args.admin_address;
+    let address = &args.node.admin_address;
     let request = match &args.level {
         None => Request::get(PATH).body(Bytes::new()),
         Some(level) => {
@@ -61,10 +56,7 @@ pub(super) fn run(args: &LogLevelArgs) -> Result<(), Failure> {
         let mut connection = Connection::open(address).await?;
         connection.send(request, LIMIT).await
     })
-    .map_err(|failure| Failure {
-        help: failure.help.replace("--address", "--admin-address"),
-        ..failure
-    })?;
+    .map_err(|failure| failure.of_option("--admin-address"))?;
     let told: Option<Value> = serde_json::from_slice(&response.body).ok();
     let told = told.filter(Value::is_object).ok_or_else(|| {
         Failure::failed(

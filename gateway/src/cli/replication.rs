@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::address;
+use super::address::NodeArgs;
 use super::client::{Connection, block_on};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs, printable};
@@ -78,21 +78,6 @@ struct ShardArgs {
     /// All shards of the node
     #[arg(long)]
     all: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct NodeArgs {
-    /// The node's admin address, as host:port
-    #[arg(
-        long,
-        env = "OMNIRELAY_ADMIN_ADDRESS",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value = address::ADMIN_DEFAULT,
-        value_parser = address::parse,
-        value_hint = clap::ValueHint::Hostname
-    )]
-    admin_address: String,
 }
 
 pub(super) fn run(args: &ReplicationArgs) -> Result<(), Failure> {
