@@ -3,6 +3,7 @@
 //! Every `sim/bugs/*.patch` begins with what it breaks and what must find it. The tree is copied
 //! into the target directory, where one build cache serves all of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -92,6 +93,7 @@ impl Plot {
     }
 
     /// Copies what git knows of, and leaves alone what is the same, so that little is built again.
+    /// What is there and nothing that git knows goes: an earlier tree may have had it.
     fn copy_tree(&self) -> Result<(), String> {
         let list = output(
             Command::new("git")
@@ -104,11 +106,13 @@ impl Plot {
                 ])
                 .current_dir(workspace()),
         )?;
+        let mut known = BTreeSet::new();
         for name in String::from_utf8_lossy(&list.stdout).split_terminator('\0') {
             let (from, to) = (workspace().join(name), self.tree.join(name));
             let Ok(contents) = fs::read(&from) else {
                 continue;
             };
+            known.insert(to.clone());
             if fs::read(&to).is_ok_and(|same| same == contents) {
                 continue;
             }
@@ -117,7 +121,8 @@ impl Plot {
                 .and_then(|()| fs::copy(&from, &to))
                 .map_err(|error| format!("cannot copy to {}: {error}", to.display()))?;
         }
-        Ok(())
+        remove_unknown(&self.tree, &known)
+            .map_err(|error| format!("cannot tidy {}: {error}", self.tree.display()))
     }
 
     /// Plants a bug and says what found it, if anything did; the tree is as before then.
@@ -130,14 +135,16 @@ impl Plot {
 
     fn hunt(&self, bug: &Bug) -> Result<Option<String>, String> {
         if let Some(test) = &bug.test {
+            let built = self.cargo(&format!("test --no-run {test}"))?;
+            if !built.status.success() {
+                return Ok(unbuilt(bug, &built));
+            }
             let ran = self.cargo(&format!("test {test}"))?;
             return Ok((!ran.status.success()).then(|| format!("cargo test {test}")));
         }
         let built = self.cargo("build -p sim --bin sim")?;
         if !built.status.success() {
-            let why = String::from_utf8_lossy(&built.stderr);
-            eprintln!("{} does not build:\n{why}", bug.name);
-            return Ok(None);
+            return Ok(unbuilt(bug, &built));
         }
         let mut sim = Command::new(self.build.join("debug/sim"));
         let ran = sim.args(["--seeds", &bug.seeds.to_string()]).output();
@@ -166,6 +173,26 @@ impl Plot {
             .output()
             .map_err(|error| format!("cannot run cargo: {error}"))
     }
+}
+
+/// A bug that does not build is found by nothing.
+fn unbuilt(bug: &Bug, built: &Output) -> Option<String> {
+    let why = String::from_utf8_lossy(&built.stderr);
+    eprintln!("{} does not build:\n{why}", bug.name);
+    None
+}
+
+/// Removes the files below `folder` that are not in `known`.
+fn remove_unknown(folder: &Path, known: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_unknown(&entry.path(), known)?;
+        } else if !known.contains(&entry.path()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn output(command: &mut Command) -> Result<Output, String> {
