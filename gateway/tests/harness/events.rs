@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -51,8 +52,13 @@ impl EventStream {
     }
 
     /// The next event; `None` when the stream, or the node, has ended.
+    ///
+    /// # Panics
+    /// If none comes within [`BOUND`], though the stream is kept alive.
     pub fn next(&mut self) -> Option<Sent> {
+        let asked = Instant::now();
         loop {
+            assert!(asked.elapsed() < BOUND, "no event within {BOUND:?}");
             let (mut id, mut name, mut data) = (None, None, String::new());
             loop {
                 let line = self.line().ok()??;
