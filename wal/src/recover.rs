@@ -329,9 +329,18 @@ impl<D: Disk> Stock<'_, D> {
                 file.sync_data()
             })?;
         }
-        for segment in std::mem::take(&mut self.garbage) {
+        // Oldest first, and each durably before the next: what is left when this is cut short must
+        // not look like history without a gap.
+        let mut garbage = std::mem::take(&mut self.garbage);
+        garbage.sort_unstable();
+        for segment in garbage {
             self.on(segment, "remove", |disk, name| disk.remove(name))?;
+            self.sync_names()?;
         }
+        self.sync_names()
+    }
+
+    fn sync_names(&self) -> Result<(), OpenError> {
         let synced = self.disk.sync_dir();
         synced.map_err(OpenError::io("sync", self.disk.path("")))
     }

@@ -1,5 +1,8 @@
 //! What a log is like that has given up its oldest segments.
 
+use std::io;
+use std::path::PathBuf;
+
 use omnirelay_wal::fault::{FaultDisk, Faults};
 use omnirelay_wal::{
     Cursor, Damaged, Disk, Fill, LogOptions, LogView, OpenError, Opened, Position, ReadFrom,
@@ -192,6 +195,74 @@ fn history_is_what_can_be_read_without_a_gap_and_survives_restarts() {
     // What is history can be given up at any time.
     found.retire(3, Reuse::Yes);
     assert_eq!(viewed(&disk, ReadFrom::Oldest), log.lsns_from(4));
+}
+
+/// A disk that cannot open one of its files.
+#[derive(Clone, Debug)]
+struct Unreadable(FaultDisk, String);
+
+impl Disk for Unreadable {
+    type File = <FaultDisk as Disk>::File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Self::File> {
+        self.0.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Self::File> {
+        match name == self.1 {
+            true => Err(io::Error::other("a sector cannot be read")),
+            false => self.0.open(name),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+}
+
+#[test]
+fn history_before_a_gap_goes_so_that_no_interruption_hides_the_gap() {
+    let mut interrupted = 0;
+    for (at, seed) in (1..30).flat_map(|at| (0..6).map(move |seed| (at, seed))) {
+        let disk = FaultDisk::new();
+        let mut log = five(&disk);
+        log.raise_floor(5);
+        let all = log.lsns_from(1);
+        disk.restart();
+        disk.set_faults(Faults {
+            crash_at: Some(disk.operations() + at),
+            ..Faults::default()
+        });
+        interrupted += u32::from(open(&Unreadable(disk.clone(), name(3))).is_err());
+        let mut random: u64 = seed;
+        disk.lose_power(&mut || {
+            random = random
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(seed + 1);
+            random >> 7
+        });
+        // It can be read again: what is still there has no hole in it.
+        let seen = viewed(&disk, ReadFrom::Oldest);
+        assert!(all.ends_with(&seen), "{at} {seed}: {seen:?}");
+        assert!(seen.ends_with(&log.lsns_from(4)), "{at} {seed}: {seen:?}");
+    }
+    assert!(interrupted > 50, "{interrupted}");
 }
 
 #[test]
