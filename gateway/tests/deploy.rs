@@ -8,16 +8,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use harness::{Connection, Launch, Request, wait_for};
+use harness::{Connection, Launch, Request, is_there, wait_for};
 use serde_json::Value;
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
-}
-
-fn is_there(program: &str) -> bool {
-    let asked = Command::new(program).arg("--version").output();
-    asked.is_ok_and(|output| output.status.success())
 }
 
 fn skip() -> bool {

@@ -6,13 +6,8 @@ mod harness;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use harness::{Launch, Node, item};
+use harness::{Launch, Node, is_there, item};
 use serde_json::Value;
-
-fn is_there(program: &str) -> bool {
-    let asked = Command::new(program).arg("--version").output();
-    asked.is_ok_and(|output| output.status.success())
-}
 
 fn skip(program: &str, package: &str) -> bool {
     let is_absent = !is_there(program);

@@ -7,7 +7,6 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use bytes::Bytes;
 use omnirelay_queue::Nanos;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -188,25 +187,15 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self, out: Outgoing) {
-        let end = |message: &str, code: &str, status: &str| {
-            let body = json!({"message": message, "status": status, "code": code});
-            Bytes::from(format!("event: end\ndata: {body}\n\n"))
-        };
         match self.tell(&out).await {
             Ok(()) => {
-                let last = end(
-                    "the node ends; come back",
-                    "backpressure.not_serving",
-                    "UNAVAILABLE",
-                );
+                let why = "the node ends; come back";
+                let last = outgoing::farewell(why, "UNAVAILABLE", "backpressure.not_serving");
                 out.end(last, false);
             }
             Err(NotTaken::Slow) => {
-                let last = end(
-                    "the reader took nothing for too long; come back",
-                    "backpressure.slow_reader",
-                    "ABORTED",
-                );
+                let why = "the reader took nothing for too long; come back";
+                let last = outgoing::farewell(why, "ABORTED", "backpressure.slow_reader");
                 out.end(last, true);
             }
             Err(NotTaken::Gone) => {}

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
-use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -122,7 +121,7 @@ async fn run(
 ) {
     match pump(&out, &mut views, every).await {
         Ok(()) => {
-            let last = farewell(
+            let last = outgoing::farewell(
                 "the node ends; come back",
                 "UNAVAILABLE",
                 "introspect.ended",
@@ -132,7 +131,10 @@ async fn run(
         Err(NotTaken::Gone) => {}
         Err(NotTaken::Slow) => {
             let why = "the reader took nothing for too long; come back";
-            out.end(farewell(why, "ABORTED", "introspect.slow_reader"), true);
+            out.end(
+                outgoing::farewell(why, "ABORTED", "introspect.slow_reader"),
+                true,
+            );
         }
     }
 }
@@ -169,11 +171,6 @@ async fn pump(
         }
         sent = Instant::now();
     }
-}
-
-fn farewell(message: &str, status: &str, code: &str) -> Bytes {
-    let why: Value = json!({"message": message, "status": status, "code": code});
-    format!("event: end\ndata: {why}\n\n").into()
 }
 
 #[cfg(test)]

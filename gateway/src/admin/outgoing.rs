@@ -14,6 +14,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::Frame;
+use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
@@ -112,6 +113,12 @@ pub(super) fn respond(life: Arc<StreamLife>, content_type: &'static str) -> (Out
     ];
     let response = (headers, Body::new(ChunkBody(body))).into_response();
     (outgoing, response)
+}
+
+/// The last server-sent event of a stream: why it ends.
+pub(super) fn farewell(message: &str, status: &str, code: &str) -> Bytes {
+    let why = json!({"message": message, "status": status, "code": code});
+    format!("event: end\ndata: {why}\n\n").into()
 }
 
 impl Outgoing {

@@ -14,6 +14,7 @@ pub mod mounts;
 pub mod node;
 pub mod segments;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,6 +25,12 @@ pub use node::{Ended, Launch, Node};
 
 /// How long anything that must happen may take: far beyond what a busy machine needs.
 pub const BOUND: Duration = Duration::from_secs(30);
+
+/// Whether a program of this machine runs.
+pub fn is_there(program: &str) -> bool {
+    let asked = Command::new(program).arg("--version").output();
+    asked.is_ok_and(|output| output.status.success())
+}
 
 /// Looks again and again until something is there.
 ///
