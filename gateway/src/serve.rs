@@ -139,6 +139,8 @@ impl Node {
                 Driver::Auto => DriverChoice::Auto,
                 Driver::IoUring => DriverChoice::IoUring,
                 Driver::Epoll => DriverChoice::Epoll,
+                #[cfg(feature = "glommio")]
+                Driver::Glommio => DriverChoice::Glommio,
             },
             spin_max: config.spin_max,
             clock,

@@ -75,6 +75,18 @@ fn epoll_serves_as_well() {
     assert!(ended.said.contains("on epoll"), "{}", ended.said);
 }
 
+#[cfg(feature = "glommio")]
+#[test]
+fn glommio_serves_as_well() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Launch::on(dir.path()).set("driver=glommio").start();
+    cycle(&node);
+    assert_eq!(node.admin("/omnirelay/introspect").1["driver"], "glommio");
+    let ended = node.stop();
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.said.contains("on glommio"), "{}", ended.said);
+}
+
 #[test]
 fn a_node_whose_kernel_forbids_io_uring_falls_back_to_epoll_and_says_so() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -92,7 +104,12 @@ fn a_node_whose_kernel_forbids_io_uring_falls_back_to_epoll_and_says_so() {
 
 #[test]
 fn io_uring_that_is_required_and_forbidden_is_refused_at_the_start() {
-    for setting in ["require_io_uring=true", "driver=io_uring"] {
+    for setting in [
+        "require_io_uring=true",
+        "driver=io_uring",
+        #[cfg(feature = "glommio")]
+        "driver=glommio",
+    ] {
         let dir = tempfile::tempdir().expect("a directory");
         // SAFETY: the closure makes system calls only.
         let launch = unsafe {

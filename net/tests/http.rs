@@ -118,11 +118,7 @@ fn against_each_driver(
     client: impl Fn(&Server) + Send + Sync + Clone + 'static,
     check: impl Fn(Counted),
 ) {
-    for driver in [DriverChoice::IoUring, DriverChoice::Epoll] {
-        if driver == DriverChoice::IoUring && !runtime::io_uring_available() {
-            eprintln!("skipped on io_uring: this machine forbids it");
-            continue;
-        }
+    for driver in DriverChoice::available() {
         let (addr, mut listeners) = bind_cores("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let listener = listeners.pop().unwrap();
         let (shutdown, mut told) = Notifier::pair();

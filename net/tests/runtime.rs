@@ -29,11 +29,7 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = ()>,
 {
-    for driver in [DriverChoice::IoUring, DriverChoice::Epoll] {
-        if driver == DriverChoice::IoUring && !runtime::io_uring_available() {
-            eprintln!("skipped on io_uring: this machine forbids it");
-            continue;
-        }
+    for driver in DriverChoice::available() {
         let options = CoreOptions {
             driver,
             ..CoreOptions::default()
@@ -550,10 +546,7 @@ fn a_core_says_what_it_has_done_and_a_long_turn_is_noticed() {
 #[test]
 fn a_core_that_may_spin_does_so_while_it_is_given_work_and_not_when_idle() {
     const PINGS: usize = 2_000;
-    for driver in [DriverChoice::IoUring, DriverChoice::Epoll] {
-        if driver == DriverChoice::IoUring && !runtime::io_uring_available() {
-            continue;
-        }
+    for driver in DriverChoice::available() {
         let options = CoreOptions {
             driver,
             spin_max: Duration::from_millis(2),

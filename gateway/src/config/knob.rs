@@ -33,6 +33,13 @@ pub const SHARDS_TOTAL_MAX: u64 = 16_384;
 /// Most items of one namespace.
 pub const CAPACITY_MAX: u64 = 1_000_000_000;
 
+/// glommio is one where it was built in.
+const DRIVERS: &[&str] = if cfg!(feature = "glommio") {
+    &["auto", "io_uring", "epoll", "glommio"]
+} else {
+    &["auto", "io_uring", "epoll"]
+};
+
 const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * omnirelay_net::rpc::BODY_BYTES_MAX as u64);
 const _: () = assert!(WEIGHTS_MAX == 10_000, "the doc of `weights` says so");
 const _: () = assert!(SHARDS_MAX <= SHARDS_TOTAL_MAX);
@@ -80,7 +87,7 @@ pub static NODE: &[Knob] = &[
     },
     Knob {
         key: "driver",
-        kind: Kind::Choice(&["auto", "io_uring", "epoll"]),
+        kind: Kind::Choice(DRIVERS),
         default: Some("\"auto\""),
         doc: "How cores do IO. auto: io_uring, and epoll where the kernel forbids it.",
     },

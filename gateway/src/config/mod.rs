@@ -37,6 +37,9 @@ pub enum Driver {
     IoUring,
     /// epoll.
     Epoll,
+    /// glommio, or no start.
+    #[cfg(feature = "glommio")]
+    Glommio,
 }
 
 /// How log lines are written.
@@ -202,6 +205,8 @@ fn resolve_driver(node: &[Entry]) -> Result<Driver, ConfigError> {
             "leave one of them out",
         )),
         ("epoll", false) => Ok(Driver::Epoll),
+        #[cfg(feature = "glommio")]
+        ("glommio", _) => Ok(Driver::Glommio),
         ("io_uring", _) | (_, true) => Ok(Driver::IoUring),
         (_, false) => Ok(Driver::Auto),
     }

@@ -390,11 +390,7 @@ impl Core {
 
     async fn main<D: Disk>(self, seed: CoreSeed<D>, driver: DriverKind) {
         let id = seed.id.0;
-        let name = match driver {
-            DriverKind::IoUring => "io_uring",
-            DriverKind::Epoll => "epoll",
-        };
-        let cell = core_thread::start(seed, name);
+        let cell = core_thread::start(seed, driver.name());
         cell.opened.wait().await;
         let failure = cell
             .core

@@ -1,46 +1,15 @@
 //! Running a core: which CPU, which driver, from start to end.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use monoio::time::TimeDriver;
-use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
-
+#[cfg(feature = "glommio")]
+use super::driver::GlommioDriver;
+use super::driver::{Driver, DriverChoice, DriverKind, EpollDriver, IoUringDriver};
 use super::executor::{Core, CoreGuard, DriveError, drive};
 
 /// How long [`run`] waits for a core's tasks to end after its main future has.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// How a core talks to the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DriverKind {
-    /// io_uring.
-    IoUring,
-    /// epoll, where io_uring is missing or forbidden.
-    Epoll,
-}
-
-impl fmt::Display for DriverKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DriverKind::IoUring => "io_uring",
-            DriverKind::Epoll => "epoll",
-        })
-    }
-}
-
-/// Which driver a core should use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum DriverChoice {
-    /// io_uring where the kernel allows it, else epoll.
-    #[default]
-    Auto,
-    /// io_uring, or an error.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
 
 /// How to run a core.
 #[derive(Clone, Debug)]
@@ -64,11 +33,6 @@ impl Default for CoreOptions {
             spin_max: Duration::ZERO,
         }
     }
-}
-
-/// True if the kernel offers io_uring to this process with every operation the driver uses.
-pub fn io_uring_available() -> bool {
-    monoio::utils::detect_uring()
 }
 
 /// Makes this thread a core and runs the future that `main` returns, told which
@@ -99,71 +63,46 @@ where
         pin_thread(cpu)?;
     }
     match options.driver {
-        DriverChoice::Epoll => run_epoll(&options, main),
-        DriverChoice::IoUring => run_io_uring(build_io_uring()?, &options, main),
-        DriverChoice::Auto => match build_io_uring() {
-            Ok(runtime) => run_io_uring(runtime, &options, main),
+        DriverChoice::IoUring => run_on(IoUringDriver::build()?, &options, main),
+        DriverChoice::Epoll => run_on(EpollDriver::build()?, &options, main),
+        DriverChoice::Auto => match IoUringDriver::build() {
+            Ok(driver) => run_on(driver, &options, main),
             Err(error) => {
                 tracing::debug!(%error, "no io_uring, using epoll");
-                run_epoll(&options, main)
+                run_on(EpollDriver::build()?, &options, main)
             }
         },
+        #[cfg(feature = "glommio")]
+        DriverChoice::Glommio => run_on(GlommioDriver::build()?, &options, main),
     }
 }
 
-fn build_io_uring() -> io::Result<monoio::Runtime<TimeDriver<IoUringDriver>>> {
-    if !io_uring_available() {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this kernel does not offer io_uring to this process",
-        ));
-    }
-    RuntimeBuilder::<IoUringDriver>::new()
-        .enable_timer()
-        .build()
-}
-
-fn run_io_uring<F, Fut>(
-    runtime: monoio::Runtime<TimeDriver<IoUringDriver>>,
-    options: &CoreOptions,
-    main: F,
-) -> io::Result<Fut::Output>
+fn run_on<D, F, Fut>(driver: D, options: &CoreOptions, main: F) -> io::Result<Fut::Output>
 where
+    D: Driver,
     F: FnOnce(DriverKind) -> Fut,
     Fut: Future,
 {
-    let core = Core::enter(options.spin_max)?;
-    run_on(runtime, core, options, || main(DriverKind::IoUring))
+    let core = Core::enter(D::KIND, options.spin_max)?;
+    run_core(driver, core, options, || main(D::KIND))
 }
 
-fn run_epoll<F, Fut>(options: &CoreOptions, main: F) -> io::Result<Fut::Output>
-where
-    F: FnOnce(DriverKind) -> Fut,
-    Fut: Future,
-{
-    let runtime = RuntimeBuilder::<LegacyDriver>::new()
-        .enable_timer()
-        .build()?;
-    let core = Core::enter(options.spin_max)?;
-    run_on(runtime, core, options, || main(DriverKind::Epoll))
-}
-
-/// Takes the runtime and the core by value, in this order: the runtime is
+/// Takes the driver and the core by value, in this order: the driver is
 /// dropped after the core, so that tasks are dropped while it still stands. No
 /// operation is in flight with memory that the kernel could write to, so that is
 /// sound with tasks left, or in a panic, too.
-fn run_on<D, F, Fut>(
-    mut runtime: monoio::Runtime<D>,
+fn run_core<D, F, Fut>(
+    mut driver: D,
     core: CoreGuard,
     options: &CoreOptions,
     main: F,
 ) -> io::Result<Fut::Output>
 where
-    D: monoio::Driver,
+    D: Driver,
     F: FnOnce() -> Fut,
     Fut: Future,
 {
-    let end = runtime.block_on(async {
+    let end = driver.block_on(async {
         // Inside the driver's context, so that `main` itself may open sockets.
         drive(core.core(), main(), options.drain_max).await
     });

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 
 use super::bell::Bell;
+use super::driver::{Alarm, DriverKind};
 use super::notifier::Listeners;
 use super::sleep_flag::Raised;
 use super::spin::Spin;
@@ -42,6 +43,7 @@ const _: () = assert!(TURN_POLLS_MAX.is_multiple_of(CLOCK_POLLS));
 
 /// What a core's thread owns while it runs.
 pub(super) struct Core {
+    driver: DriverKind,
     bell: Arc<Bell>,
     remote: Arc<Remote>,
     /// Tasks to run in this turn, oldest first.
@@ -251,7 +253,7 @@ impl Wake for MainWaker {
 
 impl Core {
     /// Makes this thread a core that spins for so long at most. The guard takes it back.
-    pub(super) fn enter(spin_max: Duration) -> io::Result<CoreGuard> {
+    pub(super) fn enter(driver: DriverKind, spin_max: Duration) -> io::Result<CoreGuard> {
         assert_eq!(CORE_ID.get(), 0, "a thread runs one core at a time");
         let bell = Arc::new(Bell::new()?);
         let core_id = LAST_CORE_ID.fetch_add(1, Ordering::Relaxed) + 1;
@@ -262,6 +264,7 @@ impl Core {
             queue: Mutex::new(Some(Vec::new())),
         };
         let core = Rc::new(Core {
+            driver,
             bell,
             remote: Arc::new(remote),
             ready: RefCell::default(),
@@ -286,6 +289,10 @@ impl Core {
 
     pub(super) fn id(&self) -> u64 {
         self.remote.core_id
+    }
+
+    pub(super) fn driver(&self) -> DriverKind {
+        self.driver
     }
 
     pub(super) fn bell(&self) -> &Arc<Bell> {
@@ -534,9 +541,9 @@ pub(super) enum DriveError {
 struct Parking {
     /// Never completes; silences the bell and waits for it again.
     bell: Pin<Box<dyn Future<Output = ()>>>,
-    timer: Pin<Box<monoio::time::Sleep>>,
-    /// When `timer` fires, unless it has.
-    timer_at: Option<Instant>,
+    alarm: Alarm,
+    /// When `alarm` fires, unless it has.
+    alarm_at: Option<Instant>,
 }
 
 impl Parking {
@@ -553,8 +560,8 @@ impl Parking {
                     bell.silence();
                 }
             }),
-            timer: Box::pin(monoio::time::sleep(PARK_MAX)),
-            timer_at: None,
+            alarm: Alarm::new(core.driver, Instant::now() + PARK_MAX),
+            alarm_at: None,
         })
     }
 
@@ -577,7 +584,7 @@ impl Parking {
         cx: &mut Context<'_>,
     ) {
         *core.parked.borrow_mut() = Some(cx.waker().clone());
-        if core.spins_on(main) || !core.may_sleep(main) || !self.set_timer(core, until, cx) {
+        if core.spins_on(main) || !core.may_sleep(main) || !self.set_alarm(core, until, cx) {
             core.bell.sleep().awake();
             core.bell.ring();
         } else {
@@ -588,21 +595,21 @@ impl Parking {
 
     /// False if the earliest timer is due already.
     ///
-    /// A timer that is set too early, for a deadline that was given up, is left
+    /// An alarm that is set too early, for a deadline that was given up, is left
     /// to fire: that costs an empty turn, once, where setting it costs every time.
-    fn set_timer(&mut self, core: &Core, until: Option<Instant>, cx: &mut Context<'_>) -> bool {
+    fn set_alarm(&mut self, core: &Core, until: Option<Instant>, cx: &mut Context<'_>) -> bool {
         let earliest = core.timers.borrow().earliest();
         let earliest = earliest.into_iter().chain(until).min();
         let Some(earliest) = earliest else {
             return true;
         };
-        if self.timer_at.is_none_or(|at| at > earliest) {
+        if self.alarm_at.is_none_or(|at| at > earliest) {
             let at = earliest.min(core.turn_started.get() + PARK_MAX);
-            self.timer.as_mut().reset(at.into());
-            self.timer_at = Some(at);
+            self.alarm.reset(at);
+            self.alarm_at = Some(at);
         }
-        if self.timer.as_mut().poll(cx).is_ready() {
-            self.timer_at = None;
+        if self.alarm.poll(cx).is_ready() {
+            self.alarm_at = None;
             return false;
         }
         true

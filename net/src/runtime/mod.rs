@@ -1,16 +1,17 @@
 //! The per-core runtime: one thread, one run queue, one driver (io_uring or epoll).
 //!
 //! Everything that runs on a core is spawned, timed and woken through this
-//! module, never through the runtime below it. Below is monoio, which we use as
-//! a driver only: its own task queue puts a task that wakes itself in front of
-//! all others, looks at timers only when no task is left to run, and arms its
+//! module, never through the runtime below it. Below is monoio, or in a build
+//! with the feature `glommio` that one where it is asked for; either is a driver
+//! only. monoio's own task queue puts a task that wakes itself in front of all
+//! others, looks at timers only when no task is left to run, and arms its
 //! readiness poller only then. So a core keeps its own run queue and works in
 //! *turns*: poll the driver, fire the timers that are due, run a bounded batch
 //! of tasks, and go round. If work is left at the end of a batch the core rings
 //! its own bell before it polls the driver, so that the poll returns at once
 //! with whatever else is ready.
 //!
-//! What follows from that, whatever the tasks do and on both drivers:
+//! What follows from that, whatever the tasks do and on every driver:
 //!
 //! - A task that wakes itself runs again in the next turn, after a driver poll.
 //! - Tasks that wake each other share a batch of at most [`TURN_POLLS_MAX`]
@@ -29,6 +30,7 @@
 mod bell;
 mod bind;
 mod core;
+mod driver;
 mod executor;
 mod hyper;
 mod notifier;
@@ -40,9 +42,8 @@ mod tcp;
 mod timers;
 
 pub use self::bind::{bind_cores, bind_exclusive, bind_reuse_port};
-pub use self::core::{
-    CoreOptions, DRAIN_TIME_MAX, DriverChoice, DriverKind, io_uring_available, run,
-};
+pub use self::core::{CoreOptions, DRAIN_TIME_MAX, run};
+pub use self::driver::{DriverChoice, DriverKind, io_uring_available};
 pub use self::executor::{
     TURN_POLLS_MAX, TURN_TIME_MAX, driver_turn, spawn, tasks_live, turn_started, yield_to_driver,
 };

@@ -7,9 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use monoio::net::tcp::stream_poll::TcpStreamPoll;
-use monoio_compat::hyper::MonoioIo;
 
+use super::driver::Stream;
 use super::executor::{driver_turn, wake_next_turn};
 use super::readiness::Readiness;
 
@@ -89,7 +88,7 @@ impl TcpListener {
 /// Reads at most [`READS_PER_TURN_MAX`] times between two driver polls.
 #[derive(Debug)]
 pub struct TcpStream {
-    io: MonoioIo<TcpStreamPoll>,
+    io: Stream,
     peer: SocketAddr,
     /// The turn that `reads` counts.
     turn: u64,
@@ -114,10 +113,8 @@ impl TcpStream {
     fn connected(stream: std::net::TcpStream, peer: SocketAddr) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let stream = monoio::net::TcpStream::from_std(stream)?;
-        let io = stream.try_into_poll_io().map_err(|(error, _)| error)?;
         Ok(Self {
-            io: MonoioIo::new(io),
+            io: Stream::new(stream)?,
             peer,
             turn: 0,
             reads: 0,
