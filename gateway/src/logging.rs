@@ -1,25 +1,46 @@
 //! The process's log: lines on stderr, for people or for programs, and their level, which can be
 //! changed while it runs.
 
+mod lines;
+
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload;
 
 use crate::config::{Log, LogFormat, is_log_filter};
+use lines::Lines;
+
+/// How long a process waits for somebody to take its last lines, or one that it does not want to
+/// be missing.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 static LEVEL: OnceLock<LogLevel> = OnceLock::new();
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// Starts logging. Only the first call of a process has an effect.
 ///
+/// # Errors
+/// If the thread that writes the lines cannot be started.
+///
 /// # Panics
 /// If the level is not one: the configuration has checked it.
-pub fn init(log: &Log) {
+pub fn init(log: &Log) -> io::Result<()> {
+    if LINES.get().is_some() {
+        return Ok(());
+    }
+    let lines = Lines::start(io::stderr(), |lines| {
+        tracing::warn!(lines, "log lines were dropped");
+    })?;
+    // Nobody else can have been first to start it.
+    let _ = LINES.set(lines);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.level))
-        .with_writer(std::io::stderr);
+        .with_writer(|| Stderr);
     let (result, apply): (_, Apply) = match log.format {
         LogFormat::Text => {
             let lines = lines
@@ -39,10 +60,63 @@ pub fn init(log: &Log) {
     };
     if result.is_err() {
         tracing::debug!("logging was already started");
-        return;
+        return Ok(());
     }
-    // Nobody else can have been first to start it.
     let _ = LEVEL.set(LogLevel::new(log.level.clone(), apply));
+    Ok(())
+}
+
+/// Says something to a person on stderr, behind the log's lines so far. `text` ends its lines
+/// itself.
+pub(crate) fn say(text: &str) {
+    match LINES.get() {
+        Some(lines) => lines.push_within(PATIENCE, text.as_bytes()),
+        // Nobody is left to be told where stderr is closed.
+        None => drop(io::stderr().lock().write_all(text.as_bytes())),
+    }
+}
+
+/// Waits until the log's lines so far are written, but not for somebody who does not take them.
+pub(crate) fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush_within(PATIENCE);
+    }
+}
+
+/// Lines that were dropped because nobody took them.
+pub(crate) fn lines_dropped() -> u64 {
+    LINES.get().map_or(0, Lines::dropped)
+}
+
+/// Reports a panic and aborts the process, behind the log's lines so far. A stderr that takes
+/// nothing does not keep it from ending.
+pub(crate) fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let _ = thread::Builder::new().spawn(|| {
+            thread::sleep(2 * PATIENCE);
+            std::process::abort();
+        });
+        flush();
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Where the log's lines are handed over, each whole.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Some(lines) = LINES.get() {
+            lines.push(line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The level of this process's log, if it was started here.
@@ -196,7 +270,66 @@ impl fmt::Debug for LogLevel {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, ExitStatus, Stdio};
+
     use super::*;
+
+    /// Set for the process that is to log so many lines and then panic.
+    const LINES_BEFORE: &str = "OMNIRELAY_TEST_LINES_BEFORE_PANIC";
+
+    fn that_panics(lines: u32) -> Child {
+        let name = "logging::tests::a_panic_ends_the_process_behind_its_log_whoever_reads_it";
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(LINES_BEFORE, lines.to_string())
+            .env("RUST_BACKTRACE", "0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    fn end_within(child: &mut Child, bound: Duration) -> ExitStatus {
+        let until = Instant::now() + bound;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > until {
+                child.kill().unwrap();
+                panic!("it goes on: {:?}", child.wait());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_behind_its_log_whoever_reads_it() {
+        /// SIGABRT.
+        const ABORTED: Option<i32> = Some(6);
+        if let Ok(lines) = std::env::var(LINES_BEFORE) {
+            let (format, level) = (LogFormat::Text, "info".into());
+            init(&Log { format, level }).unwrap();
+            abort_on_panic();
+            for number in 0..lines.parse().unwrap() {
+                tracing::info!(number, "before");
+            }
+            panic!("a core broke");
+        }
+        let mut read = that_panics(100);
+        let mut said = String::new();
+        let mut stderr = read.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(read.wait().unwrap().signal(), ABORTED, "{said}");
+        let last = said.find("number=99").expect(&said);
+        assert!(last < said.find("a core broke").expect(&said), "{said}");
+
+        let mut unread = that_panics(20_000);
+        let status = end_within(&mut unread, Duration::from_secs(20));
+        assert_eq!(status.signal(), ABORTED);
+    }
 
     #[test]
     fn every_level_that_the_configuration_takes_is_understood() {

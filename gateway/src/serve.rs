@@ -19,6 +19,7 @@ use crate::cores::{Clock, Cores, StartError, Startup};
 use crate::data_dir::{
     Catalog, DataDir, DataDirError, LogRecovery, LogSettings, NodeFile, open_logs,
 };
+use crate::logging;
 use crate::node::Layout;
 use crate::replication::{self, Replication};
 use crate::telemetry::Outlet;
@@ -242,7 +243,9 @@ impl Served {
     /// Starts a node. Until it is ready a signal simply ends the process, because there is nothing
     /// to finish; whoever knows it to be ready can have it drained.
     pub(crate) fn start(config: &Config, pages: Pages) -> Result<Served, ServeError> {
-        abort_on_panic();
+        // A core that panicked may have left its state half changed: the whole process ends, and
+        // what is on disk is recovered by the next.
+        logging::abort_on_panic();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -294,15 +297,15 @@ impl Served {
 /// See [`ServeError`].
 pub fn run(config: &Config) -> Result<(), ServeError> {
     let mut served = Served::start(config, Pages::default())?;
-    eprintln!(
-        "omnirelay {} is ready: RPC on http://{}, admin on http://{}, data in {}, {} core(s) on {}",
+    logging::say(&format!(
+        "omnirelay {} is ready: RPC on http://{}, admin on http://{}, data in {}, {} core(s) on {}\n",
         env!("CARGO_PKG_VERSION"),
         served.node.listen,
         served.node.admin_listen,
         config.data_dir.display(),
         config.cores.len(),
         served.node.driver,
-    );
+    ));
     let name = served.wait();
     tracing::info!(signal = name, "stopping: finishing open calls");
     served.drain()
@@ -329,16 +332,6 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
-
-/// A core that panicked may have left its state half changed: the whole process ends, and what
-/// is on disk is recovered by the next.
-fn abort_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
 }
 
 fn start_admin(listener: TcpListener, status: Arc<NodeStatus>, pages: Pages) -> io::Result<Admin> {

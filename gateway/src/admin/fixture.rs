@@ -168,5 +168,6 @@ pub(super) fn moment(reports: CoreReports) -> Moment {
         readiness: readiness(&Phase::Ready, &reports),
         node: Some(facts()),
         reports,
+        log_lines_dropped: 6,
     }
 }

@@ -112,6 +112,12 @@ fn node(out: &mut Families, moment: &Moment) {
         "1 while /readyz says ready.",
         moment.readiness.ready,
     );
+    out.single(
+        "omnirelay.logging.lines_dropped",
+        Kind::Counter,
+        "Lines missing in the log: stderr did not take them in time, or not at all.",
+        moment.log_lines_dropped,
+    );
 }
 
 fn cores(out: &mut Families, moment: &Moment, reports: &[&CoreReport]) {

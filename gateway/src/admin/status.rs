@@ -14,6 +14,7 @@ use super::reports::{CoreReports, ReportCache};
 use crate::config::Config;
 use crate::cores::{Clock, Reporter};
 use crate::data_dir::LogRecovery;
+use crate::logging;
 use crate::node::{Board, Layout};
 use crate::replication::Replication;
 use crate::telemetry::Spans;
@@ -64,6 +65,8 @@ pub(super) struct Moment {
     pub(super) node: Option<NodeFacts>,
     /// One for each core; empty before the cores serve.
     pub(super) reports: CoreReports,
+    /// Lines that the process's log lacks.
+    pub(super) log_lines_dropped: u64,
 }
 
 #[derive(Debug)]
@@ -210,6 +213,7 @@ impl NodeStatus {
             readiness: readiness(&state.phase, &reports),
             node: state.node.clone(),
             reports,
+            log_lines_dropped: logging::lines_dropped(),
         }
     }
 

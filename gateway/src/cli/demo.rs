@@ -11,6 +11,7 @@ use super::serve::{SourceArgs, failed};
 use super::target::split_url;
 use crate::demo::{self, Dispatcher, Users};
 use crate::logging;
+use crate::serve::ServeError;
 
 /// The workers of a demo that names none.
 const WORKERS: [&str; 2] = ["demo-worker-1", "demo-worker-2"];
@@ -166,7 +167,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
         },
     };
     let config = args.config().load()?;
-    logging::init(&config.log);
+    logging::init(&config.log).map_err(|error| failed(&ServeError::Control(error)))?;
     let ended = if has(Role::Dispatcher) {
         let dispatcher = Dispatcher {
             config: &config,

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
 
 use omnirelay_net::rpc::{self, codes};
 
 use super::colour;
 use crate::config::ConfigError;
+use crate::logging;
 
 /// The process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +124,7 @@ impl Failure {
         let error = colour::painted(&format!("error[{}]", self.code), colour::ERROR, coloured);
         let help = colour::painted("help", colour::LITERAL, coloured);
         let text = format!("{error}: {}\n{help}: {}\n", self.message, self.help);
-        // Nobody is left to be told where stderr is closed.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        logging::say(&text);
     }
 }
 

@@ -33,6 +33,7 @@ use clap::builder::StyledStr;
 use clap::error::ErrorKind;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::logging;
 pub(crate) use colour::on_stderr as colour_on_stderr;
 pub use failure::{Exit, Failure};
 
@@ -90,13 +91,15 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     colour::choose(&arguments);
-    match run(&arguments) {
+    let code = match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
             ExitCode::from(failure.exit as u8)
         }
-    }
+    };
+    logging::flush();
+    code
 }
 
 fn run(arguments: &[OsString]) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::{self, Config, Flag, Sources};
 use crate::logging;
+use crate::serve::ServeError;
 
 use super::failure::{Failure, chain};
 
@@ -86,13 +87,12 @@ pub(super) struct ServeArgs {
 /// Runs a node to its end.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.sources.load()?;
-    logging::init(&config.log);
+    logging::init(&config.log).map_err(|error| failed(&ServeError::Control(error)))?;
     crate::serve::run(&config).map_err(|error| failed(&error))
 }
 
 /// A node that did not start, or did not end well.
-pub(super) fn failed(error: &crate::serve::ServeError) -> Failure {
-    use crate::serve::ServeError;
+pub(super) fn failed(error: &ServeError) -> Failure {
     let (code, help) = match error {
         ServeError::DataDir(_) => (
             "serve.data_dir",

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::admin::Pages;
 use crate::cli::client::{Caller, block_on};
 use crate::config::Config;
+use crate::logging;
 use crate::serve::{self, Node, ServeError, Served};
 use seeder::Seeder;
 use user::User;
@@ -72,7 +73,7 @@ pub(crate) fn run_node(
         .spawn(move || block_on(use_node(users, address, stopped)))
         .expect("a thread for the demo's users");
     served.wait();
-    eprintln!("stopping");
+    logging::say("stopping\n");
     let _ = stop.send(true);
     if users.join().is_err() {
         tracing::error!("the demo's users panicked");
@@ -86,13 +87,15 @@ pub(crate) fn run_node(
 /// If signals cannot be waited for.
 pub(crate) fn run_users(users: Users, address: String) -> Result<(), ServeError> {
     let who = describe(&users);
-    eprintln!("The demo is running: {who} at {address}.\nCtrl-C ends it.");
+    logging::say(&format!(
+        "The demo is running: {who} at {address}.\nCtrl-C ends it.\n"
+    ));
     block_on(async {
         let mut signals = serve::Signals::new().map_err(ServeError::Control)?;
         let (stop, stopped) = watch::channel(false);
         let until_told = async {
             signals.next().await;
-            eprintln!("stopping");
+            logging::say("stopping\n");
             let _ = stop.send(true);
         };
         tokio::join!(use_node(users, address, stopped), until_told);
@@ -125,14 +128,14 @@ fn introduce(node: &Node, has_diagnostics: bool, users: &Users, data_dir: &Path)
         true => format!("\n       curl http://{admin}/demo/lease-health"),
         false => String::new(),
     };
-    eprintln!(
+    logging::say(&format!(
         "The demo is running: {who}; its data is in {}.\n\n\
          Open   http://{admin}/\n\
          Try    {program} lease stats --address {listen}\n       \
          {program} lease take --address {listen} --wait 5s{pages}\n\n\
-         Ctrl-C ends it.",
+         Ctrl-C ends it.\n",
         data_dir.display(),
-    );
+    ));
 }
 
 async fn use_node(users: Users, address: String, stopped: watch::Receiver<bool>) {

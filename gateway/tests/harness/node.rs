@@ -28,6 +28,7 @@ pub struct Launch {
     settings: Vec<String>,
     env: Vec<(String, String)>,
     before_exec: Option<BeforeExec>,
+    is_unread: bool,
 }
 
 impl Launch {
@@ -41,6 +42,7 @@ impl Launch {
             settings: vec!["segment_bytes=8388608".into()],
             env: Vec::new(),
             before_exec: None,
+            is_unread: false,
         }
     }
 
@@ -83,6 +85,12 @@ impl Launch {
     /// With a variable in its otherwise empty environment.
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// With a stderr that nobody reads until [`Node::listen`].
+    pub fn unread(mut self) -> Launch {
+        self.is_unread = true;
         self
     }
 
@@ -148,19 +156,19 @@ impl Launch {
         }
         let mut child = command.spawn().expect("the node starts");
         let stderr = child.stderr.take().expect("stderr is piped");
-        let said = Arc::new(Mutex::new(String::new()));
-        let listener = {
-            let said = Arc::clone(&said);
-            thread::spawn(move || listen_to(stderr, &said))
-        };
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        Node {
+        let mut node = Node {
             child,
-            said,
-            listener: Some(listener),
+            said: Arc::default(),
+            unread: Some(stderr),
+            listener: None,
             address: nowhere,
             admin_address: nowhere,
+        };
+        if !self.is_unread {
+            node.listen();
         }
+        node
     }
 }
 
@@ -204,6 +212,8 @@ impl Ended {
 pub struct Node {
     child: Child,
     said: Arc<Mutex<String>>,
+    /// What it writes on, as long as nobody reads it.
+    unread: Option<ChildStderr>,
     listener: Option<JoinHandle<()>>,
     /// Where it serves RPC.
     pub address: SocketAddr,
@@ -243,6 +253,13 @@ impl Node {
             before = after;
         }
         panic!("none of {TRIES} connections is served by core {core}");
+    }
+
+    /// Begins to read what it writes on stderr.
+    pub fn listen(&mut self) {
+        let stderr = self.unread.take().expect("nobody reads it yet");
+        let said = Arc::clone(&self.said);
+        self.listener = Some(thread::spawn(move || listen_to(stderr, &said)));
     }
 
     /// Everything it has written on stderr so far.
@@ -330,11 +347,9 @@ impl Node {
             );
             thread::sleep(Duration::from_millis(5));
         };
-        self.listener
-            .take()
-            .expect("waited for once")
-            .join()
-            .expect("stderr is read");
+        if let Some(listener) = self.listener.take() {
+            listener.join().expect("stderr is read");
+        }
         Ended {
             code: status.code(),
             said: self.said(),

@@ -151,6 +151,7 @@ fn series_of_a_family_add_up_to_the_nodes_number() {
     assert_total(&samples, "process_cpu_seconds_total", all, 1.5);
     assert_total(&samples, "omnirelay_uptime_seconds", all, 120.0);
     assert_total(&samples, "omnirelay_ready", all, 1.0);
+    assert_total(&samples, "omnirelay_logging_lines_dropped_total", all, 6.0);
 }
 
 #[test]
