@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::{self, NodeStatus, Pages, RunningNode};
 use crate::config::{Config, Driver};
-use crate::cores::{Clock, Cores, StartError, Startup};
+use crate::cores::{Clock, CoreReport, Cores, StartError, Startup};
 use crate::data_dir::{
     Catalog, DataDir, DataDirError, LogRecovery, LogSettings, NodeFile, open_logs,
 };
@@ -67,6 +67,9 @@ pub(crate) struct Node {
     /// Locked until the node has ended.
     _data_dir: DataDir,
 }
+
+/// What each core had counted when it ended.
+type LastReports = Vec<Option<CoreReport>>;
 
 #[derive(Debug)]
 struct Admin {
@@ -196,13 +199,13 @@ impl Node {
         self.admin_listen
     }
 
-    /// Finishes what is open, closes the logs and ends. Gives up when `cut_short` says so.
+    /// Finishes what is open, closes the logs and ends. Gives up when `wait` does.
     ///
     /// # Errors
     /// [`ServeError::CutShort`] if it gave up: the caller should end the process.
     pub(crate) fn stop(
         self,
-        cut_short: impl FnOnce(oneshot::Receiver<()>) -> bool,
+        wait: impl FnOnce(oneshot::Receiver<LastReports>) -> Option<LastReports>,
     ) -> Result<(), ServeError> {
         self.status.draining();
         self.cores.drain();
@@ -211,16 +214,16 @@ impl Node {
         thread::Builder::new()
             .name("drain".into())
             .spawn(move || {
-                cores.join();
                 // The waiting side may have given up.
-                let _ = ended.send(());
+                let _ = ended.send(cores.join());
             })
             .map_err(ServeError::Control)?;
-        if cut_short(has_ended) {
+        let Some(reports) = wait(has_ended) else {
             // The logs' threads may still write: nobody else may have the directory meanwhile.
             std::mem::forget(self._data_dir);
             return Err(ServeError::CutShort);
-        }
+        };
+        self.status.ended(reports);
         self.telemetry.close();
         // The admin side answers until the very end.
         drop(self.admin.stop);
@@ -276,14 +279,14 @@ impl Served {
         node.stop(|ended| {
             runtime.block_on(async {
                 tokio::select! {
-                    _ = ended => false,
+                    reports = ended => reports.ok(),
                     name = signals.next() => {
                         tracing::warn!(signal = name, "told again to stop: ending now");
-                        true
+                        None
                     }
                     () = tokio::time::sleep(drain_timeout) => {
                         tracing::warn!(after = ?drain_timeout, "open calls did not end in time: ending now");
-                        true
+                        None
                     }
                 }
             })

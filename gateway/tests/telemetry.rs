@@ -6,6 +6,7 @@ mod harness;
 
 use std::collections::HashSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -314,6 +315,73 @@ fn spans_that_there_is_no_room_for_are_dropped_and_counted_and_calls_go_on() {
         started.elapsed() < Duration::from_secs(10),
         "it waits for no collector"
     );
+}
+
+#[test]
+fn an_ending_node_sends_its_last_numbers_with_every_call_in_them() {
+    let (dir, collector) = (directory(), Collector::start());
+    let node = launch(&dir, &collector)
+        .cores(harness::cores_max().min(2))
+        .set("telemetry.metrics_interval=1h")
+        .start();
+    for resource in ["a", "b", "c"] {
+        node.connect().call("enqueue", item(resource)).ok();
+    }
+    assert_eq!(node.stop().code, Some(0));
+    assert_eq!(collector.counter("omnirelay.rpc.requests"), [3]);
+    let records = collector.counter("omnirelay.wal.records");
+    assert!(records.len() == 1 && records[0] >= 3, "{records:?}");
+}
+
+#[test]
+fn a_collector_that_says_nothing_does_not_keep_a_node_from_ending() {
+    let dir = directory();
+    // Connections are made by the kernel, and nobody takes them.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("an address");
+    let address = silent.local_addr().expect("an address");
+    let node = Launch::on(dir.path())
+        .set(&format!("telemetry.otlp_endpoint=http://{address}"))
+        .set("telemetry.metrics_interval=1h")
+        .start();
+    let mut client = node.connect();
+    client.request(&traced("stats", &json!({}), "01")).ok();
+    let started = Instant::now();
+    let ended = node.stop();
+    assert_eq!(ended.code, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    for missed in ["the last spans", "the last metrics"] {
+        assert!(ended.said.contains(missed), "{}", ended.said);
+    }
+}
+
+#[test]
+fn headers_go_with_spans_and_metrics_and_are_not_shown() {
+    let (dir, collector) = (directory(), Collector::start());
+    let node = launch(&dir, &collector)
+        .set("telemetry.metrics_interval=1h")
+        .set("log.level=trace")
+        .env(
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "Authorization=Bearer%20hush,x-tenant=data%2C1",
+        )
+        .start();
+    node.connect()
+        .request(&traced("stats", &json!({}), "01"))
+        .ok();
+    let shown = node.admin_text("/omnirelay/introspect");
+    let ended = node.stop();
+    let posted = collector.posted();
+    let paths: HashSet<&str> = posted.iter().map(|posted| &*posted.path).collect();
+    assert_eq!(paths, HashSet::from(["/v1/traces", "/v1/metrics"]));
+    for posted in &posted {
+        for header in ["authorization: bearer hush", "x-tenant: data,1"] {
+            assert!(posted.headers.contains(header), "{}", posted.headers);
+        }
+    }
+    assert!(shown.contains("(not shown)"), "{shown}");
+    for text in [shown, ended.said] {
+        assert!(!text.contains("hush"), "{text}");
+    }
 }
 
 #[test]

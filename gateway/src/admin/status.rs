@@ -12,7 +12,7 @@ use super::readiness::{Phase, Readiness, readiness};
 use super::recent::RecentCache;
 use super::reports::{CoreReports, ReportCache};
 use crate::config::Config;
-use crate::cores::{Clock, Reporter};
+use crate::cores::{Clock, CoreReport, Reporter};
 use crate::data_dir::LogRecovery;
 use crate::logging;
 use crate::node::{Board, Layout};
@@ -73,7 +73,18 @@ pub(super) struct Moment {
 struct State {
     phase: Phase,
     node: Option<NodeFacts>,
-    reporter: Option<Reporter>,
+    asks: Asks,
+}
+
+/// Where the cores' reports come from.
+#[derive(Debug, Clone)]
+enum Asks {
+    /// There are no cores yet.
+    Nobody,
+    /// The cores.
+    Cores(Reporter),
+    /// Nobody any more: the cores have ended with these.
+    Ended(CoreReports),
 }
 
 /// How the node is, as the admin server shows it. Shared by whoever starts and ends the node and
@@ -103,7 +114,7 @@ impl NodeStatus {
             state: Mutex::new(State {
                 phase: Phase::Starting,
                 node: None,
-                reporter: None,
+                asks: Asks::Nobody,
             }),
             cache: ReportCache::default(),
             live: LiveFeed::default(),
@@ -145,14 +156,14 @@ impl NodeStatus {
                 replication: Some(replication),
                 spans,
             },
-            Some(reporter),
+            Asks::Cores(reporter),
         );
     }
 
-    fn serves(&self, node: NodeFacts, reporter: Option<Reporter>) {
+    fn serves(&self, node: NodeFacts, asks: Asks) {
         let mut state = self.state();
         state.node = Some(node);
-        state.reporter = reporter;
+        state.asks = asks;
         if matches!(state.phase, Phase::Starting | Phase::Recovering(_)) {
             state.phase = Phase::Ready;
         }
@@ -164,6 +175,11 @@ impl NodeStatus {
         if !matches!(state.phase, Phase::Failed(_)) {
             state.phase = Phase::Draining;
         }
+    }
+
+    /// The cores have ended; what they had counted is shown from now on.
+    pub fn ended(&self, reports: Vec<Option<CoreReport>>) {
+        self.state().asks = Asks::Ended(reports.into());
     }
 
     /// The node cannot serve any more; it stays so.
@@ -183,9 +199,10 @@ impl NodeStatus {
 
     /// Asks the cores how they are, or takes what they said a moment ago.
     pub(super) async fn moment(&self) -> Moment {
-        let reporter = self.state().reporter.clone();
-        let Some(reporter) = reporter else {
-            return self.moment_with(CoreReports::default());
+        let reporter = match self.asks() {
+            Asks::Cores(reporter) => reporter,
+            Asks::Nobody => return self.moment_with(CoreReports::default()),
+            Asks::Ended(reports) => return self.moment_with(reports),
         };
         let (at, reports) = self.cache.get(reporter.reports()).await;
         let mut moment = self.moment_with(reports);
@@ -197,10 +214,10 @@ impl NodeStatus {
 
     /// Asks the cores how they are now: for what must not be behind what a caller has been told.
     pub(super) async fn moment_now(&self) -> Moment {
-        let reporter = self.state().reporter.clone();
-        match reporter {
-            Some(reporter) => self.moment_with(reporter.reports().await.into()),
-            None => self.moment_with(CoreReports::default()),
+        match self.asks() {
+            Asks::Cores(reporter) => self.moment_with(reporter.reports().await.into()),
+            Asks::Nobody => self.moment_with(CoreReports::default()),
+            Asks::Ended(reports) => self.moment_with(reports),
         }
     }
 
@@ -251,8 +268,16 @@ impl NodeStatus {
     pub(super) fn asked(&self) -> Option<(NodeFacts, Reporter)> {
         let state = self.state();
         let serves = matches!(state.phase, Phase::Ready);
-        let asked = state.node.clone().zip(state.reporter.clone());
+        let reporter = match &state.asks {
+            Asks::Cores(reporter) => Some(reporter.clone()),
+            Asks::Nobody | Asks::Ended(_) => None,
+        };
+        let asked = state.node.clone().zip(reporter);
         asked.filter(|_| serves)
+    }
+
+    fn asks(&self) -> Asks {
+        self.state().asks.clone()
     }
 
     /// Whether it is worth asking the cores: before they serve and after they were told to end,
@@ -284,7 +309,7 @@ mod tests {
         status.recovering("log 1 of 2".into());
         assert_eq!(phase(&status), (false, "recovering"));
         status.recovering("log 2 of 2".into());
-        status.serves(fixture::facts(), None);
+        status.serves(fixture::facts(), Asks::Nobody);
         assert_eq!(phase(&status), (true, "ready"));
         assert!(status.is_serving());
         status.draining();
@@ -301,7 +326,7 @@ mod tests {
         status.recovering("log 1 of 2".into());
         status.draining();
         status.recovering("log 2 of 2".into());
-        status.serves(fixture::facts(), None);
+        status.serves(fixture::facts(), Asks::Nobody);
         assert_eq!(phase(&status), (false, "draining"));
     }
 
@@ -310,7 +335,7 @@ mod tests {
         let status = fixture::status();
         status.failed("the data directory is in use".into());
         status.draining();
-        status.serves(fixture::facts(), None);
+        status.serves(fixture::facts(), Asks::Nobody);
         assert_eq!(phase(&status), (false, "failed"));
         let reason = status.moment_with(fixture::reports()).readiness.reason;
         assert_eq!(reason.as_deref(), Some("the data directory is in use"));

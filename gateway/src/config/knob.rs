@@ -163,6 +163,15 @@ pub static NODE: &[Knob] = &[
               /v1/traces and /v1/metrics are added. Empty: nothing is sent.",
     },
     Knob {
+        key: "telemetry.otlp_headers",
+        kind: Kind::OtlpHeaders,
+        default: Some("\"\""),
+        doc: "Headers of each request to the collector, such as a token, as name=value pairs with \
+              commas between them and percent-encoding in the values. They are secrets: not shown \
+              here nor in introspection, and better given by OTEL_EXPORTER_OTLP_HEADERS or a file \
+              than on the command line. They go over the network as they are.",
+    },
+    Knob {
         key: "telemetry.traces_sampler",
         kind: Kind::Choice(SAMPLERS),
         default: Some("\"parentbased_traceidratio\""),

@@ -23,7 +23,7 @@ pub use error::ConfigError;
 pub use namespace::Namespace;
 use namespace::{contradiction, duration, flag, integer, text};
 pub use source::{Flag, Sources};
-pub use telemetry::{OtlpEndpoint, Sampling, Telemetry};
+pub use telemetry::{OtlpEndpoint, OtlpHeaders, Sampling, Telemetry};
 use tree::{Entry, Settings, entry};
 use value::{CoreChoice, Setting};
 pub(crate) use value::{is_log_filter, parse_duration};

@@ -286,6 +286,13 @@ pub(super) fn text<'a>(section: &'a [Entry], key: &str) -> &'a str {
     }
 }
 
+pub(super) fn secret<'a>(section: &'a [Entry], key: &str) -> &'a str {
+    match &entry(section, key).setting {
+        Setting::Secret(secret) => &secret.0,
+        other => panic!("{key} is a secret, found {other:?}"),
+    }
+}
+
 pub(super) fn number(section: &[Entry], key: &str) -> f64 {
     match entry(section, key).setting {
         Setting::Number(number) => number,

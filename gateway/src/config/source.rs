@@ -20,8 +20,9 @@ const FOREIGN: [&str; 5] = ["ADDRESS", "ADMIN_ADDRESS", "CALLER", "CONFIG", "NAM
 
 /// The environment variables that all programs with OpenTelemetry take, and the keys they stand
 /// for where nothing else sets those.
-const OTEL: [(&str, &str); 6] = [
+const OTEL: [(&str, &str); 7] = [
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "otlp_headers"),
     ("OTEL_SERVICE_NAME", "service_name"),
     ("OTEL_RESOURCE_ATTRIBUTES", "resource_attributes"),
     ("OTEL_TRACES_SAMPLER", "traces_sampler"),

@@ -4,17 +4,32 @@ use std::fmt;
 use std::time::Duration;
 
 use http::Uri;
+use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use percent_encoding::percent_decode_str;
 
 use super::error::ConfigError;
-use super::namespace::{duration, number, text};
+use super::namespace::{duration, number, secret, text};
 use super::tree::{Entry, entry};
 
 /// The shortest interval of metrics: each has the cores report.
 const METRICS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Attributes of the node that go with everything it sends.
 const ATTRIBUTES_MAX: usize = 64;
+
+/// Headers of a request to a collector, and the bytes in which they are written.
+const HEADERS_MAX: usize = 32;
+const HEADERS_BYTES_MAX: usize = 8_192;
+/// Headers that the request has anyway.
+const HEADERS_TAKEN: [&str; 7] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+    "user-agent",
+];
 
 /// Samplers by their OpenTelemetry names.
 pub(super) const SAMPLERS: &[&str] = &[
@@ -72,6 +87,37 @@ impl fmt::Display for OtlpEndpoint {
     }
 }
 
+/// What goes with every request to the collector, such as a token. The values are secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OtlpHeaders(pub Vec<(HeaderName, HeaderValue)>);
+
+impl OtlpHeaders {
+    /// Reads `name=value,name=value`, with percent-encoding in the values, as
+    /// `OTEL_EXPORTER_OTLP_HEADERS` has it.
+    /// <https://opentelemetry.io/docs/specs/otel/protocol/exporter/#specifying-headers-via-environment-variables>
+    pub(super) fn parse(text: &str) -> Option<OtlpHeaders> {
+        if text.len() > HEADERS_BYTES_MAX {
+            return None;
+        }
+        let mut headers = Vec::new();
+        for pair in text.split(',').map(str::trim) {
+            if pair.is_empty() {
+                continue;
+            }
+            let (name, value) = pair.split_once('=')?;
+            let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+            if HEADERS_TAKEN.contains(&name.as_str()) || headers.len() == HEADERS_MAX {
+                return None;
+            }
+            let value: Vec<u8> = percent_decode_str(value.trim()).collect();
+            let mut value = HeaderValue::from_bytes(&value).ok()?;
+            value.set_sensitive(true);
+            headers.push((name, value));
+        }
+        Some(OtlpHeaders(headers))
+    }
+}
+
 /// Which calls make spans.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
@@ -86,6 +132,8 @@ pub struct Sampling {
 pub struct Telemetry {
     /// Where to; `None` tells nobody anything.
     pub endpoint: Option<OtlpEndpoint>,
+    /// What the collector wants to see beside it.
+    pub headers: OtlpHeaders,
     /// Which calls make spans.
     pub sampling: Sampling,
     /// How often metrics are sent; `None` is never.
@@ -141,6 +189,8 @@ impl Telemetry {
         };
         Ok(Telemetry {
             endpoint: OtlpEndpoint::parse(endpoint),
+            headers: OtlpHeaders::parse(secret(node, "telemetry.otlp_headers"))
+                .expect("its knob has read it"),
             sampling: Sampling {
                 follows_caller,
                 ratio,
@@ -205,6 +255,43 @@ mod tests {
         ] {
             assert_eq!(endpoint(refused), None, "{refused}");
         }
+    }
+
+    #[test]
+    fn headers_are_pairs_with_percent_encoding_and_are_not_shown() {
+        let read = |text: &str| {
+            let headers = OtlpHeaders::parse(text)?.0.into_iter();
+            let text = |(name, value): (HeaderName, HeaderValue)| {
+                format!("{name}: {}", value.to_str().unwrap())
+            };
+            Some(headers.map(text).collect::<Vec<_>>())
+        };
+        let is = |headers: &[&str]| Some(headers.iter().map(|&text| text.to_owned()).collect());
+        assert_eq!(
+            read("Authorization=Basic%20dXNlcjpwYXNz, x-tenant = a%2Cb+c%3D ,,x-empty=,x-raw=d=="),
+            is(&[
+                "authorization: Basic dXNlcjpwYXNz",
+                "x-tenant: a,b+c=",
+                "x-empty: ",
+                "x-raw: d=="
+            ])
+        );
+        assert_eq!(read(""), is(&[]));
+        for refused in [
+            "authorization",
+            "=b",
+            "no name=b",
+            "x%2dy=z,a b=c",
+            "line=a%0Ab",
+            "Content-Type=text/plain",
+            "host=elsewhere",
+        ] {
+            assert_eq!(read(refused), None, "{refused}");
+        }
+        assert_eq!(read(&"k=v,".repeat(HEADERS_MAX + 1)), None);
+        assert_eq!(read(&format!("k={}", "v".repeat(HEADERS_BYTES_MAX))), None);
+        let shown = format!("{:?}", OtlpHeaders::parse("authorization=hush").unwrap());
+        assert!(!shown.contains("hush"), "{shown}");
     }
 
     #[test]

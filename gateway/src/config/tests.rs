@@ -537,6 +537,7 @@ fn the_effective_configuration_says_where_each_value_came_from() {
 
     [telemetry]
     otlp_endpoint = ""                           # default
+    otlp_headers = ""                            # default
     traces_sampler = "parentbased_traceidratio"  # default
     traces_sample_ratio = 0.01                   # default
     metrics_interval = "1m"                      # default
@@ -652,6 +653,33 @@ fn opentelemetrys_variables_count_where_the_key_is_not_set() {
     assert_eq!(load(&named).unwrap().telemetry.service_name, "orders");
 }
 
+#[test]
+fn secrets_are_read_and_never_shown() {
+    let from_env = env(&[("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20hush")]);
+    let config = load(&from_env).unwrap();
+    let (_, value) = &config.telemetry.headers.0[0];
+    assert_eq!(value, "Bearer hush");
+    let toml = config.to_toml(true);
+    assert!(toml.contains("otlp_headers = \"(not shown)\""), "{toml}");
+    let json = config.to_json().to_string();
+    assert!(json.contains(r#""otlp_headers":"(not shown)""#), "{json}");
+    for shown in [toml, json, format!("{config:?}")] {
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+    let stronger = Sources {
+        set: vec!["telemetry.otlp_headers=x-key=1".into()],
+        ..from_env
+    };
+    let headers = load(&stronger).unwrap().telemetry.headers;
+    assert_eq!(headers.0.len(), 1);
+    assert_eq!(headers.0[0].0, "x-key");
+
+    insta::assert_snapshot!(refusal(&set(&["telemetry.otlp_headers=hush hush"])), @r#"
+    error[config.value]: `telemetry.otlp_headers = (not shown)` in --set is not allowed: it must be pairs such as "authorization=Basic%20dXNlcg==,x-tenant=data", with percent-encoding, and none of the headers that OTLP needs itself
+    help: change `telemetry.otlp_headers`; `omnirelay config show --explain` describes every key
+    "#);
+}
+
 #[cfg(feature = "otlp")]
 #[test]
 fn telemetry_that_cannot_be_sent_is_refused_by_name() {
@@ -665,7 +693,7 @@ fn telemetry_that_cannot_be_sent_is_refused_by_name() {
     ");
     let secure = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")];
     insta::assert_snapshot!(refusal(&env(&secure)), @r#"
-    error[config.value]: `telemetry.otlp_endpoint = "https://collector:4318"` in environment variable OTEL_EXPORTER_OTLP_ENDPOINT is not allowed: it must be a URL such as "http://127.0.0.1:4318" (no https in this version), or ""
+    error[config.value]: `telemetry.otlp_endpoint = "https://collector:4318"` in environment variable OTEL_EXPORTER_OTLP_ENDPOINT is not allowed: it must be a URL such as "http://127.0.0.1:4318", or ""; nothing is sent over TLS here: name a collector or an agent on this machine, and have that send it on over https
     help: change `telemetry.otlp_endpoint`; `omnirelay config show --explain` describes every key
     "#);
     insta::assert_snapshot!(refusal(&set(&["telemetry.metrics_interval=50ms"])), @r#"

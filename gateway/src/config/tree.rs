@@ -7,7 +7,7 @@ use figment::{Figment, Profile, Provider};
 
 use super::error::ConfigError;
 use super::knob::{Knob, NAMESPACE, NAMESPACES_MAX, NODE};
-use super::value::{Setting, quoted, render};
+use super::value::{Kind, Setting, quoted, render, render_for};
 
 /// The namespace that always exists.
 pub(super) const DEFAULT_NAMESPACE: &str = "resourcelease";
@@ -200,7 +200,21 @@ fn refuse_value(origins: &Origins<'_>, knob: &Knob, path: &str, value: &Value) -
     if knob.key == "durability" && value.as_str() == Some("quorum") {
         allowed.push_str("; quorum needs three voters, and this is a single node");
     }
-    origins.refuse(path, value, &allowed)
+    let is_https = value
+        .as_str()
+        .is_some_and(|url| url.starts_with("https://"));
+    if knob.kind == Kind::OtlpEndpoint && is_https {
+        allowed.push_str(
+            "; nothing is sent over TLS here: name a collector or an agent on this machine, and \
+             have that send it on over https",
+        );
+    }
+    ConfigError::Value {
+        origin: origins.of(value),
+        key: path.to_owned(),
+        value: render_for(knob.kind, value),
+        allowed,
+    }
 }
 
 fn unknown(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use figment::value::Value;
 
-use super::telemetry::{OtlpEndpoint, parse_attributes};
+use super::telemetry::{OtlpEndpoint, OtlpHeaders, parse_attributes};
 
 /// What a knob accepts. One check, one description of what is allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,6 +58,8 @@ pub enum Kind {
     Name,
     /// Where an OpenTelemetry collector is, or nothing.
     OtlpEndpoint,
+    /// Headers for it, a secret.
+    OtlpHeaders,
     /// `key=value` pairs.
     Attributes,
     /// `"all"`, a count, or a list of CPU numbers.
@@ -85,6 +87,29 @@ pub enum Fill {
     Percent(u8),
 }
 
+/// Stands for a secret wherever values are shown.
+const NOT_SHOWN: &str = "(not shown)";
+
+/// Text that is not shown to anybody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(super) String);
+
+impl Secret {
+    /// What is shown instead; that there is none is no secret.
+    fn shown(&self) -> &'static str {
+        match self.0.is_empty() {
+            true => "",
+            false => NOT_SHOWN,
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NOT_SHOWN)
+    }
+}
+
 /// A checked value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Setting {
@@ -93,6 +118,8 @@ pub enum Setting {
     /// See [`Kind::Path`], [`Kind::Choice`], [`Kind::LogFilter`], [`Kind::Name`],
     /// [`Kind::OtlpEndpoint`] and [`Kind::Attributes`].
     Text(String),
+    /// See [`Kind::OtlpHeaders`].
+    Secret(Secret),
     /// See [`Kind::Flag`].
     Flag(bool),
     /// See [`Kind::Integer`] and [`Kind::Bytes`].
@@ -167,6 +194,10 @@ impl Kind {
                 (url.is_empty() || OtlpEndpoint::parse(url).is_some())
                     .then(|| Setting::Text(url.to_owned()))
             }
+            Kind::OtlpHeaders => {
+                let pairs = value.as_str()?;
+                OtlpHeaders::parse(pairs).map(|_| Setting::Secret(Secret(pairs.to_owned())))
+            }
             Kind::Attributes => {
                 let pairs = value.as_str()?;
                 parse_attributes(pairs).map(|_| Setting::Text(pairs.to_owned()))
@@ -205,13 +236,22 @@ impl Kind {
             }
             Kind::Name => format!("text on one line, up to {NAME_BYTES_MAX} bytes"),
             Kind::OtlpEndpoint => {
-                "a URL such as \"http://127.0.0.1:4318\" (no https in this version), or \"\"".into()
+                "a URL such as \"http://127.0.0.1:4318\", or \"\"".into()
+            }
+            Kind::OtlpHeaders => {
+                "pairs such as \"authorization=Basic%20dXNlcg==,x-tenant=data\", with \
+                 percent-encoding, and none of the headers that OTLP needs itself".into()
             }
             Kind::Attributes => {
                 "pairs such as \"deployment.environment=prod,team=data\", with percent-encoding".into()
             }
             Kind::Cores => "\"all\", a count such as 2, or a list of CPU numbers such as \"0,2\" or \"0-3,8\"".into(),
         }
+    }
+
+    /// Whether its values must not be shown.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Kind::OtlpHeaders)
     }
 
     /// Whether the knob is written as text, so that an environment variable or flag needs no
@@ -230,6 +270,7 @@ impl Setting {
         match self {
             Setting::Address(address) => quoted(&address.to_string()),
             Setting::Text(text) => quoted(text),
+            Setting::Secret(secret) => quoted(secret.shown()),
             Setting::Flag(flag) => flag.to_string(),
             Setting::Integer(number) => number.to_string(),
             Setting::Number(number) => format!("{number:?}"),
@@ -250,6 +291,7 @@ impl Setting {
             Setting::Number(number) => (*number).into(),
             Setting::Address(address) => address.to_string().into(),
             Setting::Text(text) => text.clone().into(),
+            Setting::Secret(secret) => secret.shown().into(),
             Setting::Duration(duration) => DurationText(*duration).to_string().into(),
             Setting::Fill(Fill::Items(items)) => (*items).into(),
             Setting::Fill(Fill::Percent(percent)) => format!("{percent}%").into(),
@@ -263,6 +305,14 @@ impl Setting {
 /// A string as TOML writes it, quotes included.
 pub(crate) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A value for a message about its key.
+pub(crate) fn render_for(kind: Kind, value: &Value) -> String {
+    match kind.is_secret() {
+        true => NOT_SHOWN.to_owned(),
+        false => render(value),
+    }
 }
 
 /// A value as a person wrote it, shortened, for an error message.

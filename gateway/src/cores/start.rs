@@ -102,7 +102,7 @@ pub struct Cores {
     inboxes: Vec<Inbox>,
     board: Arc<Board>,
     driver: DriverKind,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Option<CoreReport>>>,
     logs: Vec<LogThreadsEnd>,
 }
 
@@ -211,16 +211,20 @@ impl Cores {
         }
     }
 
-    /// Waits until all cores have ended and the logs are closed.
-    pub fn join(self) {
-        for thread in self.threads {
-            if thread.join().is_err() {
+    /// Waits until all cores have ended and the logs are closed. Each core's last report; `None`
+    /// for a core that never ran.
+    pub fn join(self) -> Vec<Option<CoreReport>> {
+        let ended = self.threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| {
                 tracing::error!("a core's thread panicked");
-            }
-        }
+                None
+            })
+        });
+        let reports = ended.collect();
         for log in self.logs {
             log.join();
         }
+        reports
     }
 }
 
@@ -364,7 +368,7 @@ struct Core {
 }
 
 impl Core {
-    fn run<D: Disk>(self, seed: CoreSeed<D>, options: CoreOptions) {
+    fn run<D: Disk>(self, seed: CoreSeed<D>, options: CoreOptions) -> Option<CoreReport> {
         let (id, ready) = (seed.id.0, self.ready.clone());
         let ending = Arc::clone(&seed.ending);
         let others: Vec<Notifier> = seed
@@ -377,18 +381,21 @@ impl Core {
             has_run.set(true);
             self.main(seed, driver)
         };
-        if let Err(error) = runtime::run(options, main) {
-            if !has_run.get() {
-                // The others must not wait for a core that never was.
-                ending.core_is_done();
-                others.iter().for_each(Notifier::notify);
-            }
-            // Nobody listens any more if the core had started before.
-            let _ = ready.send((id, Err(error.to_string())));
+        let error = match runtime::run(options, main) {
+            Ok(report) => return Some(report),
+            Err(error) => error,
+        };
+        if !has_run.get() {
+            // The others must not wait for a core that never was.
+            ending.core_is_done();
+            others.iter().for_each(Notifier::notify);
         }
+        // Nobody listens any more if the core had started before.
+        let _ = ready.send((id, Err(error.to_string())));
+        None
     }
 
-    async fn main<D: Disk>(self, seed: CoreSeed<D>, driver: DriverKind) {
+    async fn main<D: Disk>(self, seed: CoreSeed<D>, driver: DriverKind) -> CoreReport {
         let id = seed.id.0;
         let cell = core_thread::start(seed, driver.name());
         cell.opened.wait().await;
@@ -422,5 +429,6 @@ impl Core {
         cell.drain.wait().await;
         cell.dirty.set();
         cell.stop.wait().await;
+        cell.report(id)
     }
 }

@@ -5,8 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as PointValue;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
@@ -85,6 +88,30 @@ impl Collector {
     pub fn posted(&self) -> Vec<Posted> {
         let state = self.state.lock().expect("nobody panics with it");
         state.posted.clone()
+    }
+
+    /// The sum of a counter's series, each time that it was told.
+    pub fn counter(&self, name: &str) -> Vec<i64> {
+        let posted = self.posted().into_iter();
+        let metrics = posted
+            .filter(|posted| posted.path == "/v1/metrics")
+            .map(|posted| ExportMetricsServiceRequest::decode(&*posted.body).expect("OTLP"))
+            .flat_map(|request| request.resource_metrics)
+            .flat_map(|resource| resource.scope_metrics)
+            .flat_map(|scope| scope.metrics)
+            .filter(|metric| metric.name == name);
+        let sum = |data| {
+            let Some(Data::Sum(sum)) = data else {
+                panic!("{name} is no counter");
+            };
+            let values = sum.data_points.into_iter().map(|point| point.value);
+            let values = values.map(|value| match value {
+                Some(PointValue::AsInt(value)) => value,
+                other => panic!("{name} is {other:?}"),
+            });
+            values.sum()
+        };
+        metrics.map(|metric| sum(metric.data)).collect()
     }
 
     /// The spans that it has taken so far.

@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::OtlpEndpoint;
+use crate::config::{OtlpEndpoint, OtlpHeaders};
 
 /// How long a request may take, connecting included.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -52,13 +52,15 @@ impl Refusal {
 #[derive(Debug)]
 pub(super) struct Collector {
     endpoint: OtlpEndpoint,
+    headers: OtlpHeaders,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Collector {
-    pub(super) fn new(endpoint: OtlpEndpoint) -> Collector {
+    pub(super) fn new(endpoint: OtlpEndpoint, headers: OtlpHeaders) -> Collector {
         Collector {
             endpoint,
+            headers,
             connection: None,
         }
     }
@@ -108,12 +110,15 @@ impl Collector {
             Some(connection) => connection,
             None => connect(&self.endpoint).await?,
         };
-        let request = Request::post(self.endpoint.path(signal).as_str())
+        let mut request = Request::post(self.endpoint.path(signal).as_str())
             .header(HOST, self.endpoint.authority.as_str())
             .header(CONTENT_TYPE, "application/x-protobuf")
             .header(USER_AGENT, concat!("omnirelay/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(message))
             .map_err(|error| error.to_string())?;
+        for (name, value) in &self.headers.0 {
+            request.headers_mut().append(name, value.clone());
+        }
         let answer = connection.send_request(request).await;
         let (head, body) = answer.map_err(|error| error.to_string())?.into_parts();
         let seconds = head.headers.get(RETRY_AFTER);

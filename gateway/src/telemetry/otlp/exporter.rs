@@ -31,7 +31,7 @@ const BATCH_SPANS_MAX: usize = 512;
 /// The first wait for a collector that is not there, doubled each time up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(15);
-/// How long an ending node lets its last spans leave.
+/// How long an ending node lets its last spans and metrics leave.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// The thread.
@@ -63,13 +63,14 @@ impl Exporter {
         let (end, ended) = watch::channel(false);
         let instance = getrandom::u64().expect("the system gives random numbers");
         let resource = resource(config, &format!("{instance:016x}"));
-        let (endpoint, every) = (endpoint.clone(), config.metrics_interval);
+        let (endpoint, headers) = (endpoint.clone(), config.headers.clone());
+        let every = config.metrics_interval;
         let thread = thread::Builder::new()
             .name("telemetry".into())
             .spawn(move || {
                 let complaints = Rc::new(RefCell::new(Complaints::default()));
                 let to_spans = SpanSender {
-                    collector: Collector::new(endpoint.clone()),
+                    collector: Collector::new(endpoint.clone(), headers.clone()),
                     resource: resource.clone(),
                     spans: Arc::clone(&spans),
                     batch: Vec::new(),
@@ -77,7 +78,7 @@ impl Exporter {
                     ended: ended.clone(),
                 };
                 let to_metrics = every.map(|every| MetricSender {
-                    collector: Collector::new(endpoint),
+                    collector: Collector::new(endpoint, headers),
                     resource,
                     spans,
                     status,
@@ -252,6 +253,11 @@ impl MetricSender {
         tokio::select! {
             () = sending => {}
             _ = ended.wait_for(|ended| *ended) => {}
+        }
+        // Whatever was counted since the last time.
+        if timeout(FLUSH_TIME_MAX, self.send()).await.is_err() {
+            self.spans.count_failure();
+            tracing::warn!("the collector did not take the last metrics in time");
         }
     }
 
