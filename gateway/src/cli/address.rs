@@ -5,6 +5,22 @@ pub(super) const RPC_DEFAULT: &str = "127.0.0.1:7420";
 /// Where a node serves its admin endpoints unless it is told otherwise.
 pub(super) const ADMIN_DEFAULT: &str = "127.0.0.1:7421";
 
+/// The server that calls go to.
+#[derive(Debug, clap::Args)]
+pub(super) struct RpcServerArgs {
+    /// The server, as host:port
+    #[arg(
+        long,
+        env = "OMNIRELAY_ADDRESS",
+        hide_env_values = true,
+        value_name = "ADDRESS",
+        default_value = RPC_DEFAULT,
+        value_parser = parse,
+        value_hint = clap::ValueHint::Hostname
+    )]
+    pub(super) address: String,
+}
+
 /// The node that an administrative command is about.
 #[derive(Debug, clap::Args)]
 pub(super) struct NodeArgs {

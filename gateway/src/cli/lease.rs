@@ -98,16 +98,8 @@ enum LeaseCommand {
 /// Which namespace of which server, and who calls.
 #[derive(Debug, clap::Args)]
 struct ServerArgs {
-    /// The server, as host:port
-    #[arg(
-        long,
-        env = "OMNIRELAY_ADDRESS",
-        hide_env_values = true,
-        default_value = address::RPC_DEFAULT,
-        value_parser = address::parse,
-        value_hint = clap::ValueHint::Hostname
-    )]
-    address: String,
+    #[command(flatten)]
+    at: address::RpcServerArgs,
     /// The namespace
     #[arg(
         long,
@@ -463,7 +455,7 @@ fn stats(args: &StatsArgs) -> Result<(), Failure> {
 
 fn call(server: &ServerArgs, wait: Duration, request: &Call) -> Result<Reply, Failure> {
     let caller = Caller {
-        address: server.address.clone(),
+        address: server.at.address.clone(),
         namespace: server.namespace.clone(),
         caller: server.caller.clone(),
     };

@@ -9,7 +9,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use omnirelay_net::rpc::{Encoding, RequestHead};
 use serde_json::{Value, json};
 
-use super::address;
+use super::address::RpcServerArgs;
 use super::body::{BodyArgs, parse_duration, parse_pair};
 use super::client::{Response, block_on};
 use super::failure::Failure;
@@ -28,16 +28,8 @@ pub(super) struct RequestArgs {
     /// How the call travels
     #[arg(long, value_enum, default_value_t = Transport::Http, value_name = "TRANSPORT")]
     transport: Transport,
-    /// The server, as host:port
-    #[arg(
-        long,
-        env = "OMNIRELAY_ADDRESS",
-        hide_env_values = true,
-        default_value = address::RPC_DEFAULT,
-        value_parser = address::parse,
-        value_hint = clap::ValueHint::Hostname
-    )]
-    address: String,
+    #[command(flatten)]
+    server: RpcServerArgs,
     /// The server with the path to post to, instead of --address
     #[arg(long, value_name = "URL", value_hint = clap::ValueHint::Url)]
     url: Option<String>,
@@ -94,7 +86,7 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
         .body
         .read()?
         .unwrap_or_else(|| empty_body(args.encoding));
-    let target = Target::new(args.transport, &args.address, args.url.as_deref())?;
+    let target = Target::new(args.transport, &args.server.address, args.url.as_deref())?;
     let (response, reply) =
         block_on(target.call(&head, body, args.trace.context())).map_err(|failure| {
             let option = if args.url.is_some() {

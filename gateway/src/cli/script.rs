@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::address;
+use super::address::{NodeArgs, RpcServerArgs};
 use super::body::parse_pair;
 use super::client::block_on;
 use super::failure::{Exit, Failure};
@@ -46,6 +46,10 @@ enum ScriptCommand {
 /// life. It is checked as a whole before the first step. A step that fails ends it.
 #[derive(Debug, clap::Args)]
 #[command(
+    mut_arg("address", |arg| arg.help("The server of requests that name none, as host:port")),
+    mut_arg("admin_address", |arg| {
+        arg.help("The node of introspections that name none, as host:port of its admin server")
+    }),
     after_help = "EXAMPLE:\n  omnirelay script run lease-life.json\n  omnirelay script run lease-life.json --dry-run\n  omnirelay script run lease-life.json --var resource=orders --continue-on-error -o json"
 )]
 struct RunArgs {
@@ -61,27 +65,10 @@ struct RunArgs {
     /// A value for ${NAME} in the script
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     var: Vec<(String, String)>,
-    /// The server of requests that name none, as host:port
-    #[arg(
-        long,
-        env = "OMNIRELAY_ADDRESS",
-        hide_env_values = true,
-        default_value = address::RPC_DEFAULT,
-        value_parser = address::parse,
-        value_hint = clap::ValueHint::Hostname
-    )]
-    address: String,
-    /// The node of introspections that name none, as host:port of its admin server
-    #[arg(
-        long,
-        env = "OMNIRELAY_ADMIN_ADDRESS",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value = address::ADMIN_DEFAULT,
-        value_parser = address::parse,
-        value_hint = clap::ValueHint::Hostname
-    )]
-    admin_address: String,
+    #[command(flatten)]
+    server: RpcServerArgs,
+    #[command(flatten)]
+    node: NodeArgs,
     /// The name that calls, where a request names none
     #[arg(long, env = "OMNIRELAY_CALLER", hide_env_values = true, default_value = super::lease::CALLER_DEFAULT)]
     caller: String,
@@ -110,8 +97,8 @@ pub(super) fn run(args: ScriptArgs) -> Result<(), Failure> {
     let dir = args.file.parent().unwrap_or(Path::new(""));
     let steps = file::parse(&text, dir, &variables).map_err(wrong)?;
     let defaults = Defaults {
-        address: args.address,
-        admin_address: args.admin_address,
+        address: args.server.address,
+        admin_address: args.node.admin_address,
         caller: args.caller,
         trace: args.trace.context(),
     };
