@@ -2,9 +2,14 @@
 
 mod harness;
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
 use harness::events::EventStream;
-use harness::{Launch, item, item_with, wait_for};
+use harness::{Connection, Launch, item, item_with, wait_for};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 const RECENT: &str = "/omnirelay/control/replication/recent";
 
@@ -39,6 +44,72 @@ fn the_live_view_comes_again_and_again_and_says_what_is_there() {
         ("end", &json!("introspect.ended"))
     );
     assert_eq!(node.wait().code, Some(0));
+}
+
+/// A watcher that asks, and then reads nothing; its socket takes as little as one can.
+fn deaf_watcher(node: &harness::Node) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a small buffer");
+    socket.connect(&node.admin_address.into()).expect("a place");
+    let mut stream = TcpStream::from(socket);
+    let request = "GET /omnirelay/introspect?watch HTTP/1.1\r\nhost: test\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("it is taken");
+    stream
+}
+
+/// Whether the node's end of a connection is still open, as the kernel says.
+fn is_held(node: &harness::Node, other_end: SocketAddr) -> bool {
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let ends = |line: &str, port: u16| line.ends_with(&format!(":{port:04X}"));
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let mut field = || fields.next().unwrap_or_default();
+        let is_it = ends(field(), node.admin_address.port()) && ends(field(), other_end.port());
+        is_it && field() == ESTABLISHED
+    })
+}
+
+#[test]
+fn a_watcher_that_takes_nothing_is_dropped_and_disturbs_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // A view of many shards is more than sockets hold.
+    let launch = Launch::on(dir.path()).set("namespaces.resourcelease.shards=4096");
+    let node = launch.start();
+    let path = "/omnirelay/introspect?watch";
+    let mut stream = EventStream::open(node.admin_address, path, None).expect("a stream");
+    let mut client = node.connect();
+    stream.next().expect("a view");
+    let mut deaf = deaf_watcher(&node);
+    let (mut seen, mut longest) = (Instant::now(), Duration::ZERO);
+    let mut next = |client: &mut Connection| {
+        stream.next().expect("a view");
+        longest = longest.max(seen.elapsed());
+        seen = Instant::now();
+        client.call("enqueue", item("orders")).ok();
+    };
+    let started = Instant::now();
+    let other_end = deaf.local_addr().expect("an address");
+    assert!(is_held(&node, other_end));
+    wait_for("it is dropped", || {
+        next(&mut client);
+        (!is_held(&node, other_end)).then_some(())
+    });
+    let held = started.elapsed();
+    // It is given ten seconds to take something.
+    assert!(held > Duration::from_secs(5), "{held:?}");
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    deaf.set_read_timeout(Some(harness::BOUND))
+        .expect("a bound");
+    let mut said = Vec::new();
+    let ended = deaf.read_to_end(&mut said).map_err(|error| error.kind());
+    assert!(
+        matches!(ended, Ok(_) | Err(ErrorKind::ConnectionReset)),
+        "{ended:?}"
+    );
+    // A few views at most were kept for it.
+    let views = said.windows(6).filter(|bytes| bytes == b"data: ").count();
+    assert!((1..=5).contains(&views), "{views}");
 }
 
 /// The newest events, as type and item.

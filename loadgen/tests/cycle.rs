@@ -47,6 +47,13 @@ fn verdict(output: &Output) -> (Option<i32>, u64, u64, bool) {
     )
 }
 
+/// How calls travel.
+const TRANSPORTS: [&str; 2] = ["http", "grpc"];
+
+fn run_over(transport: &str, fault: Fault, options: &[&str]) -> Output {
+    run(fault, &[&["--transport", transport], options].concat())
+}
+
 const MANY: &[&str] = &["--connections", "2", "--pipeline", "64", "--batch", "16"];
 
 #[test]
@@ -67,13 +74,17 @@ fn a_right_server_is_verified_in_every_form() {
         ],
         &["--rate", "500", "--pipeline", "4"],
     ];
-    for form in forms {
-        let output = run(Fault::None, form);
-        assert_eq!(verdict(&output), (Some(0), 0, 0, false), "{form:?}");
+    let ways = TRANSPORTS
+        .iter()
+        .flat_map(|way| forms.map(|form| (way, form)));
+    for (transport, form) in ways {
+        let output = run_over(transport, Fault::None, form);
+        let form = format!("{transport} {form:?}");
+        assert_eq!(verdict(&output), (Some(0), 0, 0, false), "{form}");
         let found = document(&output);
-        assert!(found["cycles_per_s"].as_f64().unwrap() > 0.0, "{form:?}");
+        assert!(found["cycles_per_s"].as_f64().unwrap() > 0.0, "{form}");
         for step in ["enqueue_us", "lease_us", "complete_us"] {
-            assert!(found[step]["p50"].as_u64().unwrap() > 0, "{form:?} {step}");
+            assert!(found[step]["p50"].as_u64().unwrap() > 0, "{form} {step}");
         }
     }
 }
@@ -87,8 +98,8 @@ fn an_open_loop_keeps_its_rate() {
 
 #[test]
 fn a_lost_item_is_reported() {
-    for form in [&[][..], MANY] {
-        let output = run(Fault::Loses, form);
+    for (transport, form) in [("http", &[][..]), ("http", MANY), ("grpc", MANY)] {
+        let output = run_over(transport, Fault::Loses, form);
         assert_eq!(verdict(&output), (Some(1), 1, 0, false), "{form:?}");
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(
@@ -100,40 +111,46 @@ fn a_lost_item_is_reported() {
 
 #[test]
 fn a_doubled_item_is_reported() {
-    for form in [&[][..], MANY] {
-        let output = run(Fault::Doubles, form);
+    for (transport, form) in [("http", &[][..]), ("http", MANY), ("grpc", MANY)] {
+        let output = run_over(transport, Fault::Doubles, form);
         assert_eq!(verdict(&output), (Some(1), 0, 1, false), "{form:?}");
     }
 }
 
 #[test]
 fn an_item_that_was_refused_and_comes_all_the_same_is_reported() {
-    let output = run(Fault::RefusesAndKeeps, MANY);
-    assert_eq!(verdict(&output), (Some(1), 0, 0, true));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        words.contains("resourcelease.backpressure: full, or so it says"),
-        "{words}"
-    );
+    for transport in TRANSPORTS {
+        let output = run_over(transport, Fault::RefusesAndKeeps, MANY);
+        assert_eq!(verdict(&output), (Some(1), 0, 0, true));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            words.contains("resourcelease.backpressure: full, or so it says"),
+            "{words}"
+        );
+    }
 }
 
 #[test]
 fn a_changed_body_is_reported() {
-    let output = run(Fault::Corrupts, MANY);
-    assert_eq!(verdict(&output), (Some(1), 0, 0, true));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(words.contains("is not as sent"), "{words}");
+    for transport in TRANSPORTS {
+        let output = run_over(transport, Fault::Corrupts, MANY);
+        assert_eq!(verdict(&output), (Some(1), 0, 0, true));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(words.contains("is not as sent"), "{words}");
+    }
 }
 
 #[test]
 fn an_unknown_namespace_is_refused_in_the_servers_words() {
-    let output = run(Fault::None, &["--namespace", "nowhere"]);
-    assert_eq!(output.status.code(), Some(1));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(
-        words,
-        "error: the server refused: resourcelease.namespace.unknown: no namespace `nowhere`\n"
-    );
+    for transport in TRANSPORTS {
+        let output = run_over(transport, Fault::None, &["--namespace", "nowhere"]);
+        assert_eq!(output.status.code(), Some(1));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            words,
+            "error: the server refused: resourcelease.namespace.unknown: no namespace `nowhere`\n"
+        );
+    }
 }
 
 #[test]

@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use omnirelay_net::grpc;
 use omnirelay_net::messages::{
     CompleteResponse, EnqueueBatchResponse, EnqueueRequest, EnqueueResponse, LeaseBatchResponse,
     LeaseResponse, OwnershipToken, Payload, SettleResponse, SettleResult, Stats, StatsResponse,
 };
 use omnirelay_net::rpc::{
-    Call, Error, Procedure, Reply, RequestHead, decode_call, error_response, reply_response,
-    validate_call,
+    Call, Error, Procedure, REQUEST_BYTES_MAX, Reply, RequestHead, decode_call, error_response,
+    reply_response, validate_call,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -123,26 +125,57 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     }
 }
 
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
 async fn answer(
     server: Rc<Server>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
+    let answered = match grpc::is_grpc(request.headers()) {
+        true => answer_grpc(&server, request).await,
+        false => answer_http(&server, request).await,
+    };
+    Ok(answered)
+}
+
+async fn answer_http(server: &Server, request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let response = match RequestHead::parse(&parts.headers) {
         Err(error) => error_response(None, None, &error),
         Ok(head) => {
-            let body = body
-                .collect()
-                .await
-                .map(|body| body.to_bytes())
-                .unwrap_or_default();
-            match handle(&server, &head, &body).await {
+            let body = whole(body).await;
+            match handle(server, &head, &body).await {
                 Ok(reply) => reply_response(&head.service, Some(0), head.encoding, &reply),
                 Err(error) => error_response(Some(&head.service), None, &error),
             }
         }
     };
-    Ok(response.map(Full::new))
+    response.map(|body| Full::new(body).boxed_unsync())
+}
+
+async fn answer_grpc(server: &Server, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let answered = async {
+        let head = grpc::Head::parse(parts.uri.path(), &parts.headers)?;
+        let body = whole(body).await;
+        let message = grpc::only_message(body, head.compression, REQUEST_BYTES_MAX)?;
+        let reply = handle(server, &head.rpc, &message).await?;
+        Ok(grpc::reply_response(&head, Some(0), &reply))
+    };
+    match answered.await {
+        Ok(response) => response.map(|framed| {
+            let trailers = async { Some(Ok(framed.trailers)) };
+            let body = Full::new(framed.message).with_trailers(trailers);
+            body.boxed_unsync()
+        }),
+        Err(error) => grpc::error_response(&error).map(|()| Empty::new().boxed_unsync()),
+    }
+}
+
+/// A body, or as much as came of it.
+async fn whole(body: Incoming) -> Bytes {
+    let collected = body.collect().await;
+    collected.map(|body| body.to_bytes()).unwrap_or_default()
 }
 
 async fn handle(server: &Server, head: &RequestHead, body: &Bytes) -> Result<Reply, Error> {
