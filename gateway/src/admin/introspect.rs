@@ -263,7 +263,9 @@ fn logs(facts: &NodeFacts, reports: &[&CoreReport]) -> Value {
         .map(LogId)
         .map(|log| {
             let shards = reports.iter().flat_map(|report| &report.shards).filter(|shard| shard.log == log).count();
+            // Of a log that has just been made there was nothing to recover.
             let found = facts.recoveries.iter().find(|found| found.log == log);
+            let found = found.filter(|found| !found.recovery.fresh);
             let recovery = found.map(|found| {
                 json!({
                     "records": found.recovery.records,
