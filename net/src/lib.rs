@@ -2,7 +2,7 @@
 //!
 //! [`messages`] are the wire's types, [`rpc`] says calls, replies and errors over HTTP, [`grpc`]
 //! over gRPC. All are without IO and all that a client needs. Runtime and transports are the server's, behind the
-//! feature `node`.
+//! feature `node`. `tls` is for both, behind the feature of that name.
 
 pub mod grpc;
 pub mod messages;
@@ -14,3 +14,5 @@ pub mod http;
 pub mod ring;
 #[cfg(feature = "node")]
 pub mod runtime;
+#[cfg(feature = "tls")]
+pub mod tls;
