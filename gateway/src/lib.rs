@@ -12,3 +12,4 @@ pub mod node;
 pub mod replication;
 pub mod serve;
 pub mod telemetry;
+mod tls;

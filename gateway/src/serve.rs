@@ -9,20 +9,22 @@ use std::time::Duration;
 use omnirelay_net::http::HttpLimits;
 use omnirelay_net::rpc::REQUEST_BYTES_MAX;
 use omnirelay_net::runtime::{DriverChoice, DriverKind, bind_cores, bind_exclusive};
+use omnirelay_net::tls::{TlsError, TlsWatch};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::admin::{self, NodeStatus, Pages, RunningNode};
+use crate::admin::{self, AdminTls, NodeStatus, Pages, RunningNode};
 use crate::config::{Config, Driver};
 use crate::cores::{Clock, CoreReport, Cores, StartError, Startup};
 use crate::data_dir::{
-    Catalog, DataDir, DataDirError, LogRecovery, LogSettings, NodeFile, open_logs,
+    Catalog, DataDir, DataDirError, LogRecovery, LogSettings, NodeFile, NodeFileTls, open_logs,
 };
 use crate::logging;
 use crate::node::Layout;
 use crate::replication::{self, Replication};
 use crate::telemetry::Outlet;
+use crate::tls::NodeTls;
 
 /// Why a node did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -33,6 +35,9 @@ pub enum ServeError {
     /// The machine's clock is wrong.
     #[error("the system's clock is, or once was, past the year 2099, beyond what the log can hold")]
     ClockTooLate,
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An address cannot be listened on. The source names it.
     #[error("`{key}`: {source}")]
     Listen {
@@ -64,6 +69,9 @@ pub(crate) struct Node {
     status: Arc<NodeStatus>,
     admin: Admin,
     telemetry: Outlet,
+    tls: Option<NodeTls>,
+    /// Reloads the configured certificate.
+    _watch: Option<TlsWatch>,
     /// Locked until the node has ended.
     _data_dir: DataDir,
 }
@@ -103,6 +111,14 @@ impl Node {
             core_count,
         ));
 
+        let tls = NodeTls::open(config, data_dir.path())?;
+        let watch = match &tls {
+            Some(tls) if !tls.is_self_signed => {
+                Some(tls.server.watch().map_err(ServeError::Control)?)
+            }
+            _ => None,
+        };
+
         let listen_error = |key| move |source| ServeError::Listen { key, source };
         let (listen, listeners) =
             bind_cores(config.listen, config.cores.len()).map_err(listen_error("listen"))?;
@@ -112,8 +128,14 @@ impl Node {
             .local_addr()
             .map_err(listen_error("admin_listen"))?;
         let status = NodeStatus::new(config);
-        let admin =
-            start_admin(admin_listener, Arc::clone(&status), pages).map_err(ServeError::Control)?;
+        let admin_tls = tls.as_ref().and_then(|tls| {
+            Some(AdminTls {
+                config: tls.admin()?,
+                knows_clients: tls.knows_clients(),
+            })
+        });
+        let admin = start_admin(admin_listener, admin_tls, Arc::clone(&status), pages)
+            .map_err(ServeError::Control)?;
 
         let logs = layout.logs();
         let opened = open_logs(
@@ -150,6 +172,7 @@ impl Node {
             clock,
             logs: opened.logs,
             listeners,
+            tls: tls.as_ref().and_then(NodeTls::rpc),
             limits: HttpLimits {
                 connections_max: config.limits.connections_max_per_core,
                 ..HttpLimits::default()
@@ -164,6 +187,12 @@ impl Node {
             version: env!("CARGO_PKG_VERSION"),
             listen,
             admin_listen,
+            tls: tls.as_ref().map(|tls| NodeFileTls {
+                certificate: tls.server.files().cert.clone(),
+                fingerprint: tls
+                    .is_self_signed
+                    .then(|| tls.server.status().certificate.fingerprint),
+            }),
         })?;
         status.ready(RunningNode {
             layout,
@@ -175,6 +204,7 @@ impl Node {
             recoveries: opened.recoveries,
             replication: Arc::new(replication),
             spans: tracing.map(|tracing| Arc::clone(&tracing.spans)),
+            tls: tls.clone(),
         });
         let node = Node {
             listen,
@@ -184,6 +214,8 @@ impl Node {
             status,
             admin,
             telemetry,
+            tls,
+            _watch: watch,
             _data_dir: data_dir,
         };
         Ok((node, done))
@@ -197,6 +229,30 @@ impl Node {
     /// Where the admin endpoints are.
     pub(crate) fn admin_listen(&self) -> SocketAddr {
         self.admin_listen
+    }
+
+    /// `https` where the ports speak TLS.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match &self.tls {
+            Some(tls) if !tls.is_self_signed => "https",
+            _ => "http",
+        }
+    }
+
+    /// One line about the certificate, if there is one.
+    fn certificate_line(&self) -> Option<String> {
+        let tls = self.tls.as_ref()?;
+        let certificate = tls.server.status().certificate;
+        Some(format!(
+            "{} {}, good until {}, SHA-256 {}",
+            match tls.is_self_signed {
+                true => "self-signed TLS certificate",
+                false => "TLS certificate",
+            },
+            tls.server.files().cert.display(),
+            admin::rfc3339_seconds(certificate.not_after),
+            certificate.fingerprint
+        ))
     }
 
     /// Finishes what is open, closes the logs and ends. Gives up when `wait` does.
@@ -300,8 +356,9 @@ impl Served {
 /// See [`ServeError`].
 pub fn run(config: &Config) -> Result<(), ServeError> {
     let mut served = Served::start(config, Pages::default())?;
+    let scheme = served.node.scheme();
     logging::say(&format!(
-        "omnirelay {} is ready: RPC on http://{}, admin on http://{}, data in {}, {} core(s) on {}\n",
+        "omnirelay {} is ready: RPC on {scheme}://{}, admin on {scheme}://{}, data in {}, {} core(s) on {}\n",
         env!("CARGO_PKG_VERSION"),
         served.node.listen,
         served.node.admin_listen,
@@ -309,6 +366,9 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         config.cores.len(),
         served.node.driver,
     ));
+    if let Some(line) = served.node.certificate_line() {
+        logging::say(&format!("{line}\n"));
+    }
     let name = served.wait();
     tracing::info!(signal = name, "stopping: finishing open calls");
     served.drain()
@@ -337,7 +397,12 @@ impl Signals {
     }
 }
 
-fn start_admin(listener: TcpListener, status: Arc<NodeStatus>, pages: Pages) -> io::Result<Admin> {
+fn start_admin(
+    listener: TcpListener,
+    tls: Option<AdminTls>,
+    status: Arc<NodeStatus>,
+    pages: Pages,
+) -> io::Result<Admin> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(replication::READERS_MAX)
@@ -348,7 +413,7 @@ fn start_admin(listener: TcpListener, status: Arc<NodeStatus>, pages: Pages) -> 
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             // Ends when the sender is dropped.
-            admin::serve(listener, status, pages, async { drop(stopped.await) }).await
+            admin::serve(listener, tls, status, pages, async { drop(stopped.await) }).await
         });
         if let Err(error) = served {
             tracing::error!(%error, "the admin endpoints are gone");

@@ -144,7 +144,14 @@ fn against_each_driver(
             let listener = TcpListener::from_std(listener).unwrap();
             let counters = Rc::clone(&counters);
             let told = async move { told.notified().await };
-            let serving = serve(listener, Rc::new(paths), limits.clone(), counters, told);
+            let serving = serve(
+                listener,
+                None,
+                Rc::new(paths),
+                limits.clone(),
+                counters,
+                told,
+            );
             timeout(BOUND, serving).await
         });
         clients.join().expect("the client is content");
@@ -500,6 +507,7 @@ fn a_server_that_is_dropped_drops_its_connections() {
         let never = std::future::pending();
         let serving = serve(
             listener,
+            None,
             Rc::clone(&paths),
             HttpLimits::default(),
             counters,

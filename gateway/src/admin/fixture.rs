@@ -12,7 +12,9 @@ use super::readiness::{Phase, readiness};
 use super::reports::CoreReports;
 use super::status::{Moment, NodeFacts, NodeStatus};
 use crate::config::{self, Sources};
-use crate::cores::{CoreReport, HttpReport, RingCounts, ShardReport, Telemetry, Transport};
+use crate::cores::{
+    CoreReport, HandshakeReport, HttpReport, RingCounts, ShardReport, Telemetry, Transport,
+};
 use crate::data_dir::LogRecovery;
 use crate::node::{Board, Durability, Layout, LogId, LogSize, Namespace, NamespaceId, Watermarks};
 
@@ -71,6 +73,7 @@ pub(super) fn facts() -> NodeFacts {
         }],
         replication: None,
         spans: Some(Arc::default()),
+        tls: None,
     }
 }
 
@@ -125,6 +128,11 @@ pub(super) fn reports() -> CoreReports {
                 refused: 1,
                 timed_out: 0,
                 failed: 0,
+                handshakes: HandshakeReport {
+                    ok: 3,
+                    failed: 1,
+                    ..HandshakeReport::default()
+                },
             },
             run: CoreStats {
                 turns: 100,

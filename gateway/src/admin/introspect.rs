@@ -15,6 +15,7 @@ use super::process::Process;
 use super::status::{Moment, NodeFacts, NodeStatus};
 use crate::cores::{CoreReport, latency_histogram};
 use crate::node::{CoreId, LogId, NamespaceId};
+use crate::tls::NodeTls;
 
 /// How much of the node is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -73,11 +74,35 @@ pub(super) fn render(view: View, status: &NodeStatus, moment: &Moment, process: 
             "addresses",
             json!({"listen": facts.listen.to_string(), "admin": facts.admin_listen.to_string()}),
         );
+        if let Some(tls) = &facts.tls {
+            put("tls", certificate(tls));
+        }
         put("namespaces", namespaces(facts, moment));
         put("logs", logs(facts, &reports));
         put("shards", shards(facts, &reports));
     }
     Value::Object(document)
+}
+
+/// The certificate that new connections are shown.
+fn certificate(tls: &NodeTls) -> Value {
+    let status = tls.server.status();
+    let files = tls.server.files();
+    let certificate = status.certificate;
+    json!({
+        "certificate": files.cert,
+        "selfSigned": tls.is_self_signed,
+        "clientCa": files.client_ca,
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "names": certificate.names,
+        "notBefore": rfc3339_seconds(certificate.not_before),
+        "notAfter": rfc3339_seconds(certificate.not_after),
+        "fingerprint": certificate.fingerprint,
+        "reloads": status.reloads,
+        "reloadsFailed": status.reloads_failed,
+        "failure": status.failure,
+    })
 }
 
 fn cores(status: &NodeStatus, moment: &Moment) -> Value {
@@ -97,6 +122,12 @@ fn cores(status: &NodeStatus, moment: &Moment) -> Value {
                 "refused": report.http.refused,
                 "timedOut": report.http.timed_out,
                 "failed": report.http.failed,
+                "tlsHandshakes": {
+                    "ok": report.http.handshakes.ok,
+                    "failed": report.http.handshakes.failed,
+                    "timedOut": report.http.handshakes.timed_out,
+                    "plainText": report.http.handshakes.plain_text,
+                },
             },
             "openCalls": report.open_calls,
             "waitingEnqueues": report.held_back,
@@ -319,6 +350,11 @@ pub(crate) fn rfc3339(time: Nanos) -> String {
         i64::try_from(ms / 1_000).expect("u64 nanoseconds are fewer seconds than an i64 holds");
     let nanos = i32::try_from(ms % 1_000).expect("below 1,000") * 1_000_000;
     Timestamp { seconds, nanos }.to_string()
+}
+
+/// Seconds since 1970, as RFC 3339 writes them.
+pub(crate) fn rfc3339_seconds(seconds: i64) -> String {
+    Timestamp { seconds, nanos: 0 }.to_string()
 }
 
 #[cfg(test)]

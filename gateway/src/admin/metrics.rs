@@ -5,6 +5,7 @@
 //! number. What a core that did not answer holds is missing, and its `omnirelay_core_up` is 0.
 
 mod cores;
+mod tls;
 
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub(super) fn families(moment: &Moment, process: &Process) -> Families {
         recovery(&mut out, facts);
         replication(&mut out, facts);
         telemetry(&mut out, facts);
+        tls::render(&mut out, facts, &reports);
     }
     of_process(&mut out, moment, process);
     out

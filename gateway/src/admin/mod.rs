@@ -23,6 +23,7 @@ mod readiness;
 mod recent;
 mod replication;
 mod reports;
+mod secure;
 mod server;
 mod status;
 mod stream;
@@ -33,11 +34,12 @@ mod fixture;
 pub(crate) use backpressure::page as backpressure_page;
 #[cfg(feature = "otlp")]
 pub(crate) use families::{Family, Kind, Number, Series, Value};
-pub(crate) use introspect::rfc3339;
+pub(crate) use introspect::{rfc3339, rfc3339_seconds};
 #[cfg(feature = "otlp")]
 pub(crate) use latency::{BOUNDS_US, Buckets, seconds};
 #[cfg(feature = "otlp")]
 pub(crate) use numbers::{Numbers, numbers};
 pub(crate) use recent::{newest as newest_events, recent as recent_page};
+pub(crate) use secure::AdminTls;
 pub(crate) use server::{Pages, document, json_bytes, serve};
 pub use status::{NodeStatus, RunningNode};

@@ -17,18 +17,26 @@ use serde_json::json;
 
 use super::server::document;
 
+/// How the node's own page is reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Site {
+    pub(super) is_on_loopback: bool,
+    /// Over TLS.
+    pub(super) is_secure: bool,
+}
+
 /// Lets a request that changes something pass unless it may be a strange page's.
-pub(super) async fn only(is_on_loopback: bool, request: Request, next: Next) -> Response {
+pub(super) async fn only(site: Site, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    match check(is_on_loopback, request.headers()) {
+    match check(site, request.headers()) {
         Ok(()) => next.run(request).await,
         Err(message) => document(StatusCode::FORBIDDEN, &json!({"message": message})),
     }
 }
 
-fn check(is_on_loopback: bool, headers: &HeaderMap) -> Result<(), &'static str> {
+fn check(site: Site, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().ok(),
@@ -43,13 +51,14 @@ fn check(is_on_loopback: bool, headers: &HeaderMap) -> Result<(), &'static str> 
     let is_address = name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok();
     let mut origins = headers.get_all(ORIGIN).iter().peekable();
     let is_from_page = origins.peek().is_some();
-    if !is_address && (is_on_loopback || is_from_page) {
+    if !is_address && (site.is_on_loopback || is_from_page) {
         return Err(
             "a request that changes something names this node in its Host header by an \
              address, or as localhost",
         );
     }
-    let ours = format!("http://{host}");
+    let scheme = if site.is_secure { "https" } else { "http" };
+    let ours = format!("{scheme}://{host}");
     if origins.all(|origin| origin.as_bytes().eq_ignore_ascii_case(ours.as_bytes())) {
         Ok(())
     } else {
@@ -62,11 +71,19 @@ mod tests {
     use super::*;
 
     fn passes(is_on_loopback: bool, lines: &[(&'static str, &'static str)]) -> bool {
+        let site = Site {
+            is_on_loopback,
+            is_secure: false,
+        };
+        passes_at(site, lines)
+    }
+
+    fn passes_at(site: Site, lines: &[(&'static str, &'static str)]) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, value.parse().unwrap());
         }
-        check(is_on_loopback, &headers).is_ok()
+        check(site, &headers).is_ok()
     }
 
     #[test]
@@ -108,6 +125,23 @@ mod tests {
             ("origin", "http://evil.example"),
         ];
         assert!(!passes(true, &two));
+    }
+
+    #[test]
+    fn over_tls_our_own_page_is_one_over_tls() {
+        let site = Site {
+            is_on_loopback: true,
+            is_secure: true,
+        };
+        let host = ("host", "127.0.0.1:7421");
+        assert!(passes_at(
+            site,
+            &[host, ("origin", "https://127.0.0.1:7421")]
+        ));
+        assert!(!passes_at(
+            site,
+            &[host, ("origin", "http://127.0.0.1:7421")]
+        ));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -27,8 +28,10 @@ use super::exposition::{self, Format};
 use super::introspect::{self, View};
 use super::live::{self, INTERVAL_MAX, INTERVAL_MIN};
 use super::outgoing::StreamLife;
+use super::own_page::Site;
 use super::process::Process;
 use super::readiness::Readiness;
+use super::secure::{AdminTls, for_strangers};
 use super::status::NodeStatus;
 use super::{assets, backpressure, explain, log_level, metrics, own_page, recent, replication};
 
@@ -64,13 +67,18 @@ pub(crate) struct Pages {
 /// If the listener has no address. A connection that fails ends alone.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<AdminTls>,
     status: Arc<NodeStatus>,
     pages: Pages,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     tracing::debug!(%address, "the admin server listens");
-    let routes = routes(status, pages, address.ip().is_loopback());
+    let site = Site {
+        is_on_loopback: address.ip().is_loopback(),
+        is_secure: tls.is_some(),
+    };
+    let routes = routes(status, pages, site);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (end, ended) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -89,8 +97,9 @@ pub(crate) async fn serve(
             (place, accepted) = accept => match accepted {
                 Ok((stream, _)) => {
                     let (routes, ended) = (routes.clone(), ended.clone());
+                    let tls = tls.clone();
                     connections.spawn(async move {
-                        connection(stream, routes, ended).await;
+                        secured(stream, tls, routes, ended).await;
                         drop(place);
                     });
                 }
@@ -111,8 +120,32 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receiver<bool>) {
+async fn secured(
+    stream: TcpStream,
+    tls: Option<AdminTls>,
+    routes: Router,
+    mut ended: watch::Receiver<bool>,
+) {
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return connection(stream, routes, ended).await;
+    };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        _ = ended.wait_for(|ended| *ended) => return,
+    };
+    match accepted {
+        Ok((stream, true)) => connection(stream, routes, ended).await,
+        Ok((stream, false)) => connection(stream, for_strangers(routes), ended).await,
+        Err(error) => tracing::debug!(%error, "no TLS handshake on the admin port"),
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    routes: Router,
+    mut ended: watch::Receiver<bool>,
+) {
     let life = Arc::new(StreamLife::new(ended.clone()));
     let routes = routes.layer(Extension(Arc::clone(&life)));
     // A stream is ended by whoever fills it.
@@ -144,8 +177,8 @@ async fn connection(stream: TcpStream, routes: Router, mut ended: watch::Receive
     }
 }
 
-fn routes(status: Arc<NodeStatus>, pages: Pages, is_on_loopback: bool) -> Router {
-    let own_page = from_fn(move |request, next| own_page::only(is_on_loopback, request, next));
+fn routes(status: Arc<NodeStatus>, pages: Pages, site: Site) -> Router {
+    let own_page = from_fn(move |request, next| own_page::only(site, request, next));
     let log_level = get(log_level::show)
         .put(log_level::change)
         .layer(DefaultBodyLimit::max(log_level::BODY_BYTES_MAX))

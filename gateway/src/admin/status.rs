@@ -18,6 +18,7 @@ use crate::logging;
 use crate::node::{Board, Layout};
 use crate::replication::Replication;
 use crate::telemetry::Spans;
+use crate::tls::NodeTls;
 
 /// A node whose cores serve.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct RunningNode {
     pub replication: Arc<Replication>,
     /// Recorded spans on their way to a collector, if there is one.
     pub spans: Option<Arc<Spans>>,
+    /// The certificate that it shows.
+    pub(crate) tls: Option<NodeTls>,
 }
 
 /// The parts of a running node that stay as they are.
@@ -53,6 +56,7 @@ pub(super) struct NodeFacts {
     pub(super) recoveries: Vec<LogRecovery>,
     pub(super) replication: Option<Arc<Replication>>,
     pub(super) spans: Option<Arc<Spans>>,
+    pub(super) tls: Option<NodeTls>,
 }
 
 /// What a page is made from: the node at one moment.
@@ -144,6 +148,7 @@ impl NodeStatus {
             recoveries,
             replication,
             spans,
+            tls,
         } = node;
         self.serves(
             NodeFacts {
@@ -155,6 +160,7 @@ impl NodeStatus {
                 recoveries,
                 replication: Some(replication),
                 spans,
+                tls,
             },
             Asks::Cores(reporter),
         );

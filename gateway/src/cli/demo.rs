@@ -167,6 +167,12 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
         },
     };
     let config = args.config().load()?;
+    if config.tls.is_some() {
+        return Err(Failure::usage(
+            "tls.cert is set, and the demo's users speak no TLS",
+            "unset OMNIRELAY_TLS__CERT and its like for the demo, or run `omnirelay serve`",
+        ));
+    }
     logging::init(&config.log).map_err(|error| failed(&ServeError::Control(error)))?;
     let ended = if has(Role::Dispatcher) {
         let dispatcher = Dispatcher {

@@ -102,6 +102,11 @@ pub(super) fn failed(error: &ServeError) -> Failure {
             "serve.clock",
             "set the system's clock; a log whose times are that late cannot be used any more",
         ),
+        ServeError::Tls(_) => (
+            "serve.tls",
+            "put the file right, or name another with tls.cert, tls.key and tls.client_ca; \
+             `omnirelay cert inspect FILE` shows what is in one",
+        ),
         ServeError::Listen { .. } => (
             "serve.listen",
             "stop what uses the address, or name another; port 0 picks one",

@@ -60,14 +60,14 @@ pub static NODE: &[Knob] = &[
         kind: Kind::Address,
         default: Some("\"127.0.0.1:7420\""),
         doc: "Where RPC over TCP is served (HTTP/1.1 and HTTP/2). Port 0 picks one. \
-              Beyond loopback it needs `insecure`.",
+              Beyond loopback it needs `tls.cert` or `insecure`.",
     },
     Knob {
         key: "admin_listen",
         kind: Kind::Address,
         default: Some("\"127.0.0.1:7421\""),
         doc: "Where probes, metrics and introspection are served. Port 0 picks one. \
-              Beyond loopback it needs `insecure`.",
+              Beyond loopback it needs `tls.cert` or `insecure`.",
     },
     Knob {
         key: "data_dir",
@@ -103,6 +103,27 @@ pub static NODE: &[Knob] = &[
         default: Some("false"),
         doc: "Allow listening beyond loopback without TLS: whoever reaches the port may read and \
               settle every item.",
+    },
+    Knob {
+        key: "tls.cert",
+        kind: Kind::Path,
+        default: None,
+        doc: "A certificate in PEM, with those between it and its root behind it. With it both ports \
+              speak TLS only. Read again when the file changes; connections go on.",
+    },
+    Knob {
+        key: "tls.key",
+        kind: Kind::Path,
+        default: None,
+        doc: "The private key of `tls.cert`, in PEM and not encrypted; readable by its owner and \
+              group only.",
+    },
+    Knob {
+        key: "tls.client_ca",
+        kind: Kind::Path,
+        default: None,
+        doc: "Who signs the certificates of clients, in PEM. With it a client needs one, but for \
+              /healthz and /readyz.",
     },
     Knob {
         key: "drain_timeout",

@@ -22,9 +22,10 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub use namespace::Namespace;
 use namespace::{contradiction, duration, flag, integer, text};
+use omnirelay_net::tls::TlsFiles;
 pub use source::{Flag, Sources};
 pub use telemetry::{OtlpEndpoint, OtlpHeaders, Sampling, Telemetry};
-use tree::{Entry, Settings, entry};
+use tree::{Entry, Settings, entry, optional_entry};
 use value::{CoreChoice, Setting};
 pub(crate) use value::{is_log_filter, parse_duration};
 
@@ -84,6 +85,8 @@ pub struct Config {
     pub log: Log,
     /// What an OpenTelemetry collector is told.
     pub telemetry: Telemetry,
+    /// The certificate, key and client CA; without them nothing speaks TLS.
+    pub tls: Option<TlsFiles>,
     /// Whether listening beyond loopback without TLS is allowed.
     pub insecure: bool,
     /// How long a stopping node lets calls finish.
@@ -131,6 +134,7 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
             level: text(node, "log.level").to_owned(),
         },
         telemetry: Telemetry::read(node)?,
+        tls: tls_files(node)?,
         insecure: flag(node, "insecure"),
         drain_timeout: duration(node, "drain_timeout"),
         spin_max: Duration::from_micros(integer(node, "spin_us_max")),
@@ -160,7 +164,7 @@ impl Config {
             ));
         }
         for (address, entry) in [(self.listen, listen), (self.admin_listen, admin)] {
-            if !address.ip().is_loopback() && !self.insecure {
+            if !address.ip().is_loopback() && !self.insecure && self.tls.is_none() {
                 return Err(ConfigError::Contradiction {
                     message: format!(
                         "`{} = {}` ({}) is beyond loopback and has no TLS",
@@ -168,14 +172,43 @@ impl Config {
                         entry.setting.to_toml(),
                         entry.origin
                     ),
-                    help:
-                        "listen on 127.0.0.1 or [::1], or accept that anyone who reaches the port \
-                           may use it: --insecure"
-                            .into(),
+                    help: "set tls.cert and tls.key (`omnirelay cert` makes them), listen on \
+                           127.0.0.1 or [::1], or accept that anyone who reaches the port may use \
+                           it: --insecure"
+                        .into(),
                 });
             }
         }
         Ok(())
+    }
+}
+
+/// The TLS files, which are given together or not at all.
+fn tls_files(node: &[Entry]) -> Result<Option<TlsFiles>, ConfigError> {
+    let [cert, key, client_ca] =
+        ["tls.cert", "tls.key", "tls.client_ca"].map(|key| optional_entry(node, key));
+    let path = |entry: &Entry| PathBuf::from(text(node, entry.knob.key));
+    let alone = |given: &Entry, missing: &str| {
+        Err(ConfigError::Contradiction {
+            message: format!(
+                "`{} = {}` ({}) needs `{missing}`, and that is not set",
+                given.path,
+                given.setting.to_toml(),
+                given.origin
+            ),
+            help: format!("set `{missing}`, too; `omnirelay cert` makes certificates and keys"),
+        })
+    };
+    match (cert, key, client_ca) {
+        (Some(cert), Some(key), client_ca) => Ok(Some(TlsFiles {
+            cert: path(cert),
+            key: path(key),
+            client_ca: client_ca.map(path),
+        })),
+        (Some(cert), None, _) => alone(cert, "tls.key"),
+        (None, Some(key), _) => alone(key, "tls.cert"),
+        (None, None, Some(client_ca)) => alone(client_ca, "tls.cert"),
+        (None, None, None) => Ok(None),
     }
 }
 

@@ -16,6 +16,6 @@ pub use core_thread::RING_MESSAGES;
 pub use inbox::{Event, Inbox};
 pub use start::{Cores, OpenedLog, Reporter, StartError, Startup};
 pub use telemetry::{
-    CoreReport, HttpReport, ProcedureCounts, RingCounts, ShardReport, Telemetry, Transport,
-    latency_histogram,
+    CoreReport, HandshakeReport, HttpReport, ProcedureCounts, RingCounts, ShardReport, Telemetry,
+    Transport, latency_histogram,
 };

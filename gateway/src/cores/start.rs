@@ -16,6 +16,7 @@ use omnirelay_net::rpc;
 use omnirelay_net::runtime::{self, CoreOptions, DriverChoice, DriverKind, Notifier};
 use omnirelay_queue::Shard;
 use omnirelay_wal::{Allocator, Appender, Cleaner, Disk, Reader, Writer};
+use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -70,6 +71,8 @@ pub struct Startup<D: Disk> {
     pub logs: Vec<OpenedLog<D>>,
     /// One for each core.
     pub listeners: Vec<TcpListener>,
+    /// What the listeners speak, instead of plain text.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Bounds of connections.
     pub limits: HttpLimits,
     /// The largest request body in bytes.
@@ -138,6 +141,7 @@ impl Cores {
         {
             let core = Core {
                 listener,
+                tls: startup.tls.clone(),
                 limits: startup.limits.clone(),
                 body_bytes_max: startup.body_bytes_max,
                 tracing: startup.tracing.clone(),
@@ -361,6 +365,7 @@ type Ready = (u16, Result<DriverKind, String>);
 /// What a core's thread does beside driving the core.
 struct Core {
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     limits: HttpLimits,
     body_bytes_max: usize,
     tracing: Option<Arc<Tracing>>,
@@ -421,7 +426,8 @@ impl Core {
                     tracer,
                 ));
                 let counters = std::rc::Rc::clone(&cell.http);
-                serve(listener, inbound, self.limits, counters, cell.drain.wait()).await;
+                let drained = cell.drain.wait();
+                serve(listener, self.tls, inbound, self.limits, counters, drained).await;
             }
             (Some(why), _) => drop(self.ready.send((id, Err(why)))),
             (None, Err(error)) => drop(self.ready.send((id, Err(error.to_string())))),

@@ -190,6 +190,21 @@ pub struct HttpReport {
     pub timed_out: u64,
     /// Connections that broke off or were malformed.
     pub failed: u64,
+    /// TLS handshakes.
+    pub handshakes: HandshakeReport,
+}
+
+/// How TLS handshakes ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HandshakeReport {
+    /// In a connection.
+    pub ok: u64,
+    /// In an alert.
+    pub failed: u64,
+    /// Not in time.
+    pub timed_out: u64,
+    /// Before they began: plain text came.
+    pub plain_text: u64,
 }
 
 impl HttpReport {
@@ -201,6 +216,12 @@ impl HttpReport {
             refused: counters.refused(),
             timed_out: counters.timed_out(),
             failed: counters.failed(),
+            handshakes: HandshakeReport {
+                ok: counters.handshakes(),
+                failed: counters.handshakes_failed(),
+                timed_out: counters.handshakes_late(),
+                plain_text: counters.plain_text(),
+            },
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `lock` | the process that has the directory |
 //! | `catalog.json` | the number of logs; names, shards and secrets of namespaces |
 //! | `node.json` | addresses and process id of the running node, for people and scripts |
+//! | `tls/` | a self-signed certificate and its key, where none is configured |
 //! | `log-N/` | the segments of log N |
 
 mod catalog;
@@ -69,6 +70,20 @@ pub struct NodeFile {
     pub listen: SocketAddr,
     /// Where the admin endpoints are.
     pub admin_listen: SocketAddr,
+    /// Its certificate, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<NodeFileTls>,
+}
+
+/// What `node.json` says of the certificate.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeFileTls {
+    /// Its file.
+    pub certificate: PathBuf,
+    /// Its SHA-256, of one that stays the same while the node runs: a configured one may be
+    /// replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
 }
 
 impl DataDir {

@@ -6,16 +6,19 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use rustls::ServerConfig;
 
 use super::connections::{Stage, Ticket};
 use super::limits::{HttpCounters, HttpLimits, count};
 use super::serve::Service;
+use super::socket::{Protocol, Socket, secure};
 use crate::runtime::{CoreTimer, LocalExecutor, Sleep, TcpStream, sleep_until, turn_started};
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -27,15 +30,26 @@ const HTTP1_BUFFER_BYTES_MIN: usize = 8 * 1024;
 /// Serves one connection until it ends, by itself or because it is made to.
 pub(super) async fn serve_connection<S: Service>(
     stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
     service: Rc<S>,
     limits: &HttpLimits,
     counters: &HttpCounters,
     ticket: &Ticket,
 ) {
     let peer = stream.peer_addr();
+    let stream = match tls {
+        None => Socket::Plain(stream),
+        Some(config) => match secure(stream, config, limits, counters, ticket).await {
+            Some(stream) => Socket::Tls(Box::new(stream)),
+            None => return,
+        },
+    };
+    let agreed = stream.agreed();
     let activity = Rc::new(Activity::new());
     let mut stream = Tracked::new(stream, Rc::clone(&activity));
-    let sniffed = {
+    let sniffed = if let Some(protocol) = agreed {
+        Some(Ok(protocol))
+    } else {
         let mut sniffing = pin!(stream.sniff());
         let mut watch = Watch::new(&activity, limits);
         poll_fn(|cx| {
@@ -297,17 +311,10 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// What a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    Http2,
-}
-
 /// A connection's stream, which tells [`Activity`] what it does and gives back
 /// the bytes that were read to learn the protocol.
 struct Tracked {
-    stream: TcpStream,
+    stream: Socket,
     activity: Rc<Activity>,
     sniffed: [u8; PREFACE.len()],
     /// The part of `sniffed` that hyper has yet to read.
@@ -315,7 +322,7 @@ struct Tracked {
 }
 
 impl Tracked {
-    fn new(stream: TcpStream, activity: Rc<Activity>) -> Self {
+    fn new(stream: Socket, activity: Rc<Activity>) -> Self {
         Self {
             stream,
             activity,

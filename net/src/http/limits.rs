@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct HttpLimits {
     /// Connections open at a time; more get a 503 and are closed.
     pub connections_max: usize,
+    /// From the connection to the end of the TLS handshake, where there is one; `header_timeout`
+    /// begins then.
+    pub handshake_timeout: Duration,
     /// Bytes of a request's head, at least 8 KiB; more get 431. Also the most
     /// that is read ahead from an HTTP/1 connection.
     pub header_bytes_max: u32,
@@ -33,6 +36,7 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            handshake_timeout: Duration::from_secs(10),
             header_bytes_max: 64 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
@@ -50,6 +54,10 @@ pub struct HttpCounters {
     pub(super) accepted: Cell<u64>,
     pub(super) open: Cell<u64>,
     pub(super) refused: Cell<u64>,
+    pub(super) handshakes: Cell<u64>,
+    pub(super) handshakes_failed: Cell<u64>,
+    pub(super) handshakes_late: Cell<u64>,
+    pub(super) plain_text: Cell<u64>,
     pub(super) http1: Cell<u64>,
     pub(super) http2: Cell<u64>,
     pub(super) timed_out: Cell<u64>,
@@ -71,6 +79,26 @@ impl HttpCounters {
     /// Connections refused because [`HttpLimits::connections_max`] were open.
     pub fn refused(&self) -> u64 {
         self.refused.get()
+    }
+
+    /// TLS handshakes that succeeded.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.get()
+    }
+
+    /// TLS handshakes that failed: nothing in common, no good certificate, or no TLS at all.
+    pub fn handshakes_failed(&self) -> u64 {
+        self.handshakes_failed.get()
+    }
+
+    /// TLS handshakes that were not done within [`HttpLimits::handshake_timeout`].
+    pub fn handshakes_late(&self) -> u64 {
+        self.handshakes_late.get()
+    }
+
+    /// Connections that spoke HTTP without TLS to a port that takes only TLS.
+    pub fn plain_text(&self) -> u64 {
+        self.plain_text.get()
     }
 
     /// Connections that spoke HTTP/1.

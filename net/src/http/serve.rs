@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use rustls::ServerConfig;
 
 use super::connection::serve_connection;
 use super::connections::{Connections, Stage};
@@ -50,12 +52,14 @@ pub trait Service: 'static {
 
 /// Serves HTTP/1.1 and HTTP/2 with prior knowledge on `listener` until
 /// `shutdown` completes; then stops accepting, lets every connection finish
-/// what it has begun, and returns when the last has ended.
+/// what it has begun, and returns when the last has ended. With `tls` it is served over TLS, and
+/// nothing without.
 ///
 /// Dropping the future drops its connections as they are: a caller that will
 /// not wait longer does that.
 pub async fn serve<S: Service>(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     service: Rc<S>,
     limits: HttpLimits,
     counters: Rc<HttpCounters>,
@@ -85,7 +89,9 @@ pub async fn serve<S: Service>(
         let Some((socket, peer)) = next else { break };
         if connections.len() >= limits.connections_max {
             count(&counters.refused);
-            refuse(socket);
+            if tls.is_none() {
+                refuse(socket);
+            }
             continue;
         }
         let stream = match TcpStream::from_std(socket) {
@@ -99,10 +105,11 @@ pub async fn serve<S: Service>(
         };
         let ticket = connections.admit();
         let open = Open::new(&counters);
+        let tls = tls.clone();
         let service = Rc::clone(&service);
         let limits = Rc::clone(&limits);
         spawn(async move {
-            serve_connection(stream, service, &limits, &open.0, &ticket).await;
+            serve_connection(stream, tls, service, &limits, &open.0, &ticket).await;
         });
     }
     // Before anything else, so that the kernel sends new connections elsewhere.

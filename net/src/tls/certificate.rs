@@ -105,9 +105,18 @@ pub fn fingerprint(der: &[u8]) -> String {
 }
 
 /// Seconds since 1970 by the system's clock.
-pub(super) fn unix_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+fn unix_now() -> i64 {
+    let now = system_now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The system's time, by which certificates are made and judged.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a certificate's time is the world's"
+)]
+pub(super) fn system_now() -> SystemTime {
+    SystemTime::now()
 }
 
 fn hexadecimal(bytes: &[u8], between: &str) -> String {

@@ -36,6 +36,8 @@ mod self_signed;
 #[cfg(feature = "node")]
 mod server;
 #[cfg(feature = "node")]
+mod stream;
+#[cfg(feature = "node")]
 mod watch;
 
 use std::sync::Arc;
@@ -50,6 +52,8 @@ pub use files::{Identity, PEM_BYTES_MAX, TlsFiles, pem, read_certificates, read_
 pub use self_signed::self_signed;
 #[cfg(feature = "node")]
 pub use server::{ClientAuth, ServerTls, TlsStatus};
+#[cfg(feature = "node")]
+pub use stream::{SEND_BYTES_MAX, TlsStream};
 #[cfg(feature = "node")]
 pub use watch::TlsWatch;
 

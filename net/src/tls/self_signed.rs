@@ -4,13 +4,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
 };
 
-use super::certificate::Validity;
+use super::certificate::{Validity, system_now};
 use super::error::TlsError;
 use super::files::{Identity, TlsFiles, pem};
 
@@ -61,7 +61,7 @@ fn make() -> Result<(Vec<u8>, Vec<u8>), rcgen::Error> {
         .distinguished_name
         .push(DnType::CommonName, "OmniRelay self-signed");
     // A clock that is a little behind is no reason to refuse it.
-    let now = SystemTime::now();
+    let now = system_now();
     params.not_before = (now - DAY).into();
     params.not_after = (now + LIFE).into();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -20,6 +20,7 @@ async fn start() -> Server {
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(serve(
         listener,
+        None,
         Arc::clone(&status),
         Pages::default(),
         async { drop(stopped.await) },
