@@ -46,8 +46,8 @@ fn a_wrong_command_line_exits_with_2_and_says_how_to_write_it() {
     help: `omnirelay request --help` lists what it takes
     exit 2
     ");
-    insta::assert_snapshot!(run(&["request", "--service", "s", "--procedure", "a::b", "--url", "https://h/"]), @r"
-    error[cli.usage]: the URL https://h/: this version has no TLS; only http:// works
+    insta::assert_snapshot!(run(&["request", "--service", "s", "--procedure", "a::b", "--url", "quic://h/"]), @r"
+    error[cli.usage]: the URL quic://h/: it begins neither with https:// nor with http://
     help: write it as http://127.0.0.1:7420/yarpc/v1
     exit 2
     ");
@@ -61,8 +61,8 @@ fn a_wrong_command_line_exits_with_2_and_says_how_to_write_it() {
     help: `omnirelay lease complete --help` lists what it takes
     exit 2
     ");
-    insta::assert_snapshot!(run(&["lease", "stats", "--address", "http://127.0.0.1:7420"]), @r"
-    error[cli.usage]: invalid value 'http://127.0.0.1:7420' for '--address <ADDRESS>': an address is host:port, such as 127.0.0.1:7420 or [::1]:7420; leave out http:// and what is behind the port
+    insta::assert_snapshot!(run(&["lease", "stats", "--address", "http://127.0.0.1:7420/yarpc/v1"]), @r"
+    error[cli.usage]: invalid value 'http://127.0.0.1:7420/yarpc/v1' for '--address <ADDRESS>': an address is host:port, such as 127.0.0.1:7420 or [::1]:7420; leave out /yarpc/v1
     help: `omnirelay lease stats --help` lists what it takes
     exit 2
     ");
@@ -188,8 +188,17 @@ fn every_command_that_calls_a_server_exits_with_3_where_there_is_none() {
         &["replication", "status"],
         &["script", "run", "s.json"],
     ];
-    // Whatever is not here runs on this machine alone.
-    let here = ["serve", "demo", "config", "wal", "man", "completions"];
+    // Whatever is not here runs on this machine alone; `cert inspect` names a server in its own way,
+    // and is tried with the rest of TLS.
+    let here = [
+        "serve",
+        "demo",
+        "cert",
+        "config",
+        "wal",
+        "man",
+        "completions",
+    ];
     for path in leaves() {
         let is_tried = commands
             .iter()
@@ -242,7 +251,7 @@ fn a_wrong_configuration_exits_with_2_and_names_the_key() {
     ");
     insta::assert_snapshot!(run_in(dir.path(), &["serve", "--listen", "0.0.0.0:7420"]), @r#"
     error[config.contradiction]: `listen = "0.0.0.0:7420"` (flag --listen) is beyond loopback and has no TLS
-    help: listen on 127.0.0.1 or [::1], or accept that anyone who reaches the port may use it: --insecure
+    help: set tls.cert and tls.key (`omnirelay cert` makes them), listen on 127.0.0.1 or [::1], or accept that anyone who reaches the port may use it: --insecure
     exit 2
     "#);
     insta::assert_snapshot!(run_in(dir.path(), &["config", "show", "--config", "absent.toml"]), @r"
@@ -345,18 +354,18 @@ fn a_server_that_speaks_something_else_is_told_apart() {
     };
     // A TLS alert: decode error.
     insta::assert_snapshot!(said(&[21, 3, 3, 0, 2, 2, 50]), @r"
-    error[cli.protocol]: ADDRESS speaks TLS, which this version does not
-    help: name a node's port with --address: it serves HTTP without TLS, on 7420 by default
+    error[cli.protocol]: ADDRESS speaks TLS only
+    help: pass the CA of its certificate with --ca
     exit 3
     ");
     insta::assert_snapshot!(said(b"SSH-2.0-x\r\n"), @r"
     error[cli.protocol]: ADDRESS does not answer in HTTP: invalid HTTP version parsed
-    help: name a node's port with --address: it serves HTTP without TLS, on 7420 by default
+    help: name a node's port with --address: it serves HTTP, on 7420 by default
     exit 3
     ");
     insta::assert_snapshot!(said(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"), @r"
     error[cli.protocol]: ADDRESS answered HTTP 404 Not Found to an RPC
-    help: name a node's port with --address: it serves HTTP without TLS, on 7420 by default
+    help: name a node's port with --address: it serves HTTP, on 7420 by default
     exit 3
     ");
     let status = run(&[

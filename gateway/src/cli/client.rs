@@ -1,5 +1,8 @@
 //! A small HTTP client: one connection, one call at a time, every step within a time limit.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,14 +13,17 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use omnirelay_net::grpc;
+use omnirelay_net::http::TLS_ONLY;
 use omnirelay_net::messages;
 use omnirelay_net::rpc::{self, Call, Encoding, Reply, RequestHead, TraceContext};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::failure::{Failure, chain};
+pub use super::secure::Server;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,6 +71,52 @@ pub struct Response {
     pub trailers: Option<HeaderMap>,
 }
 
+/// What a connection goes over.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
 /// Where requests go.
 enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
@@ -89,7 +141,7 @@ impl Sender {
 
 /// An open connection to one server.
 pub struct Connection {
-    address: String,
+    server: Server,
     sender: Sender,
     /// Drives the connection, and knows why it ended; `None` once it has told.
     driver: Option<JoinHandle<hyper::Result<()>>>,
@@ -97,60 +149,68 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to `host:port`, for HTTP/1.1.
+    /// Connects for HTTP/1.1.
     ///
     /// # Errors
-    /// `cli.unreachable` if there is no such host, nobody listens, or it takes too long.
-    pub async fn open(address: &str) -> Result<Connection, Failure> {
-        let stream = Connection::connect(address).await?;
+    /// `cli.unreachable` if there is no such host, nobody listens, or it takes too long, `cli.tls`
+    /// if one of the two does not trust the other.
+    pub async fn open(server: &Server) -> Result<Connection, Failure> {
+        let stream = Connection::connect(server, b"http/1.1").await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| Failure::no_reply(address, error))?;
+            .map_err(|error| Failure::no_reply(&server.address, error))?;
         Ok(Connection::driven(
-            address,
+            server,
             Sender::Http1(sender),
             connection,
         ))
     }
 
-    /// Connects to `host:port`, for HTTP/2 with prior knowledge.
+    /// Connects for HTTP/2, which is what will be spoken.
     ///
     /// # Errors
     /// As [`Connection::open`].
-    pub async fn open_http2(address: &str) -> Result<Connection, Failure> {
-        let stream = Connection::connect(address).await?;
+    pub async fn open_http2(server: &Server) -> Result<Connection, Failure> {
+        let stream = Connection::connect(server, b"h2").await?;
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
-            .map_err(|error| Failure::no_reply(address, error))?;
+            .map_err(|error| Failure::no_reply(&server.address, error))?;
         Ok(Connection::driven(
-            address,
+            server,
             Sender::Http2(sender),
             connection,
         ))
     }
 
-    async fn connect(address: &str) -> Result<TcpStream, Failure> {
-        let stream = timeout(CONNECT_TIMEOUT, first_that_answers(address))
+    async fn connect(server: &Server, protocol: &[u8]) -> Result<Stream, Failure> {
+        let connected = async {
+            let stream = first_that_answers(&server.address).await?;
+            // Best effort: without it small requests only take longer.
+            let _ = stream.set_nodelay(true);
+            if !server.is_secure() {
+                return Ok(Stream::Plain(stream));
+            }
+            let stream = server.secure(stream, &[protocol]).await?;
+            Ok(Stream::Tls(Box::new(stream)))
+        };
+        timeout(CONNECT_TIMEOUT, connected)
             .await
             .unwrap_or_else(|_| {
                 Err(Failure::unreachable(
-                    address,
+                    &server.address,
                     format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
                     "check --address, and that no firewall stands between",
                 ))
-            })?;
-        // Best effort: without it small requests only take longer.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+            })
     }
 
     fn driven(
-        address: &str,
+        server: &Server,
         sender: Sender,
         connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
     ) -> Connection {
         Connection {
-            address: address.to_owned(),
+            server: server.clone(),
             sender,
             driver: Some(tokio::spawn(connection)),
             trace: None,
@@ -170,14 +230,17 @@ impl Connection {
         }
         match &self.sender {
             Sender::Http1(_) => {
-                if let Ok(host) = header::HeaderValue::from_str(&self.address) {
+                if let Ok(host) = header::HeaderValue::from_str(&self.server.address) {
                     request.headers_mut().entry(header::HOST).or_insert(host);
                 }
             }
             Sender::Http2(_) => {
                 let mut parts = request.uri().clone().into_parts();
-                parts.scheme = Some(Scheme::HTTP);
-                parts.authority = self.address.parse::<Authority>().ok();
+                parts.scheme = Some(match self.server.is_secure() {
+                    true => Scheme::HTTPS,
+                    false => Scheme::HTTP,
+                });
+                parts.authority = self.server.address.parse::<Authority>().ok();
                 if let Ok(uri) = Uri::from_parts(parts) {
                     *request.uri_mut() = uri;
                 }
@@ -200,26 +263,32 @@ impl Connection {
             let response = match self.sender.send(request).await {
                 Ok(response) => response,
                 Err(error) => {
-                    return Err(no_response(&self.address, self.driver.take(), error).await);
+                    return Err(no_response(&self.server, self.driver.take(), error).await);
                 }
             };
             let (head, body) = response.into_parts();
             let body = Limited::new(body, REPLY_BYTES_MAX)
                 .collect()
                 .await
-                .map_err(|error| Failure::no_reply(&self.address, error))?;
+                .map_err(|error| Failure::no_reply(&self.server.address, error))?;
+            let trailers = body.trailers().cloned();
+            let body = body.to_bytes();
+            let is_told_tls = head.status == StatusCode::BAD_REQUEST && is_tls_only(&body);
+            if is_told_tls && !self.server.is_secure() {
+                return Err(Failure::tls_only(&self.server.address));
+            }
             Ok(Response {
                 version: head.version,
                 status: head.status,
                 headers: head.headers,
-                trailers: body.trailers().cloned(),
-                body: body.to_bytes(),
+                trailers,
+                body,
             })
         };
         match timeout(limit, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::no_reply(
-                &self.address,
+                &self.server.address,
                 format!("none within {} s", limit.as_secs_f32()),
             )),
         }
@@ -237,9 +306,9 @@ impl Connection {
         self.address_to(&mut request);
         match timeout(limit, self.sender.send(request)).await {
             Ok(Ok(response)) => Ok((response.status(), response.into_body())),
-            Ok(Err(error)) => Err(no_response(&self.address, self.driver.take(), error).await),
+            Ok(Err(error)) => Err(no_response(&self.server, self.driver.take(), error).await),
             Err(_) => Err(Failure::no_reply(
-                &self.address,
+                &self.server.address,
                 format!("none within {} s", limit.as_secs_f32()),
             )),
         }
@@ -264,7 +333,7 @@ impl Connection {
         );
         if is_elsewhere && !response.headers.contains_key(&rpc::headers::STATUS) {
             let what = format!("answered HTTP {} to an RPC", response.status);
-            return Err(Failure::other_protocol(&self.address, what));
+            return Err(Failure::other_protocol(&self.server.address, what));
         }
         Ok(response)
     }
@@ -296,6 +365,11 @@ impl Connection {
     }
 }
 
+/// What a port answers that speaks nothing but TLS.
+fn is_tls_only(body: &[u8]) -> bool {
+    !body.is_empty() && TLS_ONLY.ends_with(body)
+}
+
 /// Connects to the first of a name's addresses that answers; else says why none of them did.
 async fn first_that_answers(address: &str) -> Result<TcpStream, Failure> {
     let found = match lookup_host(address).await {
@@ -323,7 +397,7 @@ async fn first_that_answers(address: &str) -> Result<TcpStream, Failure> {
 
 /// Why no response came, told apart: another protocol is spoken there, or the connection ended.
 async fn no_response(
-    address: &str,
+    server: &Server,
     driver: Option<JoinHandle<hyper::Result<()>>>,
     error: hyper::Error,
 ) -> Failure {
@@ -331,8 +405,11 @@ async fn no_response(
     let ended = async { driver?.await.ok()?.err() };
     let cause = timeout(PROBE_TIMEOUT, ended).await.ok().flatten();
     let error = cause.unwrap_or(error);
-    if speaks_tls(address).await {
-        Failure::other_protocol(address, "speaks TLS, which this version does not")
+    let address = &server.address;
+    if let Some(distrust) = server.distrust(&error) {
+        distrust
+    } else if !server.is_secure() && speaks_tls(address).await {
+        Failure::tls_only(address)
     } else if error.is_parse() {
         let what = format!("does not answer in HTTP: {}", chain(&error));
         Failure::other_protocol(address, what)
@@ -363,8 +440,8 @@ fn unsayable(error: rpc::Error) -> Failure {
 /// Who calls which namespace of which server, and how long a call may take.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// `host:port`.
-    pub address: String,
+    /// The server.
+    pub server: Server,
     /// The namespace called.
     pub namespace: String,
     /// The name that calls.
@@ -448,7 +525,7 @@ mod tests {
         block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
-            let mut connection = Connection::open(&address).await.unwrap();
+            let mut connection = Connection::open(&Server::plain(&address)).await.unwrap();
             drop(listener.accept().await.unwrap());
             drop(listener);
             for _ in 0..2 {

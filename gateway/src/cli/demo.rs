@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use super::address::Scheme;
 use super::body::parse_duration;
 use super::failure::Failure;
 use super::serve::{SourceArgs, failed};
@@ -156,7 +157,15 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), Failure> {
     }
     let url = args.rpc_url.as_deref();
     let url = url.map(|url| split_url("--rpc-url", url, omnirelay_net::rpc::PATH));
-    let address = url.transpose()?.map(|(address, _)| address);
+    let address = match url.transpose()? {
+        Some((address, _)) if address.scheme == Some(Scheme::Https) => {
+            return Err(Failure::usage(
+                "--rpc-url: the demo's users speak no TLS",
+                "name a node without TLS, with http://",
+            ));
+        }
+        url => url.map(|(address, _)| address.host_port),
+    };
     let users = Users {
         namespaces: args.namespaces.clone(),
         seeder_interval: has(Role::Seeder).then_some(args.seeder_interval),

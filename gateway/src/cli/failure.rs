@@ -81,9 +81,24 @@ impl Failure {
             exit: Exit::Unreachable,
             code: "cli.protocol".into(),
             message: format!("{address} {what}"),
-            help:
-                "name a node's port with --address: it serves HTTP without TLS, on 7420 by default"
-                    .into(),
+            help: "name a node's port with --address: it serves HTTP, on 7420 by default".into(),
+        }
+    }
+
+    /// TLS is spoken there, and plain text was.
+    pub(super) fn tls_only(address: &str) -> Failure {
+        Failure {
+            help: "pass the CA of its certificate with --ca".into(),
+            ..Failure::other_protocol(address, "speaks TLS only")
+        }
+    }
+
+    /// Plain text is spoken there, or nothing that is known, and TLS was.
+    pub(super) fn no_tls(address: &str, reason: impl fmt::Display) -> Failure {
+        Failure {
+            help: "if it is a node without TLS, leave out --ca, or write http:// before --address"
+                .into(),
+            ..Failure::other_protocol(address, format!("speaks no TLS: {reason}"))
         }
     }
 

@@ -7,7 +7,7 @@ use http::{Request, Uri};
 use serde_json::Value;
 
 use super::address::NodeArgs;
-use super::client::{Connection, block_on};
+use super::client::{Connection, Server, block_on};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs};
 
@@ -31,7 +31,7 @@ pub(super) struct IntrospectArgs {
 
 pub(super) fn run(args: &IntrospectArgs) -> Result<(), Failure> {
     let path = Uri::from_static(PATH);
-    let document = block_on(document(&args.node.admin_address, &path, LIMIT))
+    let document = block_on(document(&args.node.server()?, &path, LIMIT))
         .map_err(|failure| failure.of_option("--admin-address"))?;
     match args.output.output {
         Output::Json => output::json(&document),
@@ -43,11 +43,15 @@ pub(super) fn run(args: &IntrospectArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// `cli.introspect` if it gives none, or as [`Connection::send`].
-pub(super) async fn document(address: &str, path: &Uri, limit: Duration) -> Result<Value, Failure> {
+pub(super) async fn document(
+    server: &Server,
+    path: &Uri,
+    limit: Duration,
+) -> Result<Value, Failure> {
     let request = Request::get(path.clone())
         .body(Bytes::new())
         .expect("a path and no body");
-    let mut connection = Connection::open(address).await?;
+    let mut connection = Connection::open(server).await?;
     let response = connection.send(request, limit).await?;
     let document: Option<Value> = serde_json::from_slice(&response.body).ok();
     match document {
@@ -55,7 +59,7 @@ pub(super) async fn document(address: &str, path: &Uri, limit: Duration) -> Resu
         _ => Err(Failure::failed(
             "cli.introspect",
             format!(
-                "{address}{path} answered {} and no JSON document",
+                "{server}{path} answered {} and no JSON document",
                 response.status
             ),
             "is this the admin address of a node? its default port is 7421",

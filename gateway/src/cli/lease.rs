@@ -16,11 +16,12 @@ use omnirelay_net::messages::{
 use omnirelay_net::rpc::{Call, Reply};
 use serde::Serialize;
 
-use super::address;
+use super::address::RpcServerArgs;
 use super::body::{BodyArgs, parse_duration, parse_pair};
 use super::client::{Caller, Connection, block_on, parse_token, token_text};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs, preview};
+use super::secure::TlsArgs;
 use super::trace::TraceArgs;
 
 /// The name this program calls itself.
@@ -99,7 +100,7 @@ enum LeaseCommand {
 #[derive(Debug, clap::Args)]
 struct ServerArgs {
     #[command(flatten)]
-    at: address::RpcServerArgs,
+    at: RpcServerArgs,
     /// The namespace
     #[arg(
         long,
@@ -115,6 +116,8 @@ struct ServerArgs {
     /// How long the call may take, besides --wait
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     trace: TraceArgs,
 }
@@ -455,12 +458,12 @@ fn stats(args: &StatsArgs) -> Result<(), Failure> {
 
 fn call(server: &ServerArgs, wait: Duration, request: &Call) -> Result<Reply, Failure> {
     let caller = Caller {
-        address: server.at.address.clone(),
+        server: server.tls.server(&server.at.address)?,
         namespace: server.namespace.clone(),
         caller: server.caller.clone(),
     };
     block_on(async {
-        let mut connection = Connection::open(&caller.address).await?;
+        let mut connection = Connection::open(&caller.server).await?;
         connection.trace(server.trace.context());
         caller
             .call(

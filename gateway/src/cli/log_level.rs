@@ -39,7 +39,7 @@ pub(super) struct LogLevelArgs {
 }
 
 pub(super) fn run(args: &LogLevelArgs) -> Result<(), Failure> {
-    let address = &args.node.admin_address;
+    let server = args.node.server()?;
     let request = match &args.level {
         None => Request::get(PATH).body(Bytes::new()),
         Some(level) => {
@@ -53,7 +53,7 @@ pub(super) fn run(args: &LogLevelArgs) -> Result<(), Failure> {
     };
     let request = request.expect("a constant head");
     let response = block_on(async {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(&server).await?;
         connection.send(request, LIMIT).await
     })
     .map_err(|failure| failure.of_option("--admin-address"))?;
@@ -61,7 +61,7 @@ pub(super) fn run(args: &LogLevelArgs) -> Result<(), Failure> {
     let told = told.filter(Value::is_object).ok_or_else(|| {
         Failure::failed(
             "cli.log_level",
-            format!("{address}{PATH} answered {} and no JSON", response.status),
+            format!("{server}{PATH} answered {} and no JSON", response.status),
             "is this the admin address of a node? its default port is 7421",
         )
     })?;

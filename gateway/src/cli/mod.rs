@@ -6,6 +6,7 @@
 
 mod address;
 mod body;
+mod cert;
 pub mod client;
 mod colour;
 mod config;
@@ -20,6 +21,7 @@ mod progress;
 mod replication;
 mod request;
 mod script;
+mod secure;
 mod serve;
 mod target;
 mod trace;
@@ -69,6 +71,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Request(request::RequestArgs),
     Lease(lease::LeaseArgs),
+    Cert(cert::CertArgs),
     Config(config::ConfigArgs),
     Introspect(introspect::IntrospectArgs),
     LogLevel(log_level::LogLevelArgs),
@@ -115,6 +118,7 @@ fn run(arguments: &[OsString]) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args),
         Command::Request(args) => request::run(&args),
         Command::Lease(args) => lease::run(args),
+        Command::Cert(args) => cert::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Introspect(args) => introspect::run(&args),
         Command::LogLevel(args) => log_level::run(&args),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::address::NodeArgs;
-use super::client::{Connection, block_on};
+use super::client::{Connection, Server, block_on};
 use super::failure::Failure;
 use super::output::{self, Output, OutputArgs, printable};
 
@@ -89,7 +89,7 @@ pub(super) fn run(args: &ReplicationArgs) -> Result<(), Failure> {
 }
 
 async fn status(node: &NodeArgs, output: Output) -> Result<(), Failure> {
-    let shards = shards(node).await?;
+    let shards = shards(&node.server()?).await?;
     match output {
         Output::Json => shards.iter().try_for_each(output::json),
         Output::Table => {
@@ -118,9 +118,9 @@ async fn status(node: &NodeArgs, output: Output) -> Result<(), Failure> {
 }
 
 /// What the node says of its shards.
-async fn shards(node: &NodeArgs) -> Result<Vec<Value>, Failure> {
-    let address = &node.admin_address;
-    let mut connection = Connection::open(address).await?;
+async fn shards(server: &Server) -> Result<Vec<Value>, Failure> {
+    let address = &server.address;
+    let mut connection = Connection::open(server).await?;
     let request = Request::get(PATH)
         .body(Bytes::new())
         .expect("a constant request");
@@ -163,15 +163,16 @@ fn refused(address: &str, document: &Value) -> Failure {
 }
 
 async fn tail(args: &TailArgs) -> Result<(), Failure> {
-    let all = shards(&args.node).await?;
+    let server = args.node.server()?;
+    let all = shards(&server).await?;
     let known = |shard: &Value| Some((shard["shard"].as_u64()?, shard["last"].as_u64()));
     let mut wanted: Vec<(u64, Option<u64>)> = all.iter().filter_map(known).collect();
     if let Some(shard) = args.shards.shard {
         wanted.retain(|(known, _)| *known == u64::from(shard));
         if wanted.is_empty() {
-            let message = format!("{} has no shard {shard}", args.node.admin_address);
+            let message = format!("{server} has no shard {shard}");
             let document = json!({"code": "replication.shard_unknown", "message": message});
-            return Err(refused(&args.node.admin_address, &document));
+            return Err(refused(&server.address, &document));
         }
     }
     if args.output.output == Output::Table {
@@ -183,13 +184,13 @@ async fn tail(args: &TailArgs) -> Result<(), Failure> {
     }
     if !args.follow {
         for (shard, last) in wanted {
-            follow(args.stream(shard, Some(last.unwrap_or(0)))).await?;
+            follow(args.stream(&server, shard, Some(last.unwrap_or(0)))).await?;
         }
         return Ok(());
     }
     let mut streams = JoinSet::new();
     for (shard, _) in wanted {
-        streams.spawn(follow(args.stream(shard, None)));
+        streams.spawn(follow(args.stream(&server, shard, None)));
     }
     let ended = async {
         while let Some(ended) = streams.join_next().await {
@@ -204,13 +205,13 @@ async fn tail(args: &TailArgs) -> Result<(), Failure> {
 }
 
 impl TailArgs {
-    fn stream(&self, shard: u64, until: Option<u64>) -> Stream {
+    fn stream(&self, server: &Server, shard: u64, until: Option<u64>) -> Stream {
         let mut query = format!("{PATH}/stream?shard={shard}&snapshot={}", self.snapshot);
         if let Some(from) = self.from {
             query.push_str(&format!("&from={from}"));
         }
         Stream {
-            address: self.node.admin_address.clone(),
+            server: server.clone(),
             query,
             from: self.from,
             until,
@@ -221,7 +222,7 @@ impl TailArgs {
 
 /// One shard's events on their way to stdout.
 struct Stream {
-    address: String,
+    server: Server,
     query: String,
     from: Option<u64>,
     /// The last event to be shown; without end if absent.
@@ -237,7 +238,7 @@ async fn follow(stream: Stream) -> Result<(), Failure> {
     {
         return Ok(());
     }
-    let mut connection = Connection::open(&stream.address).await?;
+    let mut connection = Connection::open(&stream.server).await?;
     let request = Request::get(&stream.query).body(Bytes::new());
     let request = request.expect("numbers and names make a path");
     let (code, mut body) = connection.stream(request, ANSWER_TIME_MAX).await?;
@@ -246,7 +247,10 @@ async fn follow(stream: Stream) -> Result<(), Failure> {
         let document = body
             .ok()
             .and_then(|body| serde_json::from_slice(&body).ok());
-        return Err(refused(&stream.address, &document.unwrap_or(Value::Null)));
+        return Err(refused(
+            &stream.server.address,
+            &document.unwrap_or(Value::Null),
+        ));
     }
     let mut frames = Frames::default();
     loop {
@@ -258,7 +262,7 @@ async fn follow(stream: Stream) -> Result<(), Failure> {
         let more = tokio::time::timeout(SILENCE_MAX, next_bytes(&mut body)).await;
         match more.unwrap_or(Err("nothing came for too long".into())) {
             Ok(bytes) => frames.add(&bytes)?,
-            Err(why) => return Err(Failure::no_reply(&stream.address, why)),
+            Err(why) => return Err(Failure::no_reply(&stream.server.address, why)),
         }
     }
 }
@@ -278,7 +282,7 @@ impl Stream {
             return Ok(false);
         };
         if frame.name == "end" {
-            return Err(refused(&self.address, &event));
+            return Err(refused(&self.server.address, &event));
         }
         match self.output {
             Output::Json => output::json(&event)?,

@@ -14,6 +14,7 @@ use super::body::{BodyArgs, parse_duration, parse_pair};
 use super::client::{Response, block_on};
 use super::failure::Failure;
 use super::output;
+use super::secure::TlsArgs;
 use super::target::{Target, Transport, empty_body};
 use super::trace::TraceArgs;
 
@@ -57,6 +58,8 @@ pub(super) struct RequestArgs {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     ttl: Duration,
     #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
     trace: TraceArgs,
     /// Print the reply's head on stderr
     #[arg(long, short)]
@@ -87,8 +90,9 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
         .read()?
         .unwrap_or_else(|| empty_body(args.encoding));
     let target = Target::new(args.transport, &args.server.address, args.url.as_deref())?;
-    let (response, reply) =
-        block_on(target.call(&head, body, args.trace.context())).map_err(|failure| {
+    let trust = args.tls.trust()?;
+    let (response, reply) = block_on(target.call(&trust, &head, body, args.trace.context()))
+        .map_err(|failure| {
             let option = if args.url.is_some() {
                 "--url"
             } else {

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::address::{NodeArgs, RpcServerArgs};
+use super::address::{AdminServerArgs, RpcServerArgs};
 use super::body::parse_pair;
 use super::client::block_on;
 use super::failure::{Exit, Failure};
 use super::output::OutputArgs;
+use super::secure::TlsArgs;
 use super::trace::TraceArgs;
 use file::Defaults;
 use variables::{Variables, is_name};
@@ -46,9 +47,9 @@ enum ScriptCommand {
 /// life. It is checked as a whole before the first step. A step that fails ends it.
 #[derive(Debug, clap::Args)]
 #[command(
-    mut_arg("address", |arg| arg.help("The server of requests that name none, as host:port")),
+    mut_arg("address", |arg| arg.help("The server of requests that name none, as host:port or https://host:port")),
     mut_arg("admin_address", |arg| {
-        arg.help("The node of introspections that name none, as host:port of its admin server")
+        arg.help("The node of introspections that name none, as host:port or https://host:port of its admin server")
     }),
     after_help = "EXAMPLE:\n  omnirelay script run lease-life.json\n  omnirelay script run lease-life.json --dry-run\n  omnirelay script run lease-life.json --var resource=orders --continue-on-error -o json"
 )]
@@ -68,10 +69,12 @@ struct RunArgs {
     #[command(flatten)]
     server: RpcServerArgs,
     #[command(flatten)]
-    node: NodeArgs,
+    node: AdminServerArgs,
     /// The name that calls, where a request names none
     #[arg(long, env = "OMNIRELAY_CALLER", hide_env_values = true, default_value = super::lease::CALLER_DEFAULT)]
     caller: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     trace: TraceArgs,
     #[command(flatten)]
@@ -100,6 +103,7 @@ pub(super) fn run(args: ScriptArgs) -> Result<(), Failure> {
         address: args.server.address,
         admin_address: args.node.admin_address,
         caller: args.caller,
+        trust: args.tls.trust()?,
         trace: args.trace.context(),
     };
     let mut report = report::Report::begin(args.output.output, steps.len())?;

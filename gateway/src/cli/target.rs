@@ -5,8 +5,10 @@ use http::Uri;
 use omnirelay_net::rpc::{self, Encoding, RequestHead, TraceContext};
 use serde::Deserialize;
 
+use super::address::{Address, Scheme};
 use super::client::{Connection, Response};
 use super::failure::Failure;
+use super::secure::Trust;
 
 /// How a call travels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
@@ -20,12 +22,12 @@ pub(super) enum Transport {
 }
 
 /// Where a call goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Target {
     /// Posted to a path.
-    Http { address: String, path: Uri },
+    Http { address: Address, path: Uri },
     /// The procedure is the path.
-    Grpc { address: String },
+    Grpc { address: Address },
 }
 
 /// A response, and what it means.
@@ -38,7 +40,7 @@ impl Target {
     /// `cli.usage` for a URL that cannot be used.
     pub(super) fn new(
         transport: Transport,
-        address: &str,
+        address: &Address,
         url: Option<&str>,
     ) -> Result<Target, Failure> {
         match (transport, url) {
@@ -47,11 +49,11 @@ impl Target {
                 Ok(Target::Http { address, path })
             }
             (Transport::Http, None) => Ok(Target::Http {
-                address: address.to_owned(),
+                address: address.clone(),
                 path: Uri::from_static(rpc::PATH),
             }),
             (Transport::Grpc, None) => Ok(Target::Grpc {
-                address: address.to_owned(),
+                address: address.clone(),
             }),
             (Transport::Grpc, Some(_)) => Err(Failure::usage(
                 "a URL is for transport http: gRPC's path is the procedure's",
@@ -66,13 +68,14 @@ impl Target {
     /// `cli.unreachable`, `cli.no_reply` and the like: what a server refuses is in the answer.
     pub(super) async fn call(
         &self,
+        trust: &Trust,
         head: &RequestHead,
         body: Bytes,
         trace: Option<TraceContext>,
     ) -> Result<Answer, Failure> {
         match self {
             Target::Http { address, path } => {
-                let mut connection = Connection::open(address).await?;
+                let mut connection = Connection::open(&trust.server(address)?).await?;
                 connection.trace(trace);
                 let response = connection.rpc(path, head, body).await?;
                 let reply = match rpc_error(&response) {
@@ -82,7 +85,7 @@ impl Target {
                 Ok((response, reply))
             }
             Target::Grpc { address } => {
-                let mut connection = Connection::open_http2(address).await?;
+                let mut connection = Connection::open_http2(&trust.server(address)?).await?;
                 connection.trace(trace);
                 connection.grpc(head, &body).await
             }
@@ -118,7 +121,8 @@ fn rpc_error(response: &Response) -> Option<rpc::Error> {
     .err()
 }
 
-/// Splits `http://host:port/path`, which `option` gave; port 80 and the given path where it says neither.
+/// Splits `http://host:port/path` or `https://…`, which `option` gave; the scheme's port and the
+/// given path where it says neither.
 ///
 /// # Errors
 /// `cli.usage`, with the form.
@@ -126,7 +130,7 @@ pub(super) fn split_url(
     option: &str,
     url: &str,
     path_default: &'static str,
-) -> Result<(String, Uri), Failure> {
+) -> Result<(Address, Uri), Failure> {
     let refuse = |reason: String| {
         Failure::usage(
             format!("{option} {url}: {reason}"),
@@ -134,16 +138,23 @@ pub(super) fn split_url(
         )
     };
     let uri: Uri = url.parse().map_err(|error| refuse(format!("{error}")))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(refuse("this version has no TLS; only http:// works".into())),
-        _ => return Err(refuse("it does not begin with http://".into())),
-    }
+    let (scheme, port) = match uri.scheme_str() {
+        Some("http") => (Scheme::Http, 80),
+        Some("https") => (Scheme::Https, 443),
+        _ => {
+            return Err(refuse(
+                "it begins neither with https:// nor with http://".into(),
+            ));
+        }
+    };
     let host = uri
         .host()
         .filter(|host| !host.is_empty())
         .ok_or_else(|| refuse("it names no host".into()))?;
-    let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+    let address = Address {
+        scheme: Some(scheme),
+        host_port: format!("{host}:{}", uri.port_u16().unwrap_or(port)),
+    };
     let path = match uri.path_and_query() {
         Some(path) if path.as_str() != "/" => Uri::from(path.clone()),
         _ => Uri::from_static(path_default),
@@ -158,21 +169,26 @@ mod tests {
     #[test]
     fn a_url_gives_an_address_and_a_path() {
         let split = |url| {
-            split_url("--url", url, rpc::PATH).map(|(address, path)| (address, path.to_string()))
+            split_url("--url", url, rpc::PATH)
+                .map(|(address, path)| (address.scheme, address.host_port, path.to_string()))
         };
         assert_eq!(
             split("http://h:1/a?b").unwrap(),
-            ("h:1".into(), "/a?b".into())
+            (Some(Scheme::Http), "h:1".into(), "/a?b".into())
         );
         assert_eq!(
             split("http://h").unwrap(),
-            ("h:80".into(), "/yarpc/v1".into())
+            (Some(Scheme::Http), "h:80".into(), "/yarpc/v1".into())
         );
         assert_eq!(
             split("http://[::1]:7420/").unwrap(),
-            ("[::1]:7420".into(), "/yarpc/v1".into())
+            (Some(Scheme::Http), "[::1]:7420".into(), "/yarpc/v1".into())
         );
-        for refused in ["h:1", "https://h/", "http://", "not a url"] {
+        assert_eq!(
+            split("https://h").unwrap(),
+            (Some(Scheme::Https), "h:443".into(), "/yarpc/v1".into())
+        );
+        for refused in ["h:1", "quic://h/", "http://", "not a url"] {
             assert!(split(refused).is_err(), "{refused}");
         }
     }

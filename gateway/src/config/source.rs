@@ -16,7 +16,16 @@ const PREFIX: &str = "OMNIRELAY_";
 /// Variables with the prefix that are not configuration of a node. Kubernetes injects the first
 /// two for a service called omnirelay; the others are options of the command line.
 const FOREIGN_PREFIXES: [&str; 2] = ["SERVICE_", "PORT"];
-const FOREIGN: [&str; 5] = ["ADDRESS", "ADMIN_ADDRESS", "CALLER", "CONFIG", "NAMESPACE"];
+const FOREIGN: [&str; 8] = [
+    "ADDRESS",
+    "ADMIN_ADDRESS",
+    "CA",
+    "CALLER",
+    "CERT",
+    "CONFIG",
+    "KEY",
+    "NAMESPACE",
+];
 
 /// The environment variables that all programs with OpenTelemetry take, and the keys they stand
 /// for where nothing else sets those.

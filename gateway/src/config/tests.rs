@@ -271,9 +271,9 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
     error[config.unknown_key]: unknown key `connections_max_per_core` in omnirelay.toml
     help: did you mean `limits.connections_max_per_core`?
     ");
-    insta::assert_snapshot!(refusal(&file(&dir, "[tls]\ncert = \"x\"")), @r"
-    error[config.unknown_key]: unknown key `tls` in omnirelay.toml
-    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, history_bytes, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes, spin_us_max, telemetry
+    insta::assert_snapshot!(refusal(&file(&dir, "[mesh]\njoin = \"x\"")), @r"
+    error[config.unknown_key]: unknown key `mesh` in omnirelay.toml
+    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, history_bytes, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes, spin_us_max, telemetry, tls
     ");
     insta::assert_snapshot!(refusal(&env(&[("OMNIRELAY_DATADIR", "x")])), @r"
     error[config.unknown_key]: unknown key `datadir` in environment variable OMNIRELAY_DATADIR
@@ -350,7 +350,15 @@ fn cores_are_pinned_to_the_cpus_that_are_named_and_else_to_the_first() {
 fn values_that_contradict_each_other_are_refused() {
     insta::assert_snapshot!(refusal(&set(&["listen=0.0.0.0:7420"])), @r#"
     error[config.contradiction]: `listen = "0.0.0.0:7420"` (--set) is beyond loopback and has no TLS
-    help: listen on 127.0.0.1 or [::1], or accept that anyone who reaches the port may use it: --insecure
+    help: set tls.cert and tls.key (`omnirelay cert` makes them), listen on 127.0.0.1 or [::1], or accept that anyone who reaches the port may use it: --insecure
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["tls.cert=a.crt"])), @r#"
+    error[config.contradiction]: `tls.cert = "a.crt"` (--set) needs `tls.key`, and that is not set
+    help: set `tls.key`, too; `omnirelay cert` makes certificates and keys
+    "#);
+    insta::assert_snapshot!(refusal(&set(&["tls.client_ca=ca.crt"])), @r#"
+    error[config.contradiction]: `tls.client_ca = "ca.crt"` (--set) needs `tls.cert`, and that is not set
+    help: set `tls.cert`, too; `omnirelay cert` makes certificates and keys
     "#);
     insta::assert_snapshot!(refusal(&set(&["admin_listen=127.0.0.1:7420"])), @r#"
     error[config.contradiction]: `listen = "127.0.0.1:7420"` (default) is the same address as `admin_listen = "127.0.0.1:7420"` (--set)

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::peers;
 use crate::admin::{self, NodeStatus, Pages, document};
 use crate::cli::Failure;
-use crate::cli::client::Connection;
+use crate::cli::client::{Connection, Server};
 
 /// How long an enqueue may wait for room.
 const ENQUEUE_TTL: Duration = Duration::from_secs(5);
@@ -138,7 +138,7 @@ async fn forward(address: &str, item: Item) -> Result<(StatusCode, Vec<u8>), Fai
     };
     let body = rpc::encode_call(Encoding::Json, &Call::Enqueue(request))
         .expect("lease calls have a JSON form");
-    let mut connection = Connection::open(address).await?;
+    let mut connection = Connection::open(&Server::plain(address)).await?;
     let path = Uri::from_static(rpc::PATH);
     let response = connection.rpc(&path, &head, body).await?;
     let mut answer = response.body.to_vec();

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::Pages;
-use crate::cli::client::{Caller, block_on};
+use crate::cli::client::{Caller, Server, block_on};
 use crate::config::Config;
 use crate::logging;
 use crate::serve::{self, Node, ServeError, Served};
@@ -143,7 +143,7 @@ async fn use_node(users: Users, address: String, stopped: watch::Receiver<bool>)
     let mut user = |name: &str, namespace: &str| {
         seed += 1;
         let caller = Caller {
-            address: address.clone(),
+            server: Server::plain(&address),
             namespace: namespace.into(),
             caller: name.into(),
         };

@@ -70,7 +70,7 @@ impl User {
     pub(super) async fn call(&mut self, ttl: Duration, call: &Call) -> Result<Reply, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.caller.address).await?,
+            None => Connection::open(&self.caller.server).await?,
         };
         let result = self.caller.call(&mut connection, ttl, call).await;
         if !matches!(&result, Err(failure) if failure.code.starts_with("cli.")) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Bounds of HTTP on one core.
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// Connections open at a time; more get a 503 and are closed.
+    /// Connections open at a time; more are closed, without TLS with a 503.
     pub connections_max: usize,
     /// From the connection to the end of the TLS handshake, where there is one; `header_timeout`
     /// begins then.

@@ -10,8 +10,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::super::address::{self, Address};
+use super::super::introspect;
+use super::super::secure::Trust;
 use super::super::target::{self, Target};
-use super::super::{address, introspect};
 use super::step::{Delay, Introspect, Name, Request};
 use super::variables::{Variables, named_in};
 
@@ -21,8 +23,9 @@ const STEPS_MAX: usize = 10_000;
 /// What steps that do not say it get from the command line.
 #[derive(Debug)]
 pub(super) struct Defaults {
-    pub(super) address: String,
-    pub(super) admin_address: String,
+    pub(super) address: Address,
+    pub(super) admin_address: Address,
+    pub(super) trust: Trust,
     pub(super) caller: String,
     /// The trace that requests belong to, whatever they say.
     pub(super) trace: Option<TraceContext>,
@@ -277,7 +280,11 @@ fn check_target(request: &Request) -> Result<(), String> {
         address::parse(&text).map_err(|reason| format!("address: {reason}"))?;
     }
     let url = known(&request.url);
-    Target::new(request.transport, "", url.as_deref())
+    let anywhere = Address {
+        scheme: None,
+        host_port: String::new(),
+    };
+    Target::new(request.transport, &anywhere, url.as_deref())
         .map_err(|failure| format!("url: {}", failure.message))?;
     Ok(())
 }
@@ -341,7 +348,7 @@ mod tests {
         insta::assert_snapshot!(step(r#""type": "delay", "duration": "1""#), @"step 2 (delay): duration: a duration is a number and a unit: 1500ms, 30s, 10m, 12h or 30d");
         insta::assert_snapshot!(step(r#""type": "delay", "duration": "2d""#), @"step 2 (delay): duration: it is longer than a day");
         insta::assert_snapshot!(step(r#""type": "request", "service": "s""#), @"step 2 (request): missing field `procedure`");
-        insta::assert_snapshot!(step(r#""type": "introspect", "url": "https://h""#), @"step 2 (introspect): url: the URL https://h: this version has no TLS; only http:// works");
+        insta::assert_snapshot!(step(r#""type": "introspect", "url": "quic://h""#), @"step 2 (introspect): url: the URL quic://h: it begins neither with https:// nor with http://");
         insta::assert_snapshot!(request(r#""bdy": 1"#), @"step 2 (request): bdy: unknown field `bdy`, expected one of `name`, `transport`, `address`, `url`, `service`, `procedure`, `caller`, `encoding`, `headers`, `shardKey`, `body`, `bodyFile`, `bodyBase64`, `timeout`, `expect`, `capture`");
         insta::assert_snapshot!(request(r#""transport": "quic""#), @"step 2 (request): transport: unknown variant `quic`, expected `http` or `grpc`");
         insta::assert_snapshot!(request(r#""encoding": "xml""#), @"step 2 (request): encoding: encoding `xml` is not supported; use json, proto or raw");

@@ -81,11 +81,15 @@ async fn call(
         }
         Body::Bytes(bytes) => bytes.clone(),
     };
-    let server = fill_or(&request.address, &defaults.address)?;
-    let server = address::parse(&server).map_err(without_value)?;
+    let server = match &request.address {
+        Some(text) => address::parse(&fill(text)?).map_err(without_value)?,
+        None => defaults.address.clone(),
+    };
     let url = request.url.as_deref().map(fill).transpose()?;
     let target = Target::new(request.transport, &server, url.as_deref())?;
-    let (_, reply) = target.call(&head, body, defaults.trace).await?;
+    let (_, reply) = target
+        .call(&defaults.trust, &head, body, defaults.trace)
+        .await?;
     let document = match &reply {
         Ok(body) => reply_document(body, request.encoding),
         Err(error) => check::error_document(error),
@@ -112,7 +116,8 @@ async fn look(
             http::Uri::from_static(introspect::PATH),
         ),
     };
-    let document = introspect::document(&address, &path, wanted.timeout)
+    let server = defaults.trust.server(&address)?;
+    let document = introspect::document(&server, &path, wanted.timeout)
         .await
         .map_err(|failure| failure.of_option("--admin-address"))?;
     let document = done.reply.insert(document);
