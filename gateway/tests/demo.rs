@@ -207,7 +207,7 @@ fn roles_that_make_no_sense_are_refused() {
         ),
         (
             &["--roles", "seeder", "--rpc-url", "https://h/"],
-            "only http://",
+            "with http://",
         ),
         (&["--roles", "everything"], "possible values"),
     ] {

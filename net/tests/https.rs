@@ -71,6 +71,7 @@ struct Counted {
     plain_text: u64,
     http1: u64,
     http2: u64,
+    broken: u64,
 }
 
 /// Runs `client` on a thread of its own against a core of each driver, then ends the core and
@@ -126,6 +127,7 @@ fn against_each_driver(
             plain_text: counters.plain_text(),
             http1: counters.http1(),
             http2: counters.http2(),
+            broken: counters.failed(),
         });
     }
 }
@@ -195,6 +197,24 @@ fn bodies_of_every_size_go_both_ways_over_one_connection() {
             (counted.failed, counted.late, counted.plain_text),
             (0, 0, 0)
         );
+    });
+}
+
+#[test]
+fn a_client_that_is_done_may_just_close() {
+    let client = |server: &Server| {
+        for says_goodbye in [true, false] {
+            let mut stream = server.secure(&[b"http/1.1"]);
+            post(&mut stream, b"abc").unwrap();
+            assert_eq!(answer(&mut stream), b"abc");
+            if says_goodbye {
+                stream.conn.send_close_notify();
+                stream.flush().unwrap();
+            }
+        }
+    };
+    against_each_driver(&HttpLimits::default(), client, |counted| {
+        assert_eq!((counted.handshakes, counted.broken), (2, 0));
     });
 }
 

@@ -193,8 +193,15 @@ impl<S: Read + Write + Unpin> Write for TlsStream<S> {
             this.is_closing = true;
             this.tls.send_close_notify();
         }
-        ready!(this.poll_send(cx))?;
-        Pin::new(&mut this.socket).poll_shutdown(cx)
+        let closed = match ready!(this.poll_send(cx)) {
+            Ok(()) => ready!(Pin::new(&mut this.socket).poll_shutdown(cx)),
+            Err(error) => Err(error),
+        };
+        Poll::Ready(match closed {
+            // Whoever has gone need not be told of the end.
+            Err(error) if is_gone(&error) => Ok(()),
+            closed => closed,
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -212,6 +219,12 @@ impl<S: Read + Write + Unpin> Write for TlsStream<S> {
         let this = self.get_mut();
         this.poll_encrypt(cx, |writer| writer.write_vectored(bufs))
     }
+}
+
+/// Has the other side closed, so that what is sent meets nobody?
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    [BrokenPipe, ConnectionReset, NotConnected].contains(&error.kind())
 }
 
 /// A socket as rustls wants it, which says that it would block where the socket is pending.
