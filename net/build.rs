@@ -10,6 +10,7 @@ use prost_types::{DescriptorProto, FieldDescriptorProto};
 
 const PROTOS: &[&str] = &[
     "omnirelay/resourcelease/v1/resourcelease.proto",
+    "omnirelay/rpc/v1/frame.proto",
     "grpc/health/v1/health.proto",
     "grpc/reflection/v1/reflection.proto",
 ];

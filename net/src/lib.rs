@@ -4,6 +4,7 @@
 //! over gRPC. All are without IO and all that a client needs. Runtime and transports are the server's, behind the
 //! feature `node`. `tls` is for both, behind the feature of that name.
 
+pub mod frame;
 pub mod grpc;
 pub mod messages;
 pub mod rpc;

@@ -1,0 +1,45 @@
+//! RPC over QUIC: the frames that a stream carries, and their bytes. No IO.
+//!
+//! A stream is a run of frames, each a protobuf message `omnirelay.rpc.v1.Frame` behind its length
+//! as a varint. [`FrameReader`] cuts a stream into frames, [`Frame::decode`] reads one, and the
+//! functions of [`encode`] write one. Frames that carry calls and replies are read and written by
+//! hand: nothing in them is copied or allocated but what there is no other way for.
+
+mod decode;
+pub mod encode;
+mod reader;
+mod varint;
+
+use bytes::Bytes;
+
+pub use self::decode::{CallFrame, Frame, FrameError, Hello, ReplyFrame, Welcome};
+pub use self::reader::FrameReader;
+use crate::rpc::REQUEST_BYTES_MAX;
+
+/// The protocol's name in TLS.
+pub const ALPN: &[u8] = b"omnirelay/1";
+
+/// The version of the frames that this code speaks.
+pub const VERSION: u32 = 1;
+
+/// The longest frame: the longest body, and 64 KiB for what is around it.
+pub const FRAME_BYTES_MAX: usize = REQUEST_BYTES_MAX + (64 << 10);
+
+/// The longest first frame of a stream.
+pub const HELLO_BYTES_MAX: usize = 4 << 10;
+
+/// A piece of a frame, by place: the frame's own bytes stay where they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    fn of<'a>(self, frame: &'a Bytes) -> &'a [u8] {
+        &frame[self.start..self.end]
+    }
+}
+
+#[cfg(test)]
+mod tests;
