@@ -12,6 +12,8 @@ pub mod rpc;
 #[cfg(feature = "node")]
 pub mod http;
 #[cfg(feature = "node")]
+pub mod quic;
+#[cfg(feature = "node")]
 pub mod ring;
 #[cfg(feature = "node")]
 pub mod runtime;

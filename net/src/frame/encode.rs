@@ -154,6 +154,15 @@ pub fn reply(head: &ReplyHead<'_>, encoding: Encoding, reply: &Reply) -> Bytes {
     out.split_off(start).freeze()
 }
 
+/// A successful reply with a body of any kind.
+#[must_use]
+pub fn raw_reply(head: &ReplyHead<'_>, body: &[u8]) -> Bytes {
+    let mut out = begin(4, reply_fields_length(head) + piece_length(2, body.len()));
+    put_reply_fields(&mut out, head);
+    put_piece(&mut out, 2, body);
+    out.freeze()
+}
+
 /// A reply that says what went wrong.
 #[must_use]
 pub fn error(head: &ReplyHead<'_>, error: &Error) -> Bytes {

@@ -78,6 +78,10 @@ error_codes! {
     HEADER_MALFORMED header_malformed "rpc.header.malformed" InvalidArgument;
     /// The body, or a field in it, cannot be understood; the message says where.
     BODY_MALFORMED body_malformed "rpc.body.malformed" InvalidArgument;
+    /// A frame of a stream cannot be understood, or has no place there; the stream ends.
+    FRAME_MALFORMED frame_malformed "rpc.frame.malformed" InvalidArgument;
+    /// No version of the frames that both sides speak.
+    VERSION_UNSUPPORTED version_unsupported "rpc.version.unsupported" FailedPrecondition;
     /// The procedure does not speak this encoding.
     ENCODING_UNSUPPORTED encoding_unsupported "rpc.encoding.unsupported" InvalidArgument;
     /// No namespace of this name.

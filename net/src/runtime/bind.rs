@@ -1,7 +1,7 @@
-//! Binding a TCP port for several cores that no other process shares unnoticed.
+//! Binding a port for several cores that no other process shares unnoticed.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,14 @@ const IN_USE_PATIENCE: Duration = Duration::from_secs(1);
 /// Names the address; [`io::ErrorKind::AddrInUse`] if a listener has it, one
 /// with `SO_REUSEPORT` included.
 pub fn bind_exclusive(addr: SocketAddr) -> io::Result<TcpListener> {
+    patiently(addr, || listen(addr, false))
+}
+
+/// Tries for a while to get a port that is in use.
+fn patiently<T>(addr: SocketAddr, bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let began = Instant::now();
     loop {
-        match listen(addr, false) {
+        match bind() {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
                     && began.elapsed() < IN_USE_PATIENCE =>
@@ -81,6 +86,41 @@ pub fn bind_cores(addr: SocketAddr, n: usize) -> io::Result<(SocketAddr, Vec<Tcp
         }
     }
     Ok((bound, listeners))
+}
+
+/// As [`bind_cores`], for UDP.
+///
+/// # Errors
+///
+/// As [`bind_cores`].
+///
+/// # Panics
+///
+/// If `n` is 0.
+pub fn bind_udp_cores(addr: SocketAddr, n: usize) -> io::Result<(SocketAddr, Vec<UdpSocket>)> {
+    assert!(n > 0, "a port is bound for at least one core");
+    let first = patiently(addr, || datagrams(addr, false))?;
+    let bound = first.local_addr()?;
+    // Those who come later may join from here on; a socket that asked before was refused.
+    socket2::SockRef::from(&first).set_reuse_port(n > 1)?;
+    let mut sockets = vec![first];
+    for _ in 1..n {
+        sockets.push(datagrams(bound, true).map_err(|error| refused(bound, &error))?);
+    }
+    Ok((bound, sockets))
+}
+
+fn datagrams(addr: SocketAddr, reuse_port: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        // As TCP does here: an address of one family is of that family alone unless it is the
+        // unspecified one.
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
+    socket.set_reuse_port(reuse_port)?;
+    socket.bind(&addr.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn listen(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {

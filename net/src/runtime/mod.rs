@@ -41,7 +41,7 @@ mod stats;
 mod tcp;
 mod timers;
 
-pub use self::bind::{bind_cores, bind_exclusive, bind_reuse_port};
+pub use self::bind::{bind_cores, bind_exclusive, bind_reuse_port, bind_udp_cores};
 pub use self::core::{CoreOptions, DRAIN_TIME_MAX, run};
 pub use self::driver::{DriverChoice, DriverKind, io_uring_available};
 pub use self::executor::{

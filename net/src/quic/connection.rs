@@ -1,0 +1,513 @@
+//! One connection: its streams' frames in, answers out.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::{Dir, ReadError, StreamEvent, StreamId, VarInt, WriteError};
+
+use super::limits::{QuicCounters, QuicLimits, add};
+use super::partials::Partials;
+use super::reason;
+use super::stream::{Answer, FrameService, Greeting, IncomingCall, Stream, Unwanted};
+use crate::frame::{
+    CallFrame, Frame, FrameError, HELLO_BYTES_MAX, Hello, VERSION, Welcome, encode,
+};
+use crate::rpc::Error;
+use crate::runtime::spawn;
+
+/// Name and version of the server, as its welcome says them.
+const AGENT: &str = concat!("omnirelay/", env!("CARGO_PKG_VERSION"));
+
+/// A connection's place on its core, and which of those that had the place it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ConnectionKey {
+    pub(super) index: usize,
+    pub(super) serial: u64,
+}
+
+/// Answers that calls have come to, until the endpoint's task takes them.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    ready: RefCell<Vec<Answered>>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+/// What a call came to; nothing if nobody wanted it any more.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) connection: ConnectionKey,
+    stream: StreamId,
+    id: u64,
+    answer: Option<Answer>,
+}
+
+impl Answers {
+    fn put(&self, answered: Answered) {
+        self.ready.borrow_mut().push(answered);
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Swaps what is there for an empty list.
+    pub(super) fn take(&self, into: &mut Vec<Answered>) {
+        std::mem::swap(into, &mut self.ready.borrow_mut());
+    }
+
+    /// Ready if there are any; else the waker is called when there are.
+    pub(super) fn poll(&self, waker: &Waker) -> Poll<()> {
+        if !self.ready.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        *self.waiting.borrow_mut() = Some(waker.clone());
+        Poll::Pending
+    }
+}
+
+/// What all connections of a core share.
+pub(super) struct Shared<S> {
+    pub(super) service: Rc<S>,
+    pub(super) limits: QuicLimits,
+    pub(super) counters: Rc<QuicCounters>,
+    pub(super) answers: Rc<Answers>,
+    pub(super) partials: Partials,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub(super) key: ConnectionKey,
+    pub(super) quic: quinn_proto::Connection,
+    pub(super) is_established: bool,
+    /// It waits for its turn with the endpoint's task.
+    pub(super) is_dirty: bool,
+    /// When its timer is to be looked at.
+    pub(super) armed: Option<Instant>,
+    streams: HashMap<StreamId, Stream>,
+    /// Calls that are worked on.
+    calls: usize,
+    /// Bytes that wait for QUIC to take them.
+    unsent: usize,
+    /// Streams with something to read that had to wait.
+    held_back: Vec<StreamId>,
+    /// It takes no new calls.
+    is_ending: bool,
+}
+
+impl Connection {
+    pub(super) fn new(key: ConnectionKey, quic: quinn_proto::Connection) -> Connection {
+        Connection {
+            key,
+            quic,
+            is_established: false,
+            is_dirty: false,
+            armed: None,
+            streams: HashMap::new(),
+            calls: 0,
+            unsent: 0,
+            held_back: Vec::new(),
+            is_ending: false,
+        }
+    }
+
+    /// Reads and writes what an event says there is.
+    pub(super) fn handle_stream<S: FrameService>(
+        &mut self,
+        now: Instant,
+        event: StreamEvent,
+        shared: &mut Shared<S>,
+    ) {
+        match event {
+            StreamEvent::Opened { dir: Dir::Bi } => {
+                while let Some(id) = self.quic.streams().accept(Dir::Bi) {
+                    self.streams.insert(id, Stream::default());
+                    self.read(now, id, shared);
+                }
+            }
+            StreamEvent::Readable { id } => self.read(now, id, shared),
+            StreamEvent::Writable { id } => {
+                self.write(id, shared);
+                self.read_held_back(now, shared);
+            }
+            StreamEvent::Stopped { id, .. } => {
+                // Whoever takes no answers needs no calls done.
+                self.drop_stream(id, reason::CANCELLED, shared);
+            }
+            StreamEvent::Opened { dir: Dir::Uni }
+            | StreamEvent::Finished { .. }
+            | StreamEvent::Available { .. } => {}
+        }
+    }
+
+    /// A call has come to its end.
+    pub(super) fn handle_answered<S: FrameService>(
+        &mut self,
+        now: Instant,
+        answered: Answered,
+        shared: &mut Shared<S>,
+    ) {
+        self.calls -= 1;
+        if let Some(stream) = self.streams.get_mut(&answered.stream)
+            // A call that was taken back may have made room for another of its id.
+            && let Some(answer) = answered.answer
+        {
+            stream.calls.remove(&answered.id);
+            self.unsent += answer_length(stream, answer);
+            self.write(answered.stream, shared);
+        } else if let Some(stream) = self.streams.get(&answered.stream)
+            && stream.is_over()
+        {
+            self.write(answered.stream, shared);
+        }
+        self.read_held_back(now, shared);
+    }
+
+    /// Whether another call may be begun.
+    fn has_room(&self, limits: &QuicLimits) -> bool {
+        self.calls < limits.calls_max && self.unsent < limits.unsent_bytes_max
+    }
+
+    fn read_held_back<S: FrameService>(&mut self, now: Instant, shared: &mut Shared<S>) {
+        while self.has_room(&shared.limits)
+            && let Some(id) = self.held_back.pop()
+        {
+            self.read(now, id, shared);
+        }
+    }
+
+    /// Takes what has come on a stream, frame by frame, as long as there is room for calls.
+    fn read<S: FrameService>(&mut self, now: Instant, id: StreamId, shared: &mut Shared<S>) {
+        loop {
+            if !self.take_frames(now, id, shared) {
+                return;
+            }
+            let mut source = self.quic.recv_stream(id);
+            let Ok(mut chunks) = source.read(true) else {
+                return;
+            };
+            let next = chunks.next(usize::MAX);
+            // What has to be sent for this is sent in this turn anyway.
+            let _ = chunks.finalize();
+            let Some(stream) = self.streams.get_mut(&id) else {
+                return;
+            };
+            match next {
+                Ok(Some(chunk)) => stream.reader.push(chunk.bytes),
+                Err(ReadError::Blocked) => return self.wait_for_more(now, id, shared),
+                Ok(None) => {
+                    stream.is_read = true;
+                    if stream.reader.pending() > 0 {
+                        let cut = FrameError::Malformed("the stream ended within a frame");
+                        self.refuse(id, &malformed(&cut), shared);
+                    } else {
+                        self.write(id, shared);
+                    }
+                    return;
+                }
+                Err(ReadError::Reset(_)) => {
+                    return self.drop_stream(id, reason::CANCELLED, shared);
+                }
+            }
+        }
+    }
+
+    /// A frame has begun: it may take only so much room and time.
+    fn wait_for_more<S: FrameService>(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        shared: &mut Shared<S>,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let pending = stream.reader.pending();
+        if pending == 0 && stream.greeting.is_some() {
+            return;
+        }
+        let is_large = shared.partials.note(&mut stream.partial, now, pending);
+        if is_large && shared.partials.bytes > shared.limits.partial_bytes_max {
+            add(&shared.counters.streams_failed, 1);
+            self.drop_stream(id, reason::OVERLOADED, shared);
+        }
+    }
+
+    /// Does what the complete frames of a stream say; false if its reading has ended or must wait.
+    fn take_frames<S: FrameService>(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        shared: &mut Shared<S>,
+    ) -> bool {
+        loop {
+            let has_room = self.has_room(&shared.limits);
+            let Some(stream) = self.streams.get_mut(&id) else {
+                return false;
+            };
+            if stream.is_ending || self.is_ending {
+                return false;
+            }
+            if !has_room {
+                if !self.held_back.contains(&id) {
+                    self.held_back.push(id);
+                }
+                return false;
+            }
+            let bytes_max = match stream.greeting {
+                Some(_) => shared.limits.frame_bytes_max,
+                None => HELLO_BYTES_MAX,
+            };
+            let frame = match stream.reader.next(bytes_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return true,
+                Err(error) => {
+                    self.refuse(id, &malformed(&error), shared);
+                    return false;
+                }
+            };
+            shared.partials.end(&mut stream.partial);
+            let taken = Frame::decode(&frame)
+                .map_err(|error| malformed(&error))
+                .and_then(|frame| self.take_frame(now, id, frame, shared));
+            if let Err(error) = taken {
+                self.refuse(id, &error, shared);
+                return false;
+            }
+        }
+    }
+
+    fn take_frame<S: FrameService>(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        frame: Frame,
+        shared: &mut Shared<S>,
+    ) -> Result<(), Error> {
+        let stream = self.streams.get_mut(&id).expect("the stream is there");
+        match (frame, &stream.greeting) {
+            (Frame::Hello(hello), None) => {
+                let welcome = welcome(&hello, &shared.limits)?;
+                stream.greeting = Some(Rc::new(Greeting {
+                    caller: hello.caller,
+                    service: hello.service,
+                }));
+                self.unsent += answer_length(stream, Answer::new(welcome));
+                self.write(id, shared);
+                Ok(())
+            }
+            (_, None) => Err(unexpected("a stream begins with a hello")),
+            (Frame::Call(call), Some(greeting)) => {
+                if stream.calls.contains_key(&call.id) {
+                    return Err(unexpected("two open calls have the same id"));
+                }
+                let greeting = Rc::clone(greeting);
+                let unwanted = Rc::new(Unwanted::default());
+                stream.calls.insert(call.id, Rc::clone(&unwanted));
+                self.calls += 1;
+                self.begin(now, id, call, greeting, unwanted, shared);
+                Ok(())
+            }
+            (Frame::Cancel(call), Some(_)) => {
+                // It may have been answered meanwhile.
+                if let Some(unwanted) = stream.calls.remove(&call) {
+                    unwanted.set();
+                }
+                Ok(())
+            }
+            (Frame::Unknown, Some(_)) => Ok(()),
+            (Frame::Hello(_), Some(_)) => {
+                Err(unexpected("a stream has one hello, its first frame"))
+            }
+            (Frame::Welcome(_) | Frame::Reply(_) | Frame::Farewell(_), Some(_)) => {
+                Err(unexpected("only servers send such a frame"))
+            }
+        }
+    }
+
+    fn begin<S: FrameService>(
+        &self,
+        now: Instant,
+        stream: StreamId,
+        call: CallFrame,
+        greeting: Rc<Greeting>,
+        unwanted: Rc<Unwanted>,
+        shared: &Shared<S>,
+    ) {
+        let (connection, id) = (self.key, call.id);
+        let answers = Rc::clone(&shared.answers);
+        let incoming = IncomingCall {
+            frame: call,
+            greeting,
+            peer: self.quic.remote_address(),
+            came: now,
+        };
+        let service = Rc::clone(&shared.service);
+        spawn(async move {
+            let answer = {
+                let mut answer = pin!(service.call(incoming));
+                poll_fn(|cx| {
+                    if unwanted.poll(cx).is_ready() {
+                        return Poll::Ready(None);
+                    }
+                    answer.as_mut().poll(cx).map(Some)
+                })
+                .await
+            };
+            answers.put(Answered {
+                connection,
+                stream,
+                id,
+                answer,
+            });
+        });
+    }
+
+    /// Says what is wrong with a stream, and ends it.
+    fn refuse<S>(&mut self, id: StreamId, error: &Error, shared: &mut Shared<S>) {
+        add(&shared.counters.streams_failed, 1);
+        // The rest of what comes is of no use. It may have been read to its end.
+        let _ = self.quic.recv_stream(id).stop(reason::PROTOCOL);
+        self.say_farewell(id, error, shared);
+    }
+
+    fn say_farewell<S>(&mut self, id: StreamId, error: &Error, shared: &mut Shared<S>) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.is_ending {
+            return;
+        }
+        stream.cancel_all();
+        shared.partials.end(&mut stream.partial);
+        stream.is_read = true;
+        stream.is_ending = true;
+        self.unsent += answer_length(stream, Answer::new(encode::farewell(error)));
+        self.write(id, shared);
+    }
+
+    /// Writes what waits on a stream, as far as QUIC takes it, and ends it when it is over.
+    fn write<S>(&mut self, id: StreamId, shared: &mut Shared<S>) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let mut sink = self.quic.send_stream(id);
+        while let Some(bytes) = stream.next_bytes() {
+            match sink.write(bytes) {
+                Ok(written) => {
+                    stream.advance(written);
+                    self.unsent -= written;
+                }
+                Err(WriteError::Blocked) => return,
+                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                    return self.drop_stream(id, reason::CANCELLED, shared);
+                }
+            }
+        }
+        if stream.is_over() {
+            // It may be closed already.
+            let _ = sink.finish();
+            self.forget(id, shared);
+        }
+    }
+
+    /// Ends a stream whose other side has gone, or is not wanted.
+    fn drop_stream<S>(&mut self, id: StreamId, why: VarInt, shared: &mut Shared<S>) {
+        // Either half may be closed already.
+        let _ = self.quic.recv_stream(id).stop(why);
+        let _ = self.quic.send_stream(id).reset(why);
+        self.forget(id, shared);
+    }
+
+    fn forget<S>(&mut self, id: StreamId, shared: &mut Shared<S>) {
+        if let Some(mut stream) = self.streams.remove(&id) {
+            stream.cancel_all();
+            self.unsent -= stream.unsent();
+            shared.partials.end(&mut stream.partial);
+        }
+        self.held_back.retain(|held| *held != id);
+    }
+
+    /// The connection is gone: nobody waits for anything.
+    pub(super) fn forget_all<S>(&mut self, shared: &mut Shared<S>) {
+        for id in self.stream_ids() {
+            self.forget(id, shared);
+        }
+    }
+
+    /// Ends streams whose frame has been on its way for too long; true if there were any.
+    pub(super) fn handle_slow_frames<S>(&mut self, now: Instant, shared: &mut Shared<S>) -> bool {
+        let time = shared.limits.frame_timeout;
+        let is_slow = |stream: &Stream| {
+            let partial = stream.partial.as_ref();
+            partial.is_some_and(|p| now.saturating_duration_since(p.since) >= time)
+        };
+        let streams = self.streams.iter();
+        let slow: Vec<_> = streams
+            .filter(|(_, s)| is_slow(s))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &slow {
+            let error = Error::deadline(format!("a frame took longer than {time:?} to arrive"));
+            self.refuse(*id, &error, shared);
+        }
+        !slow.is_empty()
+    }
+
+    /// Takes no further calls; streams that wait for nothing end, the others when they do.
+    pub(super) fn drain<S>(&mut self, shared: &mut Shared<S>) {
+        self.is_ending = true;
+        let error = Error::peer_unavailable("the server is ending; call another, or again later");
+        for id in self.stream_ids() {
+            if self.streams.get(&id).is_some_and(|s| s.calls.is_empty()) {
+                // What has not been read has not been begun.
+                let _ = self.quic.recv_stream(id).stop(reason::ENDING);
+                self.say_farewell(id, &error, shared);
+            }
+        }
+    }
+
+    /// Whether all that was begun has been answered and taken by QUIC.
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_ending && self.streams.is_empty() && self.calls == 0
+    }
+
+    fn stream_ids(&self) -> Vec<StreamId> {
+        self.streams.keys().copied().collect()
+    }
+}
+
+/// Puts an answer behind the others of its stream; its length.
+fn answer_length(stream: &mut Stream, answer: Answer) -> usize {
+    let before = stream.unsent();
+    stream.put(answer);
+    stream.unsent() - before
+}
+
+fn welcome(hello: &Hello, limits: &QuicLimits) -> Result<Bytes, Error> {
+    if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+        return Err(Error::version_unsupported(format!(
+            "the hello asks for versions {} to {} of the frames; this server speaks {VERSION}",
+            hello.version_min, hello.version_max
+        )));
+    }
+    Ok(encode::welcome(&Welcome {
+        version: VERSION,
+        features: 0,
+        agent: AGENT.to_owned(),
+        frame_bytes_max: u32::try_from(limits.frame_bytes_max).unwrap_or(u32::MAX),
+        calls_max: u32::try_from(limits.calls_max).unwrap_or(u32::MAX),
+    }))
+}
+
+fn malformed(error: &FrameError) -> Error {
+    Error::frame_malformed(error.to_string())
+}
+
+fn unexpected(why: &'static str) -> Error {
+    malformed(&FrameError::Unexpected(why))
+}
