@@ -7,8 +7,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use omnirelay_net::http::HttpLimits;
+use omnirelay_net::quic::{QuicKeys, QuicLimits};
 use omnirelay_net::rpc::REQUEST_BYTES_MAX;
-use omnirelay_net::runtime::{DriverChoice, DriverKind, bind_cores, bind_exclusive};
+use omnirelay_net::runtime::{
+    DriverChoice, DriverKind, bind_cores, bind_exclusive, bind_udp_cores,
+};
 use omnirelay_net::tls::{TlsError, TlsWatch};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::{self, AdminTls, NodeStatus, Pages, RunningNode};
 use crate::config::{Config, Driver};
-use crate::cores::{Clock, CoreReport, Cores, StartError, Startup};
+use crate::cores::{Clock, CoreReport, Cores, QuicStartup, StartError, Startup};
 use crate::data_dir::{
     Catalog, DataDir, DataDirError, LogRecovery, LogSettings, NodeFile, NodeFileTls, open_logs,
 };
@@ -63,6 +66,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub(crate) struct Node {
     listen: SocketAddr,
+    quic_listen: Option<SocketAddr>,
     admin_listen: SocketAddr,
     driver: DriverKind,
     cores: Cores,
@@ -122,6 +126,11 @@ impl Node {
         let listen_error = |key| move |source| ServeError::Listen { key, source };
         let (listen, listeners) =
             bind_cores(config.listen, config.cores.len()).map_err(listen_error("listen"))?;
+        let quic = match &tls {
+            Some(tls) => open_quic(config, listen, tls, &data_dir)?,
+            None => None,
+        };
+        let quic_listen = quic.as_ref().map(|(address, _)| *address);
         let admin_listener =
             bind_exclusive(config.admin_listen).map_err(listen_error("admin_listen"))?;
         let admin_listen = admin_listener
@@ -177,6 +186,7 @@ impl Node {
                 connections_max: config.limits.connections_max_per_core,
                 ..HttpLimits::default()
             },
+            quic: quic.map(|(_, startup)| startup),
             body_bytes_max: REQUEST_BYTES_MAX,
             tracing: tracing.clone(),
         })?;
@@ -186,6 +196,7 @@ impl Node {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
             listen,
+            quic_listen,
             admin_listen,
             tls: tls.as_ref().map(|tls| NodeFileTls {
                 certificate: tls.server.files().cert.clone(),
@@ -200,6 +211,7 @@ impl Node {
             reporter: cores.reporter(),
             driver,
             listen,
+            quic_listen,
             admin_listen,
             recoveries: opened.recoveries,
             replication: Arc::new(replication),
@@ -208,6 +220,7 @@ impl Node {
         });
         let node = Node {
             listen,
+            quic_listen,
             admin_listen,
             driver,
             cores,
@@ -290,6 +303,45 @@ impl Node {
     }
 }
 
+/// Binds the port of QUIC, if it is to be served.
+fn open_quic(
+    config: &Config,
+    listen: SocketAddr,
+    tls: &NodeTls,
+    data_dir: &DataDir,
+) -> Result<Option<(SocketAddr, QuicStartup)>, ServeError> {
+    let Some(mut address) = config.quic_address() else {
+        return Ok(None);
+    };
+    let listen_error = |source| ServeError::Listen {
+        key: "quic_listen",
+        source,
+    };
+    let cores = config.cores.len();
+    let picks_port = address.port() == 0;
+    if picks_port && config.quic_listen.is_none() {
+        address.set_port(listen.port());
+    }
+    let mut bound = bind_udp_cores(address, cores);
+    // The port that TCP picked may be in use for UDP.
+    if picks_port && matches!(&bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse) {
+        address.set_port(0);
+        bound = bind_udp_cores(address, cores);
+    }
+    let (address, sockets) = bound.map_err(listen_error)?;
+    let secret = data_dir.quic_secret(entropy)?;
+    let startup = QuicStartup {
+        sockets,
+        tls: tls.quic(),
+        keys: QuicKeys::new(&secret, entropy() as u16),
+        limits: QuicLimits {
+            connections_max: config.limits.connections_max_per_core,
+            ..QuicLimits::default()
+        },
+    };
+    Ok(Some((address, startup)))
+}
+
 /// A node together with the signals that end it.
 pub(crate) struct Served {
     pub(crate) node: Node,
@@ -358,9 +410,13 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let mut served = Served::start(config, Pages::default())?;
     let scheme = served.node.scheme();
     logging::say(&format!(
-        "omnirelay {} is ready: RPC on {scheme}://{}, admin on {scheme}://{}, data in {}, {} core(s) on {}\n",
+        "omnirelay {} is ready: RPC on {scheme}://{}{}, admin on {scheme}://{}, data in {}, {} core(s) on {}\n",
         env!("CARGO_PKG_VERSION"),
         served.node.listen,
+        served
+            .node
+            .quic_listen
+            .map_or_else(String::new, |it| format!(" and QUIC on {it}")),
         served.node.admin_listen,
         config.data_dir.display(),
         config.cores.len(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use omnirelay_net::frame::ALPN;
 use omnirelay_net::tls::{ClientAuth, ServerTls, TlsError, self_signed};
 use rustls::ServerConfig;
 
@@ -27,7 +28,7 @@ impl NodeTls {
     pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Option<NodeTls>, TlsError> {
         let (files, is_self_signed) = match &config.tls {
             Some(files) => (files.clone(), false),
-            None if config.listen.ip().is_loopback() => (self_signed(&data_dir.join(DIR))?, true),
+            None if config.quic_address().is_some() => (self_signed(&data_dir.join(DIR))?, true),
             None => return Ok(None),
         };
         let server = ServerTls::load(files)?;
@@ -48,6 +49,11 @@ impl NodeTls {
     /// gets in, and is shown no more than a probe needs.
     pub(crate) fn admin(&self) -> Option<Arc<ServerConfig>> {
         (!self.is_self_signed).then(|| self.server.over_tcp(&[b"http/1.1"], ClientAuth::Optional))
+    }
+
+    /// What RPC over QUIC speaks.
+    pub(crate) fn quic(&self) -> Arc<ServerConfig> {
+        self.server.over_quic(&[ALPN])
     }
 
     /// Whether clients need a certificate.

@@ -150,8 +150,7 @@ impl Server {
                         })
                         .await;
                     } else {
-                        let serving = serve(endpoint, service, counted, told.notified());
-                        serving.await.expect("the socket is watched");
+                        serve(endpoint, service, counted, told.notified()).await;
                     }
                     Counted {
                         accepted: counters.accepted(),

@@ -13,7 +13,8 @@ use super::reports::CoreReports;
 use super::status::{Moment, NodeFacts, NodeStatus};
 use crate::config::{self, Sources};
 use crate::cores::{
-    CoreReport, HandshakeReport, HttpReport, RingCounts, ShardReport, Telemetry, Transport,
+    ConnectionReport, CoreReport, HandshakeReport, HttpReport, QuicReport, RingCounts, ShardReport,
+    Telemetry, Transport,
 };
 use crate::data_dir::LogRecovery;
 use crate::node::{Board, Durability, Layout, LogId, LogSize, Namespace, NamespaceId, Watermarks};
@@ -57,6 +58,7 @@ pub(super) fn facts() -> NodeFacts {
         board: Arc::new(Board::new(2, 2, 2)),
         driver: DriverKind::Epoll,
         listen: "127.0.0.1:7420".parse().unwrap(),
+        quic_listen: Some("127.0.0.1:7420".parse().unwrap()),
         admin_listen: "127.0.0.1:7421".parse().unwrap(),
         recoveries: vec![LogRecovery {
             log: LogId(0),
@@ -123,16 +125,27 @@ pub(super) fn reports() -> CoreReports {
             driver: "epoll",
             telemetry,
             http: HttpReport {
-                accepted: 5,
-                open: 2,
-                refused: 1,
-                timed_out: 0,
-                failed: 0,
+                connections: ConnectionReport {
+                    accepted: 5,
+                    open: 2,
+                    refused: 1,
+                    ..ConnectionReport::default()
+                },
                 handshakes: HandshakeReport {
                     ok: 3,
                     failed: 1,
                     ..HandshakeReport::default()
                 },
+            },
+            quic: QuicReport {
+                connections: ConnectionReport {
+                    accepted: 4,
+                    open: 1,
+                    ..ConnectionReport::default()
+                },
+                datagrams_in: 900,
+                datagrams_out: 800,
+                ..QuicReport::default()
             },
             run: CoreStats {
                 turns: 100,

@@ -72,7 +72,11 @@ pub(super) fn render(view: View, status: &NodeStatus, moment: &Moment, process: 
         put("driver", facts.driver.to_string().into());
         put(
             "addresses",
-            json!({"listen": facts.listen.to_string(), "admin": facts.admin_listen.to_string()}),
+            json!({
+                "listen": facts.listen.to_string(),
+                "quic": facts.quic_listen.map(|address| address.to_string()),
+                "admin": facts.admin_listen.to_string(),
+            }),
         );
         if let Some(tls) = &facts.tls {
             put("tls", certificate(tls));
@@ -117,17 +121,27 @@ fn cores(status: &NodeStatus, moment: &Moment) -> Value {
         let told = json!({
             "driver": report.driver,
             "connections": {
-                "open": report.http.open,
-                "accepted": report.http.accepted,
-                "refused": report.http.refused,
-                "timedOut": report.http.timed_out,
-                "failed": report.http.failed,
+                "open": report.http.connections.open,
+                "accepted": report.http.connections.accepted,
+                "refused": report.http.connections.refused,
+                "timedOut": report.http.connections.timed_out,
+                "failed": report.http.connections.failed,
                 "tlsHandshakes": {
                     "ok": report.http.handshakes.ok,
                     "failed": report.http.handshakes.failed,
                     "timedOut": report.http.handshakes.timed_out,
                     "plainText": report.http.handshakes.plain_text,
                 },
+            },
+            "quicConnections": {
+                "open": report.quic.connections.open,
+                "accepted": report.quic.connections.accepted,
+                "refused": report.quic.connections.refused,
+                "timedOut": report.quic.connections.timed_out,
+                "failed": report.quic.connections.failed,
+                "retried": report.quic.retried,
+                "handshakesFailed": report.quic.handshakes_failed,
+                "streamsFailed": report.quic.streams_failed,
             },
             "openCalls": report.open_calls,
             "waitingEnqueues": report.held_back,

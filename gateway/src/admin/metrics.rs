@@ -5,6 +5,7 @@
 //! number. What a core that did not answer holds is missing, and its `omnirelay_core_up` is 0.
 
 mod cores;
+mod quic;
 mod tls;
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::families::{Families, Kind, Number};
 use super::latency::Buckets;
 use super::process::Process;
 use super::status::{Moment, NodeFacts};
-use crate::cores::{CoreReport, Transport, latency_histogram};
+use crate::cores::{ConnectionReport, CoreReport, Transport, latency_histogram};
 use crate::data_dir::LogRecovery;
 use crate::node::{LogSize, NamespaceId};
 
@@ -40,6 +41,7 @@ pub(super) fn families(moment: &Moment, process: &Process) -> Families {
         recovery(&mut out, facts);
         replication(&mut out, facts);
         telemetry(&mut out, facts);
+        quic::render(&mut out, facts, &reports);
         tls::render(&mut out, facts, &reports);
     }
     of_process(&mut out, moment, process);
@@ -166,35 +168,35 @@ fn cores(out: &mut Families, moment: &Moment, reports: &[&CoreReport]) {
         "1 once a log of the core takes nothing more.",
         |r| u64::from(r.log_failure.is_some()),
     );
-    each_core_http(
+    each_transport(
         out,
         "omnirelay.connections",
         Kind::Gauge,
         "Connections open now.",
         reports,
-        |r| r.http.open,
+        |c| c.open,
     );
     let mut connections =
-        |name, help, value| each_core_http(out, name, Kind::Counter, help, reports, value);
+        |name, help, value| each_transport(out, name, Kind::Counter, help, reports, value);
     connections(
         "omnirelay.connections.accepted",
         "Connections accepted.",
-        |r| r.http.accepted,
+        |c| c.accepted,
     );
     connections(
         "omnirelay.connections.refused",
         "Connections refused over the limit.",
-        |r| r.http.refused,
+        |c| c.refused,
     );
     connections(
         "omnirelay.connections.timed_out",
         "Connections closed for being idle or slow.",
-        |r| r.http.timed_out,
+        |c| c.timed_out,
     );
     connections(
         "omnirelay.connections.failed",
         "Connections that broke off or were malformed.",
-        |r| r.http.failed,
+        |c| c.failed,
     );
 }
 
@@ -212,20 +214,25 @@ fn each_core(
     }
 }
 
-fn each_core_http(
+/// For each core its connections over TCP, and those over QUIC.
+fn each_transport(
     out: &mut Families,
     name: &'static str,
     kind: Kind,
     help: &str,
     reports: &[&CoreReport],
-    value: fn(&CoreReport) -> u64,
+    value: fn(&ConnectionReport) -> u64,
 ) {
     let family = out.family(name, kind, help);
     for report in reports {
-        family.sample(
-            &[("transport", "http"), ("core", &report.core.to_string())],
-            value(report),
-        );
+        let core = report.core.to_string();
+        let connections = [
+            ("http", &report.http.connections),
+            ("quic", &report.quic.connections),
+        ];
+        for (transport, counts) in connections {
+            family.sample(&[("transport", transport), ("core", &core)], value(counts));
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct RunningNode {
     pub driver: DriverKind,
     /// Where RPC is served.
     pub listen: SocketAddr,
+    /// Where RPC over QUIC is served, if it is.
+    pub quic_listen: Option<SocketAddr>,
     /// Where the admin endpoints are.
     pub admin_listen: SocketAddr,
     /// How each log was found.
@@ -52,6 +54,7 @@ pub(super) struct NodeFacts {
     pub(super) board: Arc<Board>,
     pub(super) driver: DriverKind,
     pub(super) listen: SocketAddr,
+    pub(super) quic_listen: Option<SocketAddr>,
     pub(super) admin_listen: SocketAddr,
     pub(super) recoveries: Vec<LogRecovery>,
     pub(super) replication: Option<Arc<Replication>>,
@@ -144,6 +147,7 @@ impl NodeStatus {
             reporter,
             driver,
             listen,
+            quic_listen,
             admin_listen,
             recoveries,
             replication,
@@ -156,6 +160,7 @@ impl NodeStatus {
                 board,
                 driver,
                 listen,
+                quic_listen,
                 admin_listen,
                 recoveries,
                 replication: Some(replication),

@@ -24,6 +24,9 @@ pub(super) struct SourceArgs {
     /// Where RPC is served; port 0 picks one [default: 127.0.0.1:7420]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Option<String>,
+    /// Where RPC over QUIC is served [default: as --listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) quic_listen: Option<String>,
     /// Where probes, metrics and introspection are served [default: 127.0.0.1:7421]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) admin_listen: Option<String>,
@@ -53,6 +56,7 @@ impl SourceArgs {
         let insecure = self.insecure.then(|| "true".to_owned());
         let flags = [
             ("--listen", "listen", &self.listen),
+            ("--quic-listen", "quic_listen", &self.quic_listen),
             ("--admin-listen", "admin_listen", &self.admin_listen),
             ("--data-dir", "data_dir", &self.data_dir),
             ("--cores", "cores", &self.cores),

@@ -63,6 +63,14 @@ pub static NODE: &[Knob] = &[
               Beyond loopback it needs `tls.cert` or `insecure`.",
     },
     Knob {
+        key: "quic_listen",
+        kind: Kind::Address,
+        default: None,
+        doc: "Where RPC over QUIC is served. Default: the address and port number of `listen`, but \
+              nowhere beyond loopback without `tls.cert`: QUIC always has TLS, and a self-signed \
+              certificate is for loopback only.",
+    },
+    Knob {
         key: "admin_listen",
         kind: Kind::Address,
         default: Some("\"127.0.0.1:7421\""),

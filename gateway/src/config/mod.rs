@@ -73,6 +73,8 @@ pub struct Limits {
 pub struct Config {
     /// Where RPC over TCP is served; port 0 picks one.
     pub listen: SocketAddr,
+    /// Where RPC over QUIC is served, if that is not as `listen` says.
+    pub quic_listen: Option<SocketAddr>,
     /// Where probes, metrics and introspection are served; port 0 picks one.
     pub admin_listen: SocketAddr,
     /// The directory of logs and node.json.
@@ -122,6 +124,7 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
     let config = Config {
         listen: address(node, "listen"),
         admin_listen: address(node, "admin_listen"),
+        quic_listen: optional_entry(node, "quic_listen").map(|_| address(node, "quic_listen")),
         data_dir: PathBuf::from(text(node, "data_dir")),
         cores: resolve_cores(entry(node, "cores"), sources)?,
         driver: resolve_driver(node)?,
@@ -152,6 +155,12 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
 }
 
 impl Config {
+    /// Where RPC over QUIC is to be served, if anywhere.
+    pub fn quic_address(&self) -> Option<SocketAddr> {
+        let address = self.quic_listen.unwrap_or(self.listen);
+        (address.ip().is_loopback() || self.tls.is_some()).then_some(address)
+    }
+
     fn check_addresses(&self) -> Result<(), ConfigError> {
         let node = &self.settings.node;
         let (listen, admin) = (entry(node, "listen"), entry(node, "admin_listen"));
@@ -162,6 +171,22 @@ impl Config {
                 admin,
                 "give one of them another port",
             ));
+        }
+        if let (Some(address), None) = (self.quic_listen, self.quic_address()) {
+            let entry = entry(node, "quic_listen");
+            return Err(ConfigError::Contradiction {
+                message: format!(
+                    "`{} = {}` ({}) is beyond loopback and has no TLS",
+                    entry.path,
+                    entry.setting.to_toml(),
+                    entry.origin
+                ),
+                help: format!(
+                    "set tls.cert and tls.key (`omnirelay cert` makes them), or serve QUIC on \
+                     127.0.0.1:{}",
+                    address.port()
+                ),
+            });
         }
         for (address, entry) in [(self.listen, listen), (self.admin_listen, admin)] {
             if !address.ip().is_loopback() && !self.insecure && self.tls.is_none() {

@@ -8,12 +8,13 @@ use std::task::{Context, Poll, Waker};
 
 use hashbrown::HashMap;
 use omnirelay_net::http::HttpCounters;
+use omnirelay_net::quic::QuicCounters;
 use omnirelay_net::rpc::Call;
 use omnirelay_net::runtime;
 use omnirelay_wal::Disk;
 
 use super::clock::Clock;
-use super::telemetry::{CoreReport, HttpReport, ShardReport, Telemetry};
+use super::telemetry::{CoreReport, HttpReport, QuicReport, ShardReport, Telemetry};
 use crate::node::{CallContext, CallId, Core, GrantRef, Layout, Outcome};
 
 /// A one-task wake-up flag.
@@ -114,6 +115,8 @@ pub struct CoreCell<D: Disk> {
     pub telemetry: RefCell<Telemetry>,
     /// Its HTTP connections.
     pub http: Rc<HttpCounters>,
+    /// Its QUIC connections.
+    pub quic: Rc<QuicCounters>,
     pub(super) driver: &'static str,
 }
 
@@ -139,6 +142,7 @@ impl<D: Disk> CoreCell<D> {
             layout,
             telemetry: RefCell::new(Telemetry::default()),
             http: Rc::new(HttpCounters::default()),
+            quic: Rc::new(QuicCounters::default()),
             driver,
         })
     }
@@ -218,6 +222,7 @@ impl<D: Disk> CoreCell<D> {
             run: runtime::core_stats(),
             held_back: core.held_back(),
             http: HttpReport::of(&self.http),
+            quic: QuicReport::of(&self.quic),
             shards: core
                 .shards()
                 .map(|(log, namespace, shard)| ShardReport {

@@ -132,7 +132,8 @@ impl<D: Disk> Pump<D> {
 
     /// Tells all cores once this one has no calls left; true when none of them needs it any more.
     fn may_end(&mut self) -> bool {
-        let is_idle = self.cell.http.open() == 0 && self.cell.core.borrow().is_idle();
+        let is_left = self.cell.http.open() == 0 && self.cell.quic.open() == 0;
+        let is_idle = is_left && self.cell.core.borrow().is_idle();
         if is_idle && !self.has_told {
             self.has_told = true;
             self.ending.core_is_done();

@@ -14,8 +14,8 @@ pub use cell::{CoreCell, ReplyFuture};
 pub use clock::Clock;
 pub use core_thread::RING_MESSAGES;
 pub use inbox::{Event, Inbox};
-pub use start::{Cores, OpenedLog, Reporter, StartError, Startup};
+pub use start::{Cores, OpenedLog, QuicStartup, Reporter, StartError, Startup};
 pub use telemetry::{
-    CoreReport, HandshakeReport, HttpReport, ProcedureCounts, RingCounts, ShardReport, Telemetry,
-    Transport, latency_histogram,
+    ConnectionReport, CoreReport, HandshakeReport, HttpReport, ProcedureCounts, QuicReport,
+    RingCounts, ShardReport, Telemetry, Transport, latency_histogram,
 };

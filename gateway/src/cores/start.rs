@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use omnirelay_net::http::{HttpLimits, serve};
 use omnirelay_net::messages::ExplainResponse;
+use omnirelay_net::quic::{self, Endpoint, Lanes, QuicKeys, QuicLimits, lanes};
 use omnirelay_net::ring::ring;
 use omnirelay_net::rpc;
 use omnirelay_net::runtime::{self, CoreOptions, DriverChoice, DriverKind, Notifier};
@@ -75,10 +77,24 @@ pub struct Startup<D: Disk> {
     pub tls: Option<Arc<ServerConfig>>,
     /// Bounds of connections.
     pub limits: HttpLimits,
+    /// For QUIC, where it is served.
+    pub quic: Option<QuicStartup>,
     /// The largest request body in bytes.
     pub body_bytes_max: usize,
     /// Where spans go, if anywhere, and which calls make some.
     pub tracing: Option<Arc<Tracing>>,
+}
+
+/// What QUIC on the cores is started with.
+pub struct QuicStartup {
+    /// One for each core.
+    pub sockets: Vec<UdpSocket>,
+    /// What clients are shown.
+    pub tls: Arc<ServerConfig>,
+    /// The node's.
+    pub keys: QuicKeys,
+    /// Bounds of connections.
+    pub limits: QuicLimits,
 }
 
 /// Why cores did not start.
@@ -135,6 +151,7 @@ impl Cores {
             &inboxes,
             readers,
         )?;
+        let mut quic = core_quic(startup.quic).into_iter();
         let (ready, is_ready) = mpsc::channel();
         let mut threads = Vec::new();
         for ((seed, listener), &cpu) in seeds.into_iter().zip(startup.listeners).zip(&startup.cpus)
@@ -143,6 +160,7 @@ impl Cores {
                 listener,
                 tls: startup.tls.clone(),
                 limits: startup.limits.clone(),
+                quic: quic.next(),
                 body_bytes_max: startup.body_bytes_max,
                 tracing: startup.tracing.clone(),
                 ready: ready.clone(),
@@ -359,6 +377,39 @@ where
     Ok((seeds, ends))
 }
 
+/// What each core needs for QUIC; nothing where it is not served.
+fn core_quic(startup: Option<QuicStartup>) -> Vec<CoreQuic> {
+    let Some(startup) = startup else {
+        return Vec::new();
+    };
+    let lanes = lanes(startup.sockets.len());
+    let sockets = startup.sockets.into_iter().zip(lanes);
+    sockets
+        .map(|(socket, lanes)| CoreQuic {
+            socket,
+            lanes,
+            tls: Arc::clone(&startup.tls),
+            keys: startup.keys.clone(),
+            limits: startup.limits.clone(),
+        })
+        .collect()
+}
+
+/// What one core needs for QUIC.
+struct CoreQuic {
+    socket: UdpSocket,
+    lanes: Lanes,
+    tls: Arc<ServerConfig>,
+    keys: QuicKeys,
+    limits: QuicLimits,
+}
+
+impl CoreQuic {
+    fn open(self) -> io::Result<Endpoint> {
+        Endpoint::new(self.socket, self.tls, &self.keys, self.lanes, self.limits)
+    }
+}
+
 /// How a core's start went.
 type Ready = (u16, Result<DriverKind, String>);
 
@@ -367,6 +418,7 @@ struct Core {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     limits: HttpLimits,
+    quic: Option<CoreQuic>,
     body_bytes_max: usize,
     tracing: Option<Arc<Tracing>>,
     ready: mpsc::Sender<Ready>,
@@ -410,8 +462,9 @@ impl Core {
             .failure()
             .map(|(log, why)| format!("log {}: {why}", log.0));
         let listener = runtime::TcpListener::from_std(self.listener);
-        match (failure, listener) {
-            (None, Ok(listener)) => {
+        let quic = self.quic.map(CoreQuic::open).transpose();
+        match (failure, listener.and_then(|listener| Ok((listener, quic?)))) {
+            (None, Ok((listener, quic))) => {
                 let _ = self.ready.send((id, Ok(driver)));
                 drop(self.ready);
                 poll_fn(|cx| match cell.serve.poll(cx) {
@@ -420,12 +473,17 @@ impl Core {
                 })
                 .await;
                 let tracer = self.tracing.as_deref().map(Tracer::seeded);
-                let inbound = std::rc::Rc::new(Inbound::new(
-                    std::rc::Rc::clone(&cell),
-                    self.body_bytes_max,
-                    tracer,
-                ));
-                let counters = std::rc::Rc::clone(&cell.http);
+                let inbound = Rc::new(Inbound::new(Rc::clone(&cell), self.body_bytes_max, tracer));
+                if let Some(endpoint) = quic {
+                    let (cell, inbound) = (Rc::clone(&cell), Rc::clone(&inbound));
+                    runtime::spawn(async move {
+                        let counters = Rc::clone(&cell.quic);
+                        quic::serve(endpoint, inbound, counters, cell.drain.wait()).await;
+                        // This may have been the last thing that the core waited for.
+                        cell.dirty.set();
+                    });
+                }
+                let counters = Rc::clone(&cell.http);
                 let drained = cell.drain.wait();
                 serve(listener, self.tls, inbound, self.limits, counters, drained).await;
             }

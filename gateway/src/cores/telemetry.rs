@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use omnirelay_net::http::HttpCounters;
+use omnirelay_net::quic::QuicCounters;
 use omnirelay_net::rpc::{Code, Procedure};
 use omnirelay_net::runtime::CoreStats;
 use omnirelay_queue::Stats;
@@ -45,17 +46,20 @@ pub enum Transport {
     Http,
     /// gRPC.
     Grpc,
+    /// Frames over QUIC.
+    Quic,
 }
 
 impl Transport {
     /// Every transport.
-    pub const ALL: [Transport; 2] = [Transport::Http, Transport::Grpc];
+    pub const ALL: [Transport; 3] = [Transport::Http, Transport::Grpc, Transport::Quic];
 
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Http => "http",
             Transport::Grpc => "grpc",
+            Transport::Quic => "quic",
         }
     }
 }
@@ -177,9 +181,9 @@ pub struct ShardReport {
     pub stats: Stats,
 }
 
-/// A core's HTTP connections, as counted when it was asked.
+/// A core's connections of one kind, as counted when it was asked.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct HttpReport {
+pub struct ConnectionReport {
     /// Connections accepted.
     pub accepted: u64,
     /// Connections open now.
@@ -190,8 +194,38 @@ pub struct HttpReport {
     pub timed_out: u64,
     /// Connections that broke off or were malformed.
     pub failed: u64,
+}
+
+/// A core's HTTP.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HttpReport {
+    /// Its connections.
+    pub connections: ConnectionReport,
     /// TLS handshakes.
     pub handshakes: HandshakeReport,
+}
+
+/// A core's QUIC.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QuicReport {
+    /// Its connections.
+    pub connections: ConnectionReport,
+    /// Clients that had to prove their address first.
+    pub retried: u64,
+    /// Handshakes that failed.
+    pub handshakes_failed: u64,
+    /// Streams ended because what came on them made no sense, or not in time.
+    pub streams_failed: u64,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Datagrams passed on to the core that they were for.
+    pub passed_on: u64,
+    /// Datagrams dropped because that core did not keep up.
+    pub dropped: u64,
+    /// Times that the socket took nothing more for a while.
+    pub blocked: u64,
 }
 
 /// How TLS handshakes ended.
@@ -211,17 +245,42 @@ impl HttpReport {
     /// Copies the counters.
     pub fn of(counters: &HttpCounters) -> HttpReport {
         HttpReport {
-            accepted: counters.accepted(),
-            open: counters.open(),
-            refused: counters.refused(),
-            timed_out: counters.timed_out(),
-            failed: counters.failed(),
+            connections: ConnectionReport {
+                accepted: counters.accepted(),
+                open: counters.open(),
+                refused: counters.refused(),
+                timed_out: counters.timed_out(),
+                failed: counters.failed(),
+            },
             handshakes: HandshakeReport {
                 ok: counters.handshakes(),
                 failed: counters.handshakes_failed(),
                 timed_out: counters.handshakes_late(),
                 plain_text: counters.plain_text(),
             },
+        }
+    }
+}
+
+impl QuicReport {
+    /// Copies the counters.
+    pub fn of(counters: &QuicCounters) -> QuicReport {
+        QuicReport {
+            connections: ConnectionReport {
+                accepted: counters.accepted(),
+                open: counters.open(),
+                refused: counters.refused(),
+                timed_out: counters.timed_out(),
+                failed: counters.failed(),
+            },
+            retried: counters.retried(),
+            handshakes_failed: counters.handshakes_failed(),
+            streams_failed: counters.streams_failed(),
+            datagrams_in: counters.datagrams_in(),
+            datagrams_out: counters.datagrams_out(),
+            passed_on: counters.passed_on(),
+            dropped: counters.dropped(),
+            blocked: counters.blocked(),
         }
     }
 }
@@ -241,6 +300,8 @@ pub struct CoreReport {
     pub held_back: usize,
     /// Its HTTP connections.
     pub http: HttpReport,
+    /// QUIC on it.
+    pub quic: QuicReport,
     /// Its shards.
     pub shards: Vec<ShardReport>,
     /// Calls not yet answered, waiting workers included.

@@ -5,17 +5,20 @@
 //! | `lock` | the process that has the directory |
 //! | `catalog.json` | the number of logs; names, shards and secrets of namespaces |
 //! | `node.json` | addresses and process id of the running node, for people and scripts |
+//! | `quic.secret` | what the keys of QUIC are made of: stateless resets, tokens, connection ids |
 //! | `tls/` | a self-signed certificate and its key, where none is configured |
 //! | `log-N/` | the segments of log N |
 
 mod catalog;
 mod logs;
+mod quic_secret;
 mod write;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use omnirelay_net::quic::SECRET_BYTES;
 use omnirelay_wal::{DirLock, LockError, OpenError};
 use serde::Serialize;
 use thiserror::Error;
@@ -66,8 +69,11 @@ pub struct NodeFile {
     pub pid: u32,
     /// The product's version.
     pub version: &'static str,
-    /// Where RPC is served.
+    /// Where RPC over TCP is served.
     pub listen: SocketAddr,
+    /// Where RPC over QUIC is served, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quic_listen: Option<SocketAddr>,
     /// Where the admin endpoints are.
     pub admin_listen: SocketAddr,
     /// Its certificate, if it has one.
@@ -107,6 +113,20 @@ impl DataDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The secret of the node's QUIC, made once and kept.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn quic_secret(
+        &self,
+        entropy: impl FnMut() -> u64,
+    ) -> Result<[u8; SECRET_BYTES], DataDirError> {
+        quic_secret::open(&self.path, entropy).map_err(|source| DataDirError::Unusable {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Says in `node.json` where the node listens.

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::HeaderValue;
+use omnirelay_net::frame::CallFrame;
 use omnirelay_net::rpc::{
-    Call, Code, Error, HexId, Procedure, RequestHead, TraceContext, headers, trace_state,
+    Call, Code, Error, HexId, Procedure, RequestHead, TRACESTATE_BYTES_MAX, TraceContext, headers,
+    trace_state,
 };
 use omnirelay_queue::{Nanos, ShardId};
 use omnirelay_wal::Disk;
@@ -28,7 +30,7 @@ pub(super) struct Account<'a, D: Disk> {
     peer: SocketAddr,
     /// When its head had come.
     pub(super) started: Instant,
-    fields: &'a HeaderMap,
+    fields: Fields<'a>,
     head: Option<&'a RequestHead>,
     /// What it called, once that is known.
     pub(super) routed: Option<Procedure>,
@@ -37,6 +39,35 @@ pub(super) struct Account<'a, D: Disk> {
     /// There only if the call is recorded, or has a line in the log whatever comes.
     notes: Option<Box<Notes>>,
     has_ended: bool,
+}
+
+/// Where a call says which trace it belongs to.
+#[derive(Clone, Copy)]
+pub(super) enum Fields<'a> {
+    /// In its headers.
+    Headers(&'a HeaderMap),
+    /// In its frame.
+    Frame(&'a CallFrame),
+}
+
+impl Fields<'_> {
+    fn trace_context(self) -> Option<TraceContext> {
+        match self {
+            Fields::Headers(fields) => TraceContext::from_headers(fields),
+            Fields::Frame(frame) => TraceContext::parse(frame.traceparent().trim().as_bytes()),
+        }
+    }
+
+    fn trace_state(self) -> Option<String> {
+        match self {
+            Fields::Headers(fields) => trace_state(fields),
+            Fields::Frame(frame) => {
+                let state = frame.tracestate().trim();
+                let is_said = !state.is_empty() && state.len() <= TRACESTATE_BYTES_MAX;
+                is_said.then(|| state.to_owned())
+            }
+        }
+    }
 }
 
 /// What costs something to note.
@@ -64,18 +95,18 @@ struct End<'a> {
 }
 
 impl<'a, D: Disk> Account<'a, D> {
-    /// A call that came at `started` with these headers. `head` is missing where it could not be
+    /// A call that came at `started` with these fields. `head` is missing where it could not be
     /// read.
     pub(super) fn new(
         admission: &'a Admission<D>,
         transport: Transport,
         peer: SocketAddr,
         started: Instant,
-        fields: &'a HeaderMap,
+        fields: Fields<'a>,
         head: Option<&'a RequestHead>,
     ) -> Account<'a, D> {
         let tracer = admission.tracer.as_ref();
-        let caller = tracer.and_then(|_| TraceContext::from_headers(fields));
+        let caller = tracer.and_then(|_| fields.trace_context());
         let span = tracer.and_then(|tracer| tracer.begin(caller));
         let is_logged = tracing::enabled!(target: CALLS, tracing::Level::DEBUG);
         let notes = (span.is_some() || is_logged).then(|| {
@@ -186,7 +217,7 @@ impl<'a, D: Disk> Account<'a, D> {
         Span {
             context: notes.span.expect("the call is recorded"),
             parent: notes.caller.map(|caller| caller.span_id),
-            trace_state: notes.caller.and_then(|_| trace_state(self.fields)),
+            trace_state: notes.caller.and_then(|_| self.fields.trace_state()),
             started: Nanos(ended.0.saturating_sub(took)),
             ended,
             handed: notes.handed,
@@ -217,7 +248,7 @@ impl<'a, D: Disk> Account<'a, D> {
     /// Trace, own span and caller's span, as far as there are any.
     fn ids(&self) -> [Option<String>; 3] {
         let span = self.notes.as_ref().and_then(|notes| notes.span);
-        let caller = TraceContext::from_headers(self.fields);
+        let caller = self.fields.trace_context();
         let trace = span.or(caller);
         let text = |bytes: &[u8]| HexId(bytes).to_string();
         [

@@ -15,7 +15,7 @@ use omnirelay_net::rpc::{self, DEFAULT_NAMESPACE, Encoding, Error, Procedure};
 use omnirelay_wal::Disk;
 use prost::Message;
 
-use super::account::{self, Account};
+use super::account::{self, Account, Fields};
 use super::admission::{Admission, Term, refused, unread};
 use super::budget::BodyShare;
 use super::grpc_stream::{Messages, Reflection, Stream, Watch};
@@ -50,7 +50,7 @@ pub(super) async fn respond<D: Disk>(
             Transport::Grpc,
             peer,
             started,
-            &parts.headers,
+            Fields::Headers(&parts.headers),
             head,
         )
     };

@@ -1,5 +1,6 @@
-//! From bytes on a connection to a call on a core, and back. Two faces on one port, over the same
-//! admission: YARPC's HTTP, and gRPC, told apart by the request's content type.
+//! From bytes on a connection to a call on a core, and back. Three faces over the same admission:
+//! YARPC's HTTP and gRPC on one TCP port, told apart by the request's content type, and frames over
+//! QUIC.
 
 mod account;
 mod admission;
@@ -7,6 +8,7 @@ mod budget;
 mod grpc;
 mod grpc_stream;
 mod line_limit;
+mod quic;
 mod yarpc;
 
 use std::convert::Infallible;
@@ -21,13 +23,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use omnirelay_net::grpc::is_grpc;
 use omnirelay_net::http::{DeliveryBody, Service};
+use omnirelay_net::quic::{Answer, FrameService, IncomingCall};
 use omnirelay_wal::Disk;
 
 use self::admission::Admission;
 use crate::cores::CoreCell;
 use crate::telemetry::Tracer;
 
-/// Serves calls that come over TCP to one core.
+/// Serves calls that come to one core.
 pub struct Inbound<D: Disk> {
     admission: Rc<Admission<D>>,
 }
@@ -56,6 +59,12 @@ impl<D: Disk> Service for Inbound<D> {
             let response = yarpc::respond(&self.admission, request, peer).await;
             response.map(ReplyBody::Whole)
         }
+    }
+}
+
+impl<D: Disk> FrameService for Inbound<D> {
+    async fn call(self: Rc<Self>, call: IncomingCall) -> Answer {
+        quic::respond(&self.admission, call).await
     }
 }
 

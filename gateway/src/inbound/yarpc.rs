@@ -11,7 +11,7 @@ use omnirelay_net::http::{DeliveryBody, read_body};
 use omnirelay_net::rpc::{self, Encoding, Error, Procedure, RequestHead};
 use omnirelay_wal::Disk;
 
-use super::account::{self, Account};
+use super::account::{self, Account, Fields};
 use super::admission::{Admission, Term, refused, too_large, unread};
 use super::plain;
 use crate::cores::Transport;
@@ -45,7 +45,7 @@ pub(super) async fn respond<D: Disk>(
         Transport::Http,
         peer,
         started,
-        &parts.headers,
+        Fields::Headers(&parts.headers),
         head,
     );
     let head = match &parsed {

@@ -36,7 +36,7 @@ struct Span {
 }
 
 impl Span {
-    fn of<'a>(self, frame: &'a Bytes) -> &'a [u8] {
+    fn of(self, frame: &Bytes) -> &[u8] {
         &frame[self.start..self.end]
     }
 }

@@ -26,7 +26,7 @@ use super::partials::Partials;
 use super::reason;
 use super::socket::Socket;
 use super::stream::FrameService;
-use crate::runtime::{sleep_until, yield_to_driver};
+use crate::runtime::{Readiness, sleep_until, yield_to_driver};
 
 /// Batches of datagrams taken from the socket in a round.
 const BATCHES_PER_ROUND: usize = 4;
@@ -44,6 +44,7 @@ const SLOW_FRAMES_EVERY: Duration = Duration::from_secs(1);
 /// A core's QUIC before it is served.
 pub struct Endpoint {
     socket: Socket,
+    readiness: Readiness,
     lanes: Lanes,
     keys: QuicKeys,
     quic: quinn_proto::Endpoint,
@@ -55,10 +56,10 @@ impl Endpoint {
     /// configuration for QUIC, [`crate::frame::ALPN`] its protocol.
     ///
     /// # Errors
-    /// The system refuses what the socket needs.
+    /// The system refuses what the socket needs, or the driver cannot watch it.
     ///
     /// # Panics
-    /// If `tls` has no TLS 1.3 with a suite that QUIC starts with.
+    /// Outside a core. If `tls` has no TLS 1.3 with a suite that QUIC starts with.
     pub fn new(
         socket: UdpSocket,
         tls: Arc<rustls::ServerConfig>,
@@ -67,6 +68,7 @@ impl Endpoint {
         limits: QuicLimits,
     ) -> io::Result<Endpoint> {
         let socket = Socket::new(socket)?;
+        let readiness = socket.readiness()?;
         let crypto: Result<_, NoInitialCipherSuite> = QuicServerConfig::try_from(tls);
         let crypto = Arc::new(crypto.expect("TLS 1.3 has the suite that QUIC starts with"));
         let mut server = quinn_proto::ServerConfig::new(crypto, keys.tokens.clone());
@@ -88,6 +90,7 @@ impl Endpoint {
             quinn_proto::Endpoint::new(Arc::new(config), Some(Arc::new(server)), finds_mtu, None);
         Ok(Endpoint {
             socket,
+            readiness,
             lanes,
             keys: keys.clone(),
             quic,
@@ -113,19 +116,16 @@ fn transport(limits: &QuicLimits) -> TransportConfig {
 
 /// Serves calls over QUIC on this core until `shutdown` completes; then takes no new ones, lets
 /// what was begun be answered, closes the connections, and returns when they have ended.
-///
-/// # Errors
-/// The driver cannot watch the socket.
 pub async fn serve<S: FrameService>(
     endpoint: Endpoint,
     service: Rc<S>,
     counters: Rc<QuicCounters>,
     shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
+) {
     let mut shutdown = pin!(shutdown);
     let is_readable = Cell::new(true);
     let is_writable = Cell::new(true);
-    let readiness = endpoint.socket.readiness()?;
+    let (readiness, mut driver) = Driver::new(endpoint, service, counters);
     // Each goes on for ever: what it waits for next is begun before it is needed, and never
     // given up and begun again.
     let mut readable = pin!(async {
@@ -146,12 +146,11 @@ pub async fn serve<S: FrameService>(
             is_writable.set(true);
         }
     });
-    let mut driver = Driver::new(endpoint, service, counters);
     loop {
         let now = Instant::now();
         let has_more = driver.round(now, &is_readable, &is_writable);
         if driver.is_over(now) {
-            return Ok(());
+            return;
         }
         if has_more {
             yield_to_driver().await;
@@ -211,8 +210,12 @@ struct Driver<S> {
 }
 
 impl<S: FrameService> Driver<S> {
-    fn new(endpoint: Endpoint, service: Rc<S>, counters: Rc<QuicCounters>) -> Driver<S> {
-        Driver {
+    fn new(
+        endpoint: Endpoint,
+        service: Rc<S>,
+        counters: Rc<QuicCounters>,
+    ) -> (Readiness, Driver<S>) {
+        let driver = Driver {
             socket: endpoint.socket,
             lanes: endpoint.lanes,
             keys: endpoint.keys,
@@ -235,7 +238,8 @@ impl<S: FrameService> Driver<S> {
             unsent: VecDeque::new(),
             ending: None,
             are_closed: false,
-        }
+        };
+        (endpoint.readiness, driver)
     }
 
     /// One round of everything; true if there is more to do at once.

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use bytes::BytesMut;
 use quinn_proto::{EcnCodepoint, Transmit};
@@ -45,7 +45,7 @@ impl Socket {
 
     /// For waiting until there are datagrams, or room.
     pub(super) fn readiness(&self) -> io::Result<Readiness> {
-        Readiness::new(OwnedFd::from(self.socket.as_fd().try_clone_to_owned()?))
+        Readiness::new(self.socket.as_fd().try_clone_to_owned()?)
     }
 
     /// Whether the kernel may cut datagrams in pieces: then the path's limit cannot be found out.

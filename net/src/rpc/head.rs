@@ -6,6 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Error;
 use super::validate::NAME_BYTES_MAX;
+use crate::frame::CallFrame;
 use crate::messages::OwnershipToken;
 
 /// The time a call may take when its head does not say.
@@ -228,6 +229,41 @@ impl RequestHead {
             return Err(missing(&required));
         };
         fields.head(caller, service, &procedure, encoding, timeout)
+    }
+
+    /// The head of a call in a frame. What the call leaves out, `caller` and `service` stand in for,
+    /// unless they are empty.
+    ///
+    /// # Errors
+    /// As [`RequestHead::parse`].
+    pub fn from_frame(call: &CallFrame, caller: &str, service: &str) -> Result<Self, Error> {
+        let said = |text| Some(str::trim(text)).filter(|text| !text.is_empty());
+        let Some(encoding) = call.encoding else {
+            return Err(Error::encoding_unsupported(
+                "the call's encoding is unknown; use 0 (proto), 1 (json) or 2 (raw)",
+            ));
+        };
+        let required = [
+            (&headers::CALLER, said(call.caller()).or(said(caller))),
+            (&headers::SERVICE, said(call.service()).or(said(service))),
+            (&headers::PROCEDURE, said(call.procedure())),
+        ];
+        let [Some(caller), Some(service), Some(procedure)] = required.map(|(_, text)| text) else {
+            return Err(missing(&required));
+        };
+        let application = call.headers();
+        let fields = Fields {
+            shard_key: said(call.shard_key()),
+            routing_key: said(call.routing_key()),
+            routing_delegate: said(call.routing_delegate()),
+            peer_id: said(call.peer_id()),
+            lease_token: said(call.lease_token()),
+            application: application
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+                .collect(),
+            ..Fields::default()
+        };
+        fields.head(caller, service, procedure, encoding, Some(call.ttl()))
     }
 
     /// The headers that say this head.

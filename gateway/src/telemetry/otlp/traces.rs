@@ -73,6 +73,7 @@ fn attributes(span: &Span) -> Vec<KeyValue> {
         match span.transport {
             Transport::Http => "yarpc",
             Transport::Grpc => "grpc",
+            Transport::Quic => "omnirelay",
         },
     ));
     if let Some(said) = &span.said {

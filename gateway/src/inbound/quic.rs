@@ -1,0 +1,86 @@
+//! RPC over QUIC: calls that come in frames.
+
+use std::rc::Rc;
+
+use omnirelay_net::frame::CallFrame;
+use omnirelay_net::frame::encode::{self, ReplyHead};
+use omnirelay_net::quic::{Answer, IncomingCall};
+use omnirelay_net::rpc::{self, Encoding, Error, Procedure, RequestHead};
+use omnirelay_wal::Disk;
+
+use super::account::{Account, Fields};
+use super::admission::{Admission, Term, refused};
+use crate::cores::Transport;
+use crate::node::Outcome;
+
+/// Answers a call to one core.
+pub(super) async fn respond<D: Disk>(admission: &Rc<Admission<D>>, call: IncomingCall) -> Answer {
+    let frame = &call.frame;
+    let parsed = RequestHead::from_frame(frame, &call.greeting.caller, &call.greeting.service);
+    let mut account = Account::new(
+        admission,
+        Transport::Quic,
+        call.peer,
+        call.came,
+        Fields::Frame(frame),
+        parsed.as_ref().ok(),
+    );
+    let head = match &parsed {
+        Ok(head) => head,
+        Err(error) => {
+            let trace = account.refuse(error);
+            return Answer::new(encode::error(&reply_head(frame, None, &trace), error));
+        }
+    };
+    let answered = answer(admission, head, &call, &mut account).await;
+    let outcome = answered.unwrap_or_else(refused);
+    let trace = account.end(&outcome);
+    let reply_head = reply_head(frame, outcome.shard.map(|shard| shard.0), &trace);
+    let bytes = match &outcome.reply {
+        Ok(reply) => encode::reply(&reply_head, head.encoding, reply),
+        Err(error) => encode::error(&reply_head, error),
+    };
+    if outcome.grants.is_empty() {
+        return Answer::new(bytes);
+    }
+    let cell = Rc::clone(&admission.cell);
+    Answer::or_undo(bytes, move || cell.undelivered(outcome.grants))
+}
+
+fn reply_head<'a>(
+    frame: &CallFrame,
+    shard: Option<u32>,
+    trace: &'a Option<http::HeaderValue>,
+) -> ReplyHead<'a> {
+    let trace = trace.as_ref().and_then(|trace| trace.to_str().ok());
+    ReplyHead {
+        id: frame.id,
+        shard,
+        traceresponse: trace.unwrap_or_default(),
+    }
+}
+
+/// From a parsed head to the call's outcome.
+async fn answer<D: Disk>(
+    admission: &Admission<D>,
+    head: &RequestHead,
+    call: &IncomingCall,
+    account: &mut Account<'_, D>,
+) -> Result<Outcome, Error> {
+    let (name, procedure) = Procedure::parse(&head.procedure)?;
+    let namespace = admission.namespace(name)?;
+    account.routed = Some(procedure);
+    account.namespace = Some(namespace);
+    if head.encoding == Encoding::Raw {
+        return Err(Error::encoding_unsupported(
+            "the lease procedures take json or proto, not raw",
+        ));
+    }
+    admission.check_open_calls()?;
+    let body = call.frame.body();
+    let _room = admission.take_room(body.len())?;
+    let term = Term::new(call.came, head.ttl);
+    let call = rpc::decode_call(procedure, head.encoding, &body)?;
+    drop(body);
+    Ok(admission.call(head, namespace, call, term, account).await)
+}
