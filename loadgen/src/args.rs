@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -47,6 +49,9 @@ Examples:
   Eight connections each way, 64 items in flight on each, 16 to a call:
     omnirelay-loadgen cycle --address 127.0.0.1:7420 --connections 8 --pipeline 64 --batch 16
 
+  The same over QUIC:
+    omnirelay-loadgen cycle --transport quic --connections 8 --pipeline 64 --batch 16
+
   20,000 items a second, open loop, with the server's CPU, for programs:
     omnirelay-loadgen cycle --rate 20000 --pipeline 64 --server-pid \"$(pidof omnirelay)\" --json";
 
@@ -57,6 +62,8 @@ pub(crate) enum Transport {
     Http,
     /// gRPC
     Grpc,
+    /// Frames over QUIC
+    Quic,
 }
 
 impl From<Transport> for omnirelay_loadgen::Transport {
@@ -64,6 +71,7 @@ impl From<Transport> for omnirelay_loadgen::Transport {
         match transport {
             Transport::Http => Self::Http,
             Transport::Grpc => Self::Grpc,
+            Transport::Quic => Self::Quic,
         }
     }
 }
@@ -93,6 +101,11 @@ pub(crate) struct Command {
     /// The server's RPC address
     #[arg(long, default_value = "127.0.0.1:7420")]
     pub(crate) address: String,
+
+    /// PEM file with who has signed the server's certificate, for QUIC; a server on loopback needs
+    /// none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 
     /// Producer connections, and as many worker connections
     #[arg(long, default_value_t = 1)]
@@ -157,6 +170,16 @@ impl Command {
         within("pipeline", self.pipeline, 1..=PIPELINE_MAX)?;
         within("batch", self.batch, 1..=BATCH_ITEMS_MAX)?;
         within("size", self.size, 0..=rpc::BODY_BYTES_MAX)?;
+        let is_quic = self.transport == Transport::Quic;
+        if is_quic && self.ca.is_none() && !is_loopback(&self.address) {
+            return Err(format!(
+                "--address {}: a server beyond loopback has to prove who it is: give --ca",
+                self.address
+            ));
+        }
+        if !is_quic && self.ca.is_some() {
+            return Err("--ca is for --transport quic; the others speak plain text".into());
+        }
         if !self.pipeline.is_multiple_of(self.batch) {
             return Err(format!(
                 "--pipeline {} is not a multiple of --batch {}",
@@ -192,6 +215,13 @@ impl Command {
     }
 }
 
+/// Whether an address with its port is this machine's alone.
+fn is_loopback(address: &str) -> bool {
+    let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,7 +243,16 @@ mod tests {
 
     #[test]
     fn options_that_contradict_are_refused_by_name() {
-        let refusals: [(&[&str], &str); 5] = [
+        let refusals: [(&[&str], &str); 7] = [
+            (
+                &["--transport", "quic", "--address", "192.0.2.1:7420"],
+                "--address 192.0.2.1:7420: a server beyond loopback has to prove who it is: give \
+                 --ca",
+            ),
+            (
+                &["--ca", "ca.crt"],
+                "--ca is for --transport quic; the others speak plain text",
+            ),
             (
                 &["--connections", "0"],
                 "--connections 0: allowed are 1 to 4096",

@@ -73,6 +73,7 @@ pub(crate) async fn cycle(command: &Command) -> Result<Report, Failure> {
     let target = Target {
         address: command.address.clone(),
         transport: command.transport.into(),
+        ca: command.ca.clone(),
         namespace: command.namespace.clone(),
         encoding: command.encoding.into(),
     };
@@ -128,9 +129,7 @@ async fn probe(target: &Target) -> Result<Caller, OpenError> {
         address: target.address.clone(),
         cause,
     };
-    let connection = Connection::open(&target.address)
-        .await
-        .map_err(unreachable)?;
+    let connection = Connection::open(target).await.map_err(unreachable)?;
     let mut caller = Caller::new(&connection, target, Procedure::Stats)?;
     match caller.call(&Call::Stats(StatsRequest::default())).await {
         Ok(_) => Ok(caller),

@@ -82,7 +82,7 @@ impl Load {
     pub async fn open(target: &Target, shape: Shape, pace: Pace) -> Result<Self, OpenError> {
         let mut connections = Vec::with_capacity(2 * shape.connections);
         for _ in 0..2 * shape.connections {
-            connections.push(open(&target.address).await?);
+            connections.push(open(target).await?);
         }
         let workers = connections.split_off(shape.connections);
         Ok(Self {
@@ -165,11 +165,11 @@ impl Load {
     }
 }
 
-async fn open(address: &str) -> Result<Connection, OpenError> {
-    Connection::open(address)
+async fn open(target: &Target) -> Result<Connection, OpenError> {
+    Connection::open(target)
         .await
         .map_err(|cause| OpenError::Unreachable {
-            address: address.to_owned(),
+            address: target.address.clone(),
             cause,
         })
 }

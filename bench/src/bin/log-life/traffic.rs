@@ -32,6 +32,7 @@ const STATS_AGE_MAX: Duration = Duration::from_millis(200);
 pub(crate) fn target(server: &Server) -> Target {
     Target {
         transport: Transport::Http,
+        ca: None,
         address: server.addresses.rpc.to_string(),
         namespace: DEFAULT_NAMESPACE.to_owned(),
         encoding: Encoding::Proto,
@@ -145,7 +146,7 @@ fn number_of(item: &PendingItem, size: usize) -> anyhow::Result<usize> {
 }
 
 async fn call(target: &Target, call: &Call) -> anyhow::Result<Reply> {
-    let connection = Connection::open(&target.address)
+    let connection = Connection::open(target)
         .await
         .map_err(|why| anyhow!("cannot reach {}: {why}", target.address))?;
     let procedure: Procedure = call.procedure();

@@ -1,0 +1,156 @@
+//! One connection and the calls on it.
+
+mod http;
+mod quic;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use omnirelay_net::rpc::{Call, Encoding, Error, Procedure, Reply, RequestHead};
+use omnirelay_net::tls::ServerCheck;
+
+use self::http::HttpCaller;
+use self::quic::QuicConnection;
+
+/// How long a connection may take to open.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The largest reply: a batch of leases with room to spare.
+const REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// How calls travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Over HTTP/2 with YARPC's headers.
+    Http,
+    /// As gRPC.
+    Grpc,
+    /// In frames over QUIC.
+    Quic,
+}
+
+/// Where and how to call.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `host:port`.
+    pub address: String,
+    /// How calls travel.
+    pub transport: Transport,
+    /// Who has signed the server's certificate, where there is one; without it the server is
+    /// believed to be who it says.
+    pub ca: Option<PathBuf>,
+    /// The namespace to work in.
+    pub namespace: String,
+    /// How bodies are encoded.
+    pub encoding: Encoding,
+}
+
+/// An open connection; clones share it.
+#[derive(Debug, Clone)]
+pub struct Connection(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Http(http::Sender),
+    Quic(QuicConnection),
+}
+
+/// Why a call gave no reply.
+#[derive(Debug)]
+pub enum CallError {
+    /// The server refused it.
+    Refused(Error),
+    /// The connection failed: what became of the call is not known.
+    Broken(String),
+}
+
+impl Connection {
+    /// Opens a connection. Over QUIC it must be called on a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// What kept it from being opened, in words.
+    pub async fn open(target: &Target) -> Result<Self, String> {
+        let connecting = async {
+            match target.transport {
+                Transport::Http | Transport::Grpc => {
+                    http::open(&target.address).await.map(Kind::Http)
+                }
+                Transport::Quic => {
+                    let check = match &target.ca {
+                        Some(ca) => ServerCheck::Ca(ca.clone()),
+                        None => ServerCheck::Unverified,
+                    };
+                    let config = quic::config(&check)?;
+                    let opened = QuicConnection::open(&target.address, config).await;
+                    opened.map(Kind::Quic)
+                }
+            }
+        };
+        let opened = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
+        Ok(Self(opened.map_err(|_| "timed out".to_owned())??))
+    }
+}
+
+/// One procedure as it is called: all that stays the same from call to call.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    way: Way,
+    procedure: Procedure,
+    encoding: Encoding,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Http(Box<HttpCaller>),
+    Quic {
+        connection: QuicConnection,
+        name: String,
+    },
+}
+
+impl Caller {
+    /// A caller of one procedure of the target's namespace.
+    ///
+    /// # Errors
+    /// If the target has a name that no header can carry, or no address.
+    pub fn new(
+        connection: &Connection,
+        target: &Target,
+        procedure: Procedure,
+    ) -> Result<Self, Error> {
+        let name = format!("{}::{procedure}", target.namespace);
+        let way = match &connection.0 {
+            Kind::Http(sender) => {
+                let head =
+                    RequestHead::new("omnirelay-loadgen", "omnirelay", name, target.encoding);
+                let is_grpc = target.transport == Transport::Grpc;
+                let caller = HttpCaller::new(sender, is_grpc, &target.address, &head)?;
+                Way::Http(Box::new(caller))
+            }
+            Kind::Quic(connection) => Way::Quic {
+                connection: connection.clone(),
+                name,
+            },
+        };
+        Ok(Self {
+            way,
+            procedure,
+            encoding: target.encoding,
+        })
+    }
+
+    /// Makes one call.
+    ///
+    /// # Errors
+    /// The server's refusal, or why the connection failed.
+    pub async fn call(&mut self, call: &Call) -> Result<Reply, CallError> {
+        debug_assert_eq!(call.procedure(), self.procedure);
+        let (procedure, encoding) = (self.procedure, self.encoding);
+        match &mut self.way {
+            Way::Http(caller) => caller.call(procedure, encoding, call).await,
+            Way::Quic { connection, name } => {
+                connection.call(name, procedure, encoding, call).await
+            }
+        }
+    }
+}

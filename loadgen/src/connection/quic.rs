@@ -1,0 +1,201 @@
+//! Calls over QUIC: one stream a connection, all its calls in flight on it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use omnirelay_net::frame::encode::{self, CallHead};
+use omnirelay_net::frame::{ALPN, Frame, FrameReader, Hello, ReplyFrame, VERSION};
+use omnirelay_net::rpc::{Call, Encoding, Procedure, Reply, decode_reply};
+use omnirelay_net::tls::{ServerCheck, client_config};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, RecvStream, SendStream, TransportConfig, VarInt};
+use tokio::net::lookup_host;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_local;
+
+use super::{CallError, REPLY_BYTES_MAX};
+
+/// Bytes that may be on their way to this side without an update.
+const WINDOW_BYTES: u32 = 64 * 1_024 * 1_024;
+
+/// An open connection; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct QuicConnection(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: RefCell<State>,
+    /// There is something to send, or nobody will send any more.
+    woken: Rc<Notify>,
+    connection: quinn::Connection,
+    /// Without it the connection has no socket.
+    _endpoint: quinn::Endpoint,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    outbox: Vec<Bytes>,
+    waiting: HashMap<u64, oneshot::Sender<ReplyFrame>>,
+    /// Why no call can be made any more.
+    failure: Option<String>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.connection.close(VarInt::from_u32(0), b"done");
+        self.woken.notify_one();
+    }
+}
+
+/// What all connections of a run are opened with.
+pub(super) fn config(check: &ServerCheck) -> Result<ClientConfig, String> {
+    let tls = client_config(check, None, &[ALPN]).map_err(|error| error.to_string())?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
+    let mut transport = TransportConfig::default();
+    transport
+        .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(WINDOW_BYTES))
+        .send_window(u64::from(WINDOW_BYTES))
+        .keep_alive_interval(Some(std::time::Duration::from_secs(15)));
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+impl QuicConnection {
+    /// Each connection has a socket of its own: the server's cores are picked by the client's port.
+    pub(super) async fn open(address: &str, config: ClientConfig) -> Result<Self, String> {
+        let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
+        let host = host.trim_matches(['[', ']']);
+        let mut found = lookup_host(address).await.map_err(|e| e.to_string())?;
+        let remote = found.next().ok_or("the name has no address")?;
+        let any: IpAddr = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let endpoint = quinn::Endpoint::client((any, 0).into()).map_err(|e| e.to_string())?;
+        let connecting = endpoint
+            .connect_with(config, remote, host)
+            .map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        let (mut out, back) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            caller: "omnirelay-loadgen".into(),
+            service: "omnirelay".into(),
+            agent: concat!("omnirelay-loadgen/", env!("CARGO_PKG_VERSION")).into(),
+            ..Hello::default()
+        };
+        out.write_all(&encode::hello(&hello))
+            .await
+            .map_err(|error| error.to_string())?;
+        let woken = Rc::new(Notify::new());
+        let shared = Rc::new(Shared {
+            state: RefCell::default(),
+            woken: Rc::clone(&woken),
+            connection,
+            _endpoint: endpoint,
+        });
+        spawn_local(write(Rc::downgrade(&shared), woken, out));
+        spawn_local(read(Rc::downgrade(&shared), back));
+        Ok(Self(shared))
+    }
+
+    pub(super) async fn call(
+        &self,
+        name: &str,
+        procedure: Procedure,
+        encoding: Encoding,
+        call: &Call,
+    ) -> Result<Reply, CallError> {
+        let reply = {
+            let mut state = self.0.state.borrow_mut();
+            if let Some(why) = &state.failure {
+                return Err(CallError::Broken(why.clone()));
+            }
+            state.last += 1;
+            let head = CallHead {
+                id: state.last,
+                procedure: name,
+                ..CallHead::default()
+            };
+            let frame = encode::call(&head, encoding, call).map_err(CallError::Refused)?;
+            let (sender, reply) = oneshot::channel();
+            state.waiting.insert(head.id, sender);
+            state.outbox.push(frame);
+            reply
+        };
+        self.0.woken.notify_one();
+        let Ok(reply) = reply.await else {
+            let why = self.0.state.borrow().failure.clone();
+            return Err(CallError::Broken(why.unwrap_or_default()));
+        };
+        reply
+            .outcome
+            .and_then(|body| decode_reply(procedure, encoding, &body))
+            .map_err(CallError::Refused)
+    }
+}
+
+/// Sends what is in the outbox, all of it at once.
+async fn write(shared: Weak<Shared>, woken: Rc<Notify>, mut out: SendStream) {
+    loop {
+        woken.notified().await;
+        let Some(frames) = shared.upgrade().map(|shared| {
+            let mut state = shared.state.borrow_mut();
+            std::mem::take(&mut state.outbox)
+        }) else {
+            return;
+        };
+        let mut frames = frames;
+        if let Err(error) = out.write_all_chunks(&mut frames).await {
+            return fail(&shared, error.to_string());
+        }
+    }
+}
+
+/// Hands replies to those who wait for them.
+async fn read(shared: Weak<Shared>, mut back: RecvStream) {
+    let mut reader = FrameReader::default();
+    loop {
+        let frame = match reader.next(REPLY_BYTES_MAX) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => match back.read_chunk(usize::MAX, true).await {
+                Ok(Some(chunk)) => {
+                    reader.push(chunk.bytes);
+                    continue;
+                }
+                Ok(None) => return fail(&shared, "the server ended the stream".into()),
+                Err(error) => return fail(&shared, error.to_string()),
+            },
+            Err(error) => return fail(&shared, error.to_string()),
+        };
+        match Frame::decode(&frame) {
+            Ok(Frame::Reply(reply)) => {
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                let waiting = shared.state.borrow_mut().waiting.remove(&reply.id);
+                // Whoever asked may have given up.
+                let _ = waiting.map(|waiting| waiting.send(reply));
+            }
+            Ok(Frame::Farewell(error)) => return fail(&shared, error.to_string()),
+            Ok(_) => {}
+            Err(error) => return fail(&shared, error.to_string()),
+        }
+    }
+}
+
+fn fail(shared: &Weak<Shared>, why: String) {
+    if let Some(shared) = shared.upgrade() {
+        let mut state = shared.state.borrow_mut();
+        state.failure.get_or_insert(why);
+        state.waiting.clear();
+    }
+}
