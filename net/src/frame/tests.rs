@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::encode::{self, CallHead, ReplyHead};
 use super::*;
-use crate::messages::{EnqueueResponse, StatsRequest};
+use crate::messages::{EnqueueResponse, Stats, StatsRequest, StatsResponse};
 use crate::rpc::{Call, Encoding, Error, Reply};
 
 /// What `frame.proto` comes to in a protobuf library's hands.
@@ -290,4 +290,55 @@ proptest! {
             prop_assert_eq!(read.body(), call.body);
         }
     }
+}
+
+/// The example of `docs/protocol.md`, byte by byte.
+#[test]
+fn the_example_in_the_protocols_document_is_true() {
+    let document = include_str!("../../../docs/protocol.md");
+    let shown = |name: &str| -> Vec<u8> {
+        let row = document.lines().find(|line| line.starts_with(&format!("| {name} |")));
+        let cells: Vec<&str> = row.expect(name).split('|').collect();
+        let hex = cells[2].replace([' ', '`'], "");
+        let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+        (0..hex.len()).step_by(2).map(digit).collect()
+    };
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        caller: "worker-1".into(),
+        service: "omnirelay".into(),
+        ..Hello::default()
+    };
+    assert_eq!(encode::hello(&hello), shown("hello"));
+    let welcome = Welcome {
+        version: 1,
+        agent: "omnirelay/0.1.0".into(),
+        frame_bytes_max: FRAME_BYTES_MAX as u32,
+        calls_max: 4_096,
+        ..Welcome::default()
+    };
+    assert_eq!(encode::welcome(&welcome), shown("welcome"));
+    let head = CallHead {
+        id: 1,
+        procedure: "resourcelease::stats",
+        ttl_ms: Some(1_000),
+        ..CallHead::default()
+    };
+    let stats = Call::Stats(StatsRequest::default());
+    assert_eq!(encode::call(&head, Encoding::Proto, &stats).unwrap(), shown("call"));
+    let reply = Reply::Stats(StatsResponse {
+        stats: Some(Stats {
+            pending_count: 3,
+            ..Stats::default()
+        }),
+    });
+    let head = ReplyHead {
+        id: 1,
+        ..ReplyHead::default()
+    };
+    assert_eq!(encode::reply(&head, Encoding::Proto, &reply), shown("reply"));
+    let error = Error::procedure_unknown("no");
+    assert_eq!(encode::error(&head, &error), shown("refusal"));
+    assert_eq!(encode::cancel(1), shown("cancel"));
 }
