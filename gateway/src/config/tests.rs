@@ -273,7 +273,7 @@ fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
     ");
     insta::assert_snapshot!(refusal(&file(&dir, "[mesh]\njoin = \"x\"")), @r"
     error[config.unknown_key]: unknown key `mesh` in omnirelay.toml
-    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, history_bytes, insecure, limits, listen, log, namespaces, require_io_uring, segment_bytes, spin_us_max, telemetry, tls
+    help: the keys here are admin_listen, cores, data_dir, drain_timeout, driver, history_bytes, insecure, limits, listen, log, namespaces, quic_listen, require_io_uring, segment_bytes, spin_us_max, telemetry, tls
     ");
     insta::assert_snapshot!(refusal(&env(&[("OMNIRELAY_DATADIR", "x")])), @r"
     error[config.unknown_key]: unknown key `datadir` in environment variable OMNIRELAY_DATADIR

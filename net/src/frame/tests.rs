@@ -297,7 +297,9 @@ proptest! {
 fn the_example_in_the_protocols_document_is_true() {
     let document = include_str!("../../../docs/protocol.md");
     let shown = |name: &str| -> Vec<u8> {
-        let row = document.lines().find(|line| line.starts_with(&format!("| {name} |")));
+        let row = document
+            .lines()
+            .find(|line| line.starts_with(&format!("| {name} |")));
         let cells: Vec<&str> = row.expect(name).split('|').collect();
         let hex = cells[2].replace([' ', '`'], "");
         let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
@@ -326,7 +328,10 @@ fn the_example_in_the_protocols_document_is_true() {
         ..CallHead::default()
     };
     let stats = Call::Stats(StatsRequest::default());
-    assert_eq!(encode::call(&head, Encoding::Proto, &stats).unwrap(), shown("call"));
+    assert_eq!(
+        encode::call(&head, Encoding::Proto, &stats).unwrap(),
+        shown("call")
+    );
     let reply = Reply::Stats(StatsResponse {
         stats: Some(Stats {
             pending_count: 3,
@@ -337,7 +342,10 @@ fn the_example_in_the_protocols_document_is_true() {
         id: 1,
         ..ReplyHead::default()
     };
-    assert_eq!(encode::reply(&head, Encoding::Proto, &reply), shown("reply"));
+    assert_eq!(
+        encode::reply(&head, Encoding::Proto, &reply),
+        shown("reply")
+    );
     let error = Error::procedure_unknown("no");
     assert_eq!(encode::error(&head, &error), shown("refusal"));
     assert_eq!(encode::cancel(1), shown("cancel"));

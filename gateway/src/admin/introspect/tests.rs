@@ -25,7 +25,7 @@ fn the_whole_node_is_in_one_document() {
     assert_eq!(document["phase"], "ready");
     assert_eq!(
         document["addresses"],
-        json!({"listen": "127.0.0.1:7420", "admin": "127.0.0.1:7421"})
+        json!({"listen": "127.0.0.1:7420", "quic": "127.0.0.1:7420", "admin": "127.0.0.1:7421"})
     );
     assert_eq!(document["driver"], "epoll");
     assert_eq!(
