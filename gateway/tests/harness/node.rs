@@ -117,6 +117,17 @@ impl Launch {
         node
     }
 
+    /// The same, where its admin endpoints speak TLS: until it says that it is ready.
+    pub fn start_with_tls(self) -> Node {
+        let dir = self.dir.clone();
+        let mut node = self.spawn();
+        (node.address, node.admin_address) = node.addresses(&dir);
+        wait_for("the node is ready", || {
+            node.said().contains(" is ready: ").then_some(())
+        });
+        node
+    }
+
     /// Starts it and waits until it ends by itself.
     pub fn ended(self) -> Ended {
         self.spawn().wait()

@@ -23,7 +23,7 @@ pub(super) fn render(out: &mut Families, facts: &NodeFacts, reports: &[&CoreRepo
             datagrams.sample(&[("core", &core), ("direction", direction)], count);
         }
     }
-    let counters: [(&'static str, &str, fn(&QuicReport) -> u64); 6] = [
+    let counters: [Counter; 6] = [
         (
             "omnirelay.quic.datagrams_passed_on",
             "Datagrams passed on to the core that they were for: clients' addresses have changed.",
@@ -62,3 +62,6 @@ pub(super) fn render(out: &mut Families, facts: &NodeFacts, reports: &[&CoreRepo
         }
     }
 }
+
+/// A counter's name, what it counts, and where it is.
+type Counter = (&'static str, &'static str, fn(&QuicReport) -> u64);
