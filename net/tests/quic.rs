@@ -486,6 +486,97 @@ fn a_stream_that_makes_no_sense_is_told_so_and_no_other_is_disturbed() {
 }
 
 #[test]
+fn streams_that_wait_for_room_take_turns() {
+    let limits = QuicLimits {
+        calls_max: 1,
+        ..QuicLimits::default()
+    };
+    let client = |client: Client| async move {
+        const CALLS: u64 = 30;
+        let connection = client.connect().await;
+        let mut first = Line::open(&connection).await;
+        let mut modest = Line::open(&connection).await;
+        let mut greedy = Line::open(&connection).await;
+        first.call(1, "sleep", b"300").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        modest.call(1, "echo", b"").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for id in 0..CALLS {
+            greedy.call(id, "sleep", b"10").await;
+        }
+        let answered = std::cell::Cell::new(0);
+        let others = async {
+            for _ in 0..CALLS {
+                greedy.reply().await;
+                answered.set(answered.get() + 1);
+            }
+        };
+        let own = async {
+            modest.reply().await;
+            assert!(answered.get() < 5, "{} went before", answered.get());
+        };
+        tokio::join!(own, others);
+        first.reply().await;
+    };
+    serving(1, limits, client, |counted, _| {
+        assert_eq!(counted.streams_failed, 0);
+    });
+}
+
+#[test]
+fn a_frame_that_the_server_makes_wait_is_not_too_slow() {
+    let limits = QuicLimits {
+        calls_max: 1,
+        frame_timeout: Duration::from_millis(400),
+        ..QuicLimits::default()
+    };
+    let client = |client: Client| async move {
+        let connection = client.connect().await;
+        let mut other = Line::open(&connection).await;
+        let mut line = Line::open(&connection).await;
+        let frame = call(1, "echo", b"whole");
+        line.send(&frame[..9]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        other.call(1, "sleep", b"2500").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        line.send(&frame[9..]).await;
+        let answer = Ok(Bytes::from_static(b"whole"));
+        assert_eq!(line.reply().await.outcome, answer);
+        // One that the client makes wait is.
+        line.send(&frame[..9]).await;
+        assert_eq!(line.farewell().await.error_code, "rpc.deadline");
+    };
+    serving(1, limits, client, |counted, _| {
+        assert_eq!(counted.streams_failed, 1);
+    });
+}
+
+#[test]
+fn an_answer_on_its_way_to_a_call_that_is_taken_back_is_undone() {
+    // The cancel is read when the first answer makes room, and the second is there already.
+    let limits = QuicLimits {
+        calls_max: 2,
+        ..QuicLimits::default()
+    };
+    let client = |client: Client| async move {
+        let connection = client.connect().await;
+        let mut line = Line::open(&connection).await;
+        let calls = [call(1, "echo", b"a"), call(2, "echo", b"b")].concat();
+        let again = call(2, "echo", b"c");
+        line.send(&[&calls, &*encode::cancel(2), &*again].concat())
+            .await;
+        assert_eq!(line.reply().await.id, 1);
+        let reply = line.reply().await;
+        assert_eq!((reply.id, reply.outcome), (2, Ok(Bytes::from_static(b"c"))));
+        line.call(3, "echo", b"").await;
+        assert_eq!(line.reply().await.id, 3);
+    };
+    serving(1, limits, client, |_, watched| {
+        assert_eq!(watched.undone.load(SeqCst), 1);
+    });
+}
+
+#[test]
 fn a_client_whose_address_changes_goes_on_wherever_its_datagrams_arrive() {
     let client = |client: Client| async move {
         let endpoint = client.endpoint();

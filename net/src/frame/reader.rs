@@ -52,6 +52,7 @@ impl FrameReader {
     pub fn next(&mut self, bytes_max: usize) -> Result<Option<Bytes>, FrameError> {
         let read = varint::read(self.bytes()).map_err(|_| FrameError::Length)?;
         let Some((length, prefix)) = read else {
+            self.keep(0);
             return Ok(None);
         };
         if length > bytes_max as u64 {
@@ -66,10 +67,7 @@ impl FrameReader {
                 let mut frame = self.chunk.split_to(whole);
                 return Ok(Some(frame.split_off(prefix)));
             }
-            // Bytes that are kept must not hold on to what they came in.
-            self.partial.reserve(whole.min(RESERVE_MAX));
-            self.partial
-                .extend_from_slice(&std::mem::take(&mut self.chunk));
+            self.keep(whole.min(RESERVE_MAX));
         } else if self.partial.len() >= whole {
             let mut frame = self.partial.split_to(whole);
             if self.partial.is_empty() {
@@ -78,6 +76,13 @@ impl FrameReader {
             return Ok(Some(frame.split_off(prefix).freeze()));
         }
         Ok(None)
+    }
+
+    /// Has what has come of a frame in memory of its own: it must not hold on to what it came in.
+    fn keep(&mut self, reserve: usize) {
+        self.partial.reserve(reserve);
+        self.partial
+            .extend_from_slice(&std::mem::take(&mut self.chunk));
     }
 
     fn bytes(&self) -> &[u8] {

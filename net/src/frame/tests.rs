@@ -249,6 +249,13 @@ fn a_frame_in_one_chunk_is_not_copied_and_a_cut_one_does_not_keep_its_chunk() {
     assert!(!chunk.as_ptr_range().contains(&frame.as_ptr()));
     assert!(reader.next(FRAME_BYTES_MAX).unwrap().is_some());
     assert_eq!(reader.pending(), 0);
+    // Not even a byte of its length.
+    let chunk = Bytes::from(vec![0x80; 1_000]);
+    let mut reader = FrameReader::default();
+    reader.push(chunk.slice(..1));
+    assert_eq!(reader.next(FRAME_BYTES_MAX), Ok(None));
+    assert_eq!(reader.pending(), 1);
+    assert!(chunk.is_unique());
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! One connection: its streams' frames in, answers out.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -44,6 +44,7 @@ pub(super) struct Answered {
     pub(super) connection: ConnectionKey,
     stream: StreamId,
     id: u64,
+    unwanted: Rc<Unwanted>,
     answer: Option<Answer>,
 }
 
@@ -93,8 +94,8 @@ pub(super) struct Connection {
     calls: usize,
     /// Bytes that wait for QUIC to take them.
     unsent: usize,
-    /// Streams with something to read that had to wait.
-    held_back: Vec<StreamId>,
+    /// Streams with something to read that had to wait, in the order of their turns.
+    held_back: VecDeque<StreamId>,
     /// It takes no new calls.
     is_ending: bool,
 }
@@ -110,7 +111,7 @@ impl Connection {
             streams: HashMap::new(),
             calls: 0,
             unsent: 0,
-            held_back: Vec::new(),
+            held_back: VecDeque::new(),
             is_ending: false,
         }
     }
@@ -153,7 +154,9 @@ impl Connection {
     ) {
         self.calls -= 1;
         if let Some(stream) = self.streams.get_mut(&answered.stream)
-            // A call that was taken back may have made room for another of its id.
+            // A call may be taken back when its answer is on its way to here, and its id given to
+            // another.
+            && !answered.unwanted.is_set()
             && let Some(answer) = answered.answer
         {
             stream.calls.remove(&answered.id);
@@ -174,8 +177,14 @@ impl Connection {
 
     fn read_held_back<S: FrameService>(&mut self, now: Instant, shared: &mut Shared<S>) {
         while self.has_room(&shared.limits)
-            && let Some(id) = self.held_back.pop()
+            && let Some(id) = self.held_back.pop_front()
         {
+            // It was not the client that made a frame wait meanwhile.
+            if let Some(stream) = self.streams.get_mut(&id)
+                && let Some(partial) = &mut stream.partial
+            {
+                partial.since = now;
+            }
             self.read(now, id, shared);
         }
     }
@@ -230,8 +239,11 @@ impl Connection {
         if pending == 0 && stream.greeting.is_some() {
             return;
         }
-        let is_large = shared.partials.note(&mut stream.partial, now, pending);
-        if is_large && shared.partials.bytes > shared.limits.partial_bytes_max {
+        let bytes_max = shared.limits.partial_bytes_max;
+        if !shared
+            .partials
+            .note(&mut stream.partial, now, pending, bytes_max)
+        {
             add(&shared.counters.streams_failed, 1);
             self.drop_stream(id, reason::OVERLOADED, shared);
         }
@@ -254,7 +266,7 @@ impl Connection {
             }
             if !has_room {
                 if !self.held_back.contains(&id) {
-                    self.held_back.push(id);
+                    self.held_back.push_back(id);
                 }
                 return false;
             }
@@ -362,6 +374,7 @@ impl Connection {
                 connection,
                 stream,
                 id,
+                unwanted,
                 answer,
             });
         });
@@ -448,7 +461,7 @@ impl Connection {
         };
         let streams = self.streams.iter();
         let slow: Vec<_> = streams
-            .filter(|(_, s)| is_slow(s))
+            .filter(|(id, s)| is_slow(s) && !self.held_back.contains(id))
             .map(|(id, _)| *id)
             .collect();
         for id in &slow {

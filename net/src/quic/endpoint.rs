@@ -510,7 +510,12 @@ impl<S: FrameService> Driver<S> {
 
     fn handle(&mut self, now: Instant, connection: &mut Connection, event: Event) {
         match event {
-            Event::Stream(event) => connection.handle_stream(now, event, &mut self.shared),
+            Event::Stream(event) => {
+                connection.handle_stream(now, event, &mut self.shared);
+                if self.ending.is_some() {
+                    connection.drain(&mut self.shared);
+                }
+            }
             Event::Connected => {
                 connection.is_established = true;
                 self.handshakes -= 1;
@@ -626,7 +631,7 @@ impl<S: FrameService> Driver<S> {
 
     /// Whether there is nothing left to serve.
     fn is_over(&self, now: Instant) -> bool {
-        self.are_closed && self.unsent.is_empty() && (!self.has_open() || self.is_late(now))
+        self.are_closed && (self.is_late(now) || (self.unsent.is_empty() && !self.has_open()))
     }
 
     fn is_late(&self, now: Instant) -> bool {

@@ -27,6 +27,8 @@ pub struct Lanes {
     /// By core; none to itself.
     outbound: Vec<Option<(Producer<Datagram>, Notifier)>>,
     inbound: Vec<Consumer<Datagram>>,
+    /// Whose turn it is.
+    next: usize,
     pub(super) listener: NotifierListener,
 }
 
@@ -42,6 +44,7 @@ pub fn lanes(cores: usize) -> Vec<Lanes> {
                 here: u8::try_from(core).expect("a connection id has one byte for the core"),
                 outbound: Vec::new(),
                 inbound: Vec::new(),
+                next: 0,
                 listener,
             };
             (notifier, end)
@@ -72,8 +75,45 @@ impl Lanes {
         is_passed
     }
 
-    /// A datagram that another core has passed on.
+    /// A datagram that another core has passed on; the cores take turns.
     pub(super) fn take(&mut self) -> Option<Datagram> {
-        self.inbound.iter_mut().find_map(Consumer::pop)
+        for _ in 0..self.inbound.len() {
+            self.next = (self.next + 1) % self.inbound.len();
+            if let Some(datagram) = self.inbound[self.next].pop() {
+                return Some(datagram);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(from: u8) -> Datagram {
+        Datagram {
+            remote: ([127, 0, 0, 1], 1).into(),
+            local_ip: None,
+            ecn: None,
+            bytes: BytesMut::from(&[from][..]),
+        }
+    }
+
+    #[test]
+    fn a_busy_core_does_not_keep_out_what_others_pass_on() {
+        let mut ends = lanes(3);
+        for _ in 0..LANE_DATAGRAMS {
+            assert!(ends[0].pass(2, datagram(0)));
+        }
+        assert!(!ends[0].pass(2, datagram(0)), "a full lane");
+        assert!(!ends[0].pass(9, datagram(0)), "no such core");
+        assert!(ends[1].pass(2, datagram(1)));
+        let first: Vec<u8> = (0..2)
+            .map(|_| ends[2].take().expect("a datagram").bytes[0])
+            .collect();
+        assert!(first.contains(&1), "{first:?}");
+        let left = std::iter::from_fn(|| ends[2].take()).count();
+        assert_eq!(left, LANE_DATAGRAMS - 1);
     }
 }

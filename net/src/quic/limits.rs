@@ -29,8 +29,8 @@ pub struct QuicLimits {
     pub send_window_bytes: u64,
     /// The longest frame of a client.
     pub frame_bytes_max: usize,
-    /// Bytes of frames that have begun and not ended, on all streams of the core; a stream that
-    /// wants more is reset.
+    /// Bytes of frames that have begun and not ended, on all streams of the core: so many of frames
+    /// up to 64 KiB, and so many of longer ones. A stream that wants more is reset.
     pub partial_bytes_max: usize,
     /// How long a frame, or a stream's first, may take from its first byte to its last.
     pub frame_timeout: Duration,

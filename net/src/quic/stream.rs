@@ -95,6 +95,10 @@ impl Unwanted {
         }
     }
 
+    pub(super) fn is_set(&self) -> bool {
+        self.is_set.get()
+    }
+
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_set.get() {
             return Poll::Ready(());
