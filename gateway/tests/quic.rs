@@ -218,6 +218,42 @@ fn a_client_of_a_killed_node_is_told_at_once_and_finds_every_acknowledged_item()
 }
 
 #[test]
+fn pages_that_nobody_takes_do_not_fill_the_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Launch::on(dir.path()).start();
+    let (address, ca) = (quic_address(dir.path()), own_ca(dir.path()));
+    runtime().block_on(async {
+        let connection = connect(address, &ca).await;
+        let mut line = Line::open(&connection).await;
+        for number in 0..3 {
+            let large = with_body(item(&format!("r{number}")), 4 << 20);
+            line.call("enqueue", &large).await;
+        }
+        // 16 MiB each, far more of them than the core's GiB has room for.
+        const PAGES: usize = 150;
+        let mut greedy = Line::open(&connection).await;
+        for _ in 0..PAGES {
+            greedy.send("peek", &json!({})).await;
+        }
+        let refused = || {
+            let text = node.admin_text("/metrics");
+            text.contains(r#"procedure="peek",code="resource-exhausted""#)
+        };
+        until("some are refused", refused).await;
+        until("all are answered", || node.over_cores("/openCalls") == 0).await;
+        let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb = resident.and_then(|it| it.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        assert!(kb.expect("a number") < 1_600 << 10, "{kb:?} kB");
+        connection.close(0u32.into(), b"enough");
+        let connection = connect(address, &ca).await;
+        // Whatever was taken up is free again.
+        let mut line = Line::open(&connection).await;
+        line.call("peek", &json!({"maxItems": 1})).await;
+    });
+}
+
+#[test]
 fn connections_over_quic_are_told_from_others() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = Launch::on(dir.path()).cores(2).start();

@@ -97,7 +97,7 @@ impl<D: Disk> Admission<D> {
     pub(super) fn take_room(&self, bytes: usize) -> Result<BodyShare, Error> {
         self.budget.take(bytes).ok_or_else(|| {
             Error::rate_limited(
-                "this core holds as many large request bodies as it may; retry later, or send smaller batches",
+                "this core holds as many large bodies and pages as it may; retry later, or in smaller parts",
             )
         })
     }

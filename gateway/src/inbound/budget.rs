@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// Bytes of large bodies that a core holds at once. One call may have
+/// Bytes of large bodies, and over QUIC of pages that are made or wait to be taken, that a core
+/// holds at once. One call may have
 /// [`REQUEST_BYTES_MAX`](omnirelay_net::rpc::REQUEST_BYTES_MAX), so some 40 of the largest.
 pub(super) const LARGE_BODIES_BYTES_MAX: usize = 1 << 30;
 

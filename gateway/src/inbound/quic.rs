@@ -5,11 +5,12 @@ use std::rc::Rc;
 use omnirelay_net::frame::CallFrame;
 use omnirelay_net::frame::encode::{self, ReplyHead};
 use omnirelay_net::quic::{Answer, IncomingCall};
-use omnirelay_net::rpc::{self, Encoding, Error, Procedure, RequestHead};
+use omnirelay_net::rpc::{self, Encoding, Error, Procedure, REQUEST_BYTES_MAX, RequestHead};
 use omnirelay_wal::Disk;
 
 use super::account::{Account, Fields};
 use super::admission::{Admission, Term, refused};
+use super::budget::BodyShare;
 use crate::cores::Transport;
 use crate::node::Outcome;
 
@@ -33,18 +34,27 @@ pub(super) async fn respond<D: Disk>(admission: &Rc<Admission<D>>, call: Incomin
         }
     };
     let answered = answer(admission, head, &call, &mut account).await;
-    let outcome = answered.unwrap_or_else(refused);
+    let (outcome, mut page) = answered.unwrap_or_else(|error| (refused(error), None));
     let trace = account.end(&outcome);
     let reply_head = reply_head(frame, outcome.shard.map(|shard| shard.0), &trace);
     let bytes = match &outcome.reply {
         Ok(reply) => encode::reply(&reply_head, head.encoding, reply),
         Err(error) => encode::error(&reply_head, error),
     };
-    if outcome.grants.is_empty() {
+    if let Some(page) = &mut page {
+        page.shrink(bytes.len());
+    }
+    if outcome.grants.is_empty() && page.is_none() {
         return Answer::new(bytes);
     }
     let cell = Rc::clone(&admission.cell);
-    Answer::or_undo(bytes, move || cell.undelivered(outcome.grants))
+    Answer::or_undo(bytes, move || {
+        // A page's room is its own until QUIC has taken it.
+        drop(page);
+        if !outcome.grants.is_empty() {
+            cell.undelivered(outcome.grants);
+        }
+    })
 }
 
 fn reply_head<'a>(
@@ -60,13 +70,19 @@ fn reply_head<'a>(
     }
 }
 
-/// From a parsed head to the call's outcome.
+/// The most that a page of items may take as a reply: in any encoding, as a request with as many.
+const PAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+
+/// From a parsed head to the call's outcome, with the room of a reply that may be a page of items.
+///
+/// A stream takes calls faster than a connection takes such replies, so they need room before they
+/// are made.
 async fn answer<D: Disk>(
     admission: &Admission<D>,
     head: &RequestHead,
     call: &IncomingCall,
     account: &mut Account<'_, D>,
-) -> Result<Outcome, Error> {
+) -> Result<(Outcome, Option<BodyShare>), Error> {
     let (name, procedure) = Procedure::parse(&head.procedure)?;
     let namespace = admission.namespace(name)?;
     account.routed = Some(procedure);
@@ -79,8 +95,16 @@ async fn answer<D: Disk>(
     admission.check_open_calls()?;
     let body = call.frame.body();
     let _room = admission.take_room(body.len())?;
+    let is_page = matches!(
+        procedure,
+        Procedure::Peek | Procedure::DeadLetters | Procedure::Drain
+    );
+    let page = is_page
+        .then(|| admission.take_room(PAGE_BYTES_MAX))
+        .transpose()?;
     let term = Term::new(call.came, head.ttl);
     let call = rpc::decode_call(procedure, head.encoding, &body)?;
     drop(body);
-    Ok(admission.call(head, namespace, call, term, account).await)
+    let outcome = admission.call(head, namespace, call, term, account).await;
+    Ok((outcome, page))
 }
