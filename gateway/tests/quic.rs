@@ -230,7 +230,7 @@ fn pages_that_nobody_takes_do_not_fill_the_memory() {
             line.call("enqueue", &large).await;
         }
         // 16 MiB each, far more of them than the core's GiB has room for.
-        const PAGES: usize = 150;
+        const PAGES: usize = 100;
         let mut greedy = Line::open(&connection).await;
         for _ in 0..PAGES {
             greedy.send("peek", &json!({})).await;
