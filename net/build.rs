@@ -11,6 +11,7 @@ use prost_types::{DescriptorProto, FieldDescriptorProto};
 const PROTOS: &[&str] = &[
     "omnirelay/resourcelease/v1/resourcelease.proto",
     "omnirelay/rpc/v1/frame.proto",
+    "omnirelay/replication/v1/replication.proto",
     "grpc/health/v1/health.proto",
     "grpc/reflection/v1/reflection.proto",
 ];

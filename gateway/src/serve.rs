@@ -25,7 +25,7 @@ use crate::data_dir::{
 };
 use crate::logging;
 use crate::node::Layout;
-use crate::replication::{self, Replication};
+use crate::replication::{self, Replication, Subscribers};
 use crate::telemetry::Outlet;
 use crate::tls::NodeTls;
 
@@ -143,8 +143,15 @@ impl Node {
                 knows_clients: tls.knows_clients(),
             })
         });
-        let admin = start_admin(admin_listener, admin_tls, Arc::clone(&status), pages)
-            .map_err(ServeError::Control)?;
+        let (subscriptions, subscribers) = replication::subscriptions();
+        let admin = start_admin(
+            admin_listener,
+            admin_tls,
+            Arc::clone(&status),
+            pages,
+            subscribers,
+        )
+        .map_err(ServeError::Control)?;
 
         let logs = layout.logs();
         let opened = open_logs(
@@ -189,6 +196,7 @@ impl Node {
             quic: quic.map(|(_, startup)| startup),
             body_bytes_max: REQUEST_BYTES_MAX,
             tracing: tracing.clone(),
+            subscriptions,
         })?;
         let driver = cores.driver();
         let done = before_ready().map_err(ServeError::Control)?;
@@ -458,6 +466,7 @@ fn start_admin(
     tls: Option<AdminTls>,
     status: Arc<NodeStatus>,
     pages: Pages,
+    subscribers: Subscribers,
 ) -> io::Result<Admin> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -468,6 +477,7 @@ fn start_admin(
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(admin::serve_subscriptions(Arc::clone(&status), subscribers));
             // Ends when the sender is dropped.
             admin::serve(listener, tls, status, pages, async { drop(stopped.await) }).await
         });

@@ -32,7 +32,7 @@ const STREAMS: [&str; 3] = [
 ];
 
 /// Name, and labels that its series have beside others.
-const METRICS: [(&str, &[&str]); 9] = [
+const METRICS: [(&str, &[&str]); 10] = [
     (
         "omnirelay_resourcelease_pending",
         &["namespace", "shard", "core"],
@@ -46,6 +46,10 @@ const METRICS: [(&str, &[&str]); 9] = [
         &["namespace"],
     ),
     ("omnirelay_resourcelease_replication_events_total", &[]),
+    (
+        "omnirelay_resourcelease_replication_lag_seconds",
+        &["namespace"],
+    ),
     (
         "omnirelay_rpc_requests_total",
         &["transport", "procedure", "code", "core"],

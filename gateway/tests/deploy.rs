@@ -58,7 +58,7 @@ fn the_rules_are_rules() {
         .expect("promtool runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("23 rules found"), "{said}");
+    assert!(said.contains("24 rules found"), "{said}");
 }
 
 /// A Prometheus of the test's own, ended with it.

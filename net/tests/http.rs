@@ -2,25 +2,28 @@
 #![cfg(all(feature = "node", not(loom)))]
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use omnirelay_net::http::{
     BodyError, DeliveryBody, HttpCounters, HttpLimits, Service, read_body, serve,
 };
 use omnirelay_net::runtime::{
-    self, CoreOptions, DriverChoice, Notifier, TcpListener, bind_cores, sleep, timeout,
+    self, CoreOptions, DriverChoice, Notifier, Sleep, TcpListener, bind_cores, sleep, timeout,
 };
 
 /// Far longer than anything here takes, so that a hang fails instead of hanging.
@@ -45,14 +48,49 @@ impl Drop for Parked {
 }
 
 impl Service for Paths {
-    type Body = DeliveryBody;
+    type Body = Pin<Box<dyn Body<Data = Bytes, Error = Infallible>>>;
 
     async fn call(
         self: Rc<Self>,
         request: Request<Incoming>,
         peer: SocketAddr,
-    ) -> Response<DeliveryBody> {
+    ) -> Response<Self::Body> {
         assert!(peer.ip().is_loopback());
+        if request.uri().path() == "/later" {
+            let wait = Box::pin(sleep(Duration::from_millis(100)));
+            return Response::new(Box::pin(Later(Some(wait))));
+        }
+        let answer = self.answer(request).await;
+        answer.map(|body| Box::pin(body) as Self::Body)
+    }
+}
+
+/// A body that begins late.
+struct Later(Option<Pin<Box<Sleep>>>);
+
+impl Body for Later {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(wait) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        ready!(wait.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(Some(Ok(Frame::data("later".into()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact("later".len() as u64)
+    }
+}
+
+impl Paths {
+    async fn answer(&self, request: Request<Incoming>) -> Response<DeliveryBody> {
         let path = request.uri().path().to_owned();
         match path.as_str() {
             "/echo" => {
@@ -390,7 +428,7 @@ fn stalled_heads_are_timed_out_and_hurt_nobody() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_and_a_waiting_request_is_not() {
+fn an_idle_connection_is_closed_and_a_waiting_request_or_stream_is_not() {
     let limits = HttpLimits {
         idle_timeout: Duration::from_millis(40),
         ..HttpLimits::default()
@@ -398,6 +436,7 @@ fn an_idle_connection_is_closed_and_a_waiting_request_is_not() {
     let client = |server: &Server| {
         let mut stream = connect(server);
         assert_eq!(get(&mut stream, "/slow"), "slow");
+        assert_eq!(get(&mut stream, "/later"), "later");
         assert!(is_closed(&mut stream));
     };
     against_each_driver(&limits, client, |counted| assert_eq!(counted.timed_out, 1));

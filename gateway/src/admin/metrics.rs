@@ -39,7 +39,7 @@ pub(super) fn families(moment: &Moment, process: &Process) -> Families {
         logs(&mut out, &reports);
         log_sizes(&mut out, &reports);
         recovery(&mut out, facts);
-        replication(&mut out, facts);
+        replication(&mut out, facts, moment.now);
         telemetry(&mut out, facts);
         quic::render(&mut out, facts, &reports);
         tls::render(&mut out, facts, &reports);
@@ -48,7 +48,7 @@ pub(super) fn families(moment: &Moment, process: &Process) -> Families {
     out
 }
 
-fn replication(out: &mut Families, facts: &NodeFacts) {
+fn replication(out: &mut Families, facts: &NodeFacts, now: Nanos) {
     let Some(replication) = &facts.replication else {
         return;
     };
@@ -70,6 +70,19 @@ fn replication(out: &mut Families, facts: &NodeFacts) {
         "Readers that were dropped because they took nothing.",
         replication.places().dropped(),
     );
+    let untaken = replication.places().untaken();
+    let lag = out.family(
+        "omnirelay.resourcelease.replication.lag_seconds",
+        Kind::Gauge,
+        "Age of the oldest event that a reader of the namespace's shards has yet to take.",
+    );
+    for (id, namespace) in (0u16..).zip(facts.layout.namespaces()) {
+        let is_of_it = |shard| facts.layout.namespace_of(shard) == Some(NamespaceId(id));
+        let of_it = untaken.iter().filter(|(shard, _)| is_of_it(*shard));
+        let oldest = of_it.map(|(_, at)| at.0).min().unwrap_or(now.0);
+        let behind = Duration::from_nanos(now.0.saturating_sub(oldest));
+        lag.sample(&[("namespace", &namespace.name)], behind.as_secs_f64());
+    }
 }
 
 fn telemetry(out: &mut Families, facts: &NodeFacts) {

@@ -27,6 +27,7 @@ mod secure;
 mod server;
 mod status;
 mod stream;
+mod subscriptions;
 
 #[cfg(test)]
 mod fixture;
@@ -40,6 +41,8 @@ pub(crate) use latency::{BOUNDS_US, Buckets, seconds};
 #[cfg(feature = "otlp")]
 pub(crate) use numbers::{Numbers, numbers};
 pub(crate) use recent::{newest as newest_events, recent as recent_page};
+pub(crate) use replication::refuse as refuse_events;
 pub(crate) use secure::AdminTls;
 pub(crate) use server::{Pages, document, json_bytes, serve};
 pub use status::{NodeStatus, RunningNode};
+pub(crate) use subscriptions::serve as serve_subscriptions;

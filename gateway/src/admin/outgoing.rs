@@ -23,7 +23,7 @@ pub(super) const SSE: &str = "text/event-stream";
 /// Chunks that wait for the reader, beside the one that tells it why it ends.
 const CHUNKS_MAX: usize = 2;
 /// How long a reader may take nothing.
-const STALL_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 /// A comment is sent when nothing was for so long, so that whoever is between keeps the
 /// connection, and a reader that has gone is noticed.
 pub(super) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);

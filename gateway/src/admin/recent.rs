@@ -10,10 +10,10 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::replication::{Refusal, blocking};
+use super::replication::{blocking, refuse};
 use super::server::{json_bytes, query};
 use super::status::NodeStatus;
-use crate::replication::RecentEvent;
+use crate::replication::{RecentEvent, Refusal};
 
 /// Events if the query does not say how many.
 const EVENTS: u64 = 50;
@@ -37,7 +37,7 @@ struct Wish {
 pub(crate) async fn recent(State(status): State<Arc<NodeStatus>>, uri: Uri) -> Response {
     match read(&status, &uri).await {
         Ok(json) => json_bytes(StatusCode::OK, json),
-        Err(refusal) => refusal.response(),
+        Err(refusal) => refuse(&refusal),
     }
 }
 

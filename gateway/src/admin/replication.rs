@@ -17,7 +17,7 @@ use super::outgoing::StreamLife;
 use super::server::{document, json_bytes};
 use super::status::NodeStatus;
 use super::stream::{self, Framing};
-use crate::replication::{Busy, Chunk, CommittedLog, Feed, Place, ReadError, Replication, Start};
+use crate::replication::{Chunk, CommittedLog, Feed, Place, Refusal, Replication, Start};
 
 /// Events on a page that does not say how many it takes.
 const PAGE_EVENTS: usize = 1_000;
@@ -30,91 +30,23 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a reader that waits looks whether the log has grown: a few loads from memory.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Why there are no events.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// The request asks for what there cannot be.
-    Request(String),
-    /// The node does not serve, not yet or no more.
-    NotServing,
-    UnknownShard(u32),
-    Busy(Busy),
-    Read(ReadError),
+/// A refusal as the body of an answer, or the data of a stream's last event.
+pub(super) fn to_json(refusal: &Refusal) -> Value {
+    let mut document = json!({
+        "message": refusal.message(),
+        "status": refusal.status().grpc_name(),
+        "code": refusal.code(),
+    });
+    if let Some(oldest) = refusal.oldest() {
+        document["oldestLsn"] = oldest.into();
+    }
+    document
 }
 
-impl Refusal {
-    /// Status, stable code, gRPC status.
-    fn class(&self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Refusal::Request(_) => (
-                StatusCode::BAD_REQUEST,
-                "replication.request",
-                "INVALID_ARGUMENT",
-            ),
-            Refusal::NotServing => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "replication.not_serving",
-                "UNAVAILABLE",
-            ),
-            Refusal::UnknownShard(_) => (
-                StatusCode::NOT_FOUND,
-                "replication.shard_unknown",
-                "NOT_FOUND",
-            ),
-            Refusal::Busy(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "replication.busy",
-                "UNAVAILABLE",
-            ),
-            Refusal::Read(ReadError::OutOfRange { .. }) => (
-                StatusCode::BAD_REQUEST,
-                "replication.out_of_range",
-                "OUT_OF_RANGE",
-            ),
-            Refusal::Read(ReadError::Trimmed) => {
-                (StatusCode::CONFLICT, "replication.trimmed", "ABORTED")
-            }
-            Refusal::Read(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "replication.unreadable",
-                "DATA_LOSS",
-            ),
-        }
-    }
-
-    fn message(&self) -> String {
-        match self {
-            Refusal::Request(message) => message.clone(),
-            Refusal::NotServing => "the node does not serve: ask again once /readyz says so".into(),
-            Refusal::UnknownShard(shard) => {
-                format!("this node has no shard {shard}; `omnirelay replication status` lists them")
-            }
-            Refusal::Busy(busy) => busy.to_string(),
-            Refusal::Read(error @ ReadError::OutOfRange { .. }) => {
-                format!("{error}; ask from there, or with snapshot=true")
-            }
-            Refusal::Read(error) => error.to_string(),
-        }
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        let (_, code, status) = self.class();
-        let mut document = json!({"message": self.message(), "status": status, "code": code});
-        if let Refusal::Read(ReadError::OutOfRange { oldest }) = self {
-            document["oldestLsn"] = (*oldest).into();
-        }
-        document
-    }
-
-    pub(crate) fn response(&self) -> Response {
-        if let Refusal::Read(
-            error @ (ReadError::Log(_) | ReadError::Record { .. } | ReadError::Unsound { .. }),
-        ) = self
-        {
-            tracing::error!(%error, "the log cannot be read for the replication stream");
-        }
-        document(self.class().0, &self.to_json())
-    }
+/// A refusal as an answer.
+pub(crate) fn refuse(refusal: &Refusal) -> Response {
+    refusal.log();
+    document(refusal.status().http_status(), &to_json(refusal))
 }
 
 /// `GET /omnirelay/control/replication`.
@@ -127,7 +59,7 @@ pub(super) async fn page(
         None | Some("") => overview(&status).await,
         Some(query) => read_page(&status, &life, query).await,
     };
-    answer.unwrap_or_else(|refusal| refusal.response())
+    answer.unwrap_or_else(|refusal| refuse(&refusal))
 }
 
 /// `GET /omnirelay/control/replication/stream`.
@@ -149,11 +81,11 @@ pub(super) async fn stream(
             })?;
             wish.start.from = Some(last.saturating_add(1));
         }
-        open(&status, wish.shard, wish.start).await
+        begin(&status, wish.shard, wish.start).await
     };
     match opened.await {
         Ok((feed, place)) => stream::respond(status, life, feed, place, Framing::Sse),
-        Err(refusal) => refusal.response(),
+        Err(refusal) => refuse(&refusal),
     }
 }
 
@@ -219,11 +151,21 @@ impl Wish {
 }
 
 /// Finds a reader a place and its beginning.
-async fn open(
+async fn begin(
     status: &NodeStatus,
     shard: ShardId,
     start: Start,
 ) -> Result<(Feed<RealDisk>, Place), Refusal> {
+    let (replication, place) = place_for(status, shard)?;
+    let feed = open(replication, &place, shard, start).await?;
+    Ok((feed, place))
+}
+
+/// Finds a reader of a shard a place.
+pub(super) fn place_for(
+    status: &NodeStatus,
+    shard: ShardId,
+) -> Result<(Arc<Replication>, Place), Refusal> {
     let replication = status.replication().ok_or(Refusal::NotServing)?;
     if !status.is_serving() {
         return Err(Refusal::NotServing);
@@ -232,12 +174,22 @@ async fn open(
         return Err(Refusal::UnknownShard(shard.0));
     }
     let place = replication.places().take(shard).map_err(Refusal::Busy)?;
+    Ok((replication, place))
+}
+
+/// Finds a reader that has a place its beginning.
+pub(super) async fn open(
+    replication: Arc<Replication>,
+    place: &Place,
+    shard: ShardId,
+    start: Start,
+) -> Result<Feed<RealDisk>, Refusal> {
     let turn = replication.places().turn(start.snapshot).await;
     let turn = turn.map_err(Refusal::Busy)?;
     let feed = blocking(move || Feed::open(replication, shard, start, turn)).await;
     let feed = feed.map_err(Refusal::Read)?;
     place.at(feed.position());
-    Ok((feed, place))
+    Ok(feed)
 }
 
 async fn read_page(
@@ -247,7 +199,7 @@ async fn read_page(
 ) -> Result<Response, Refusal> {
     let known = ["shard", "from", "limit", "snapshot", "wait_ms"];
     let wish = Wish::parse(query, &known)?;
-    let (mut feed, place) = open(status, wish.shard, wish.start).await?;
+    let (mut feed, place) = begin(status, wish.shard, wish.start).await?;
     if feed.is_snapshot() {
         // However many items there are, they come in one answer.
         let (status, life) = (Arc::clone(status), Arc::clone(life));
@@ -271,7 +223,7 @@ async fn read_page(
             if !waits {
                 break;
             }
-            wait_for_growth(status, &log, end, wait_until).await;
+            wait_for_growth(status, &log, end, Some(wait_until)).await;
         }
     }
     feed.leave();
@@ -281,14 +233,15 @@ async fn read_page(
     Ok(json_bytes(StatusCode::OK, body))
 }
 
-/// Waits until the log is longer than `end`, the time is over or the node ends.
+/// Waits until the log is longer than `end`, the time is over, if it is bounded, or the node ends.
 pub(super) async fn wait_for_growth(
     status: &NodeStatus,
     log: &CommittedLog<RealDisk>,
     end: Position,
-    until: Instant,
+    until: Option<Instant>,
 ) {
-    while log.end() == end && Instant::now() < until && status.is_serving() {
+    let is_over = || until.is_some_and(|until| Instant::now() >= until);
+    while log.end() == end && !is_over() && status.is_serving() {
         sleep(LOOK_EVERY).await;
     }
 }

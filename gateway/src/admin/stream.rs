@@ -4,15 +4,13 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use bytes::Bytes;
 use omnirelay_wal::{Position, RealDisk};
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::outgoing::{self, KEEP_ALIVE_EVERY, NotTaken, Outgoing, SSE, StreamLife};
-use super::replication::{Refusal, advance, wait_for_growth};
+use super::replication::{advance, to_json, wait_for_growth};
 use super::status::NodeStatus;
-use crate::replication::{CommittedLog, Event, Feed, Place};
+use crate::replication::{CommittedLog, Event, Feed, Place, Refusal};
 
 /// A chunk takes no further event once it has this many bytes of payload.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -57,9 +55,6 @@ enum End {
     Complete,
     /// The reader has gone.
     Gone,
-    /// The reader took nothing for too long.
-    Slow,
-    Draining,
     Refused(Refusal),
 }
 
@@ -67,7 +62,7 @@ impl From<NotTaken> for End {
     fn from(why: NotTaken) -> End {
         match why {
             NotTaken::Gone => End::Gone,
-            NotTaken::Slow => End::Slow,
+            NotTaken::Slow => End::Refused(Refusal::Slow),
         }
     }
 }
@@ -82,15 +77,19 @@ struct Pump {
 impl Pump {
     async fn run(self, feed: Feed<RealDisk>) {
         let Err(end) = self.fill(feed).await;
-        if matches!(end, End::Slow)
-            && let Some(replication) = self.status.replication()
-        {
+        let End::Refused(refusal) = end else {
+            return;
+        };
+        let is_slow = matches!(refusal, Refusal::Slow);
+        if is_slow && let Some(replication) = self.status.replication() {
             replication.places().drop_one();
         }
-        match (self.framing, &end) {
-            (_, End::Complete | End::Gone) => {}
-            (Framing::Sse, _) => self.out.end(end.to_sse(), matches!(end, End::Slow)),
-            (Framing::Page, _) => self.out.cut_off(matches!(end, End::Slow)),
+        match self.framing {
+            Framing::Sse => {
+                let last = format!("event: end\ndata: {}\n\n", to_json(&refusal));
+                self.out.end(last.into(), is_slow);
+            }
+            Framing::Page => self.out.cut_off(is_slow),
         }
     }
 
@@ -107,11 +106,12 @@ impl Pump {
             (feed, chunk) = advance(feed, CHUNK_EVENTS, CHUNK_BYTES)
                 .await
                 .map_err(End::Refused)?;
+            let reach = chunk.reach();
             for event in &chunk.events {
                 self.put(&mut out, event, is_first);
                 is_first = false;
             }
-            self.place.at(feed.position());
+            self.place.has_read(reach);
             if self.framing == Framing::Page && !feed.is_snapshot() {
                 out.extend_from_slice(format!("],\"next\":{}}}\n", feed.position()).as_bytes());
                 self.out.send(&mut out).await?;
@@ -119,9 +119,10 @@ impl Pump {
                 return Err(End::Complete);
             }
             self.out.send(&mut out).await?;
+            self.place.has_taken(reach, feed.position());
             if !self.status.is_serving() {
                 feed.leave();
-                return Err(End::Draining);
+                return Err(End::Refused(Refusal::Ending));
             }
             if chunk.at_end {
                 // Whoever comes back after this one has gone finds it here.
@@ -136,7 +137,7 @@ impl Pump {
         while log.end() == end && self.status.is_serving() {
             let until = Instant::now() + KEEP_ALIVE_EVERY;
             tokio::select! {
-                () = wait_for_growth(&self.status, log, end, until) => {}
+                () = wait_for_growth(&self.status, log, end, Some(until)) => {}
                 () = self.out.gone() => return Err(End::Gone),
             }
             if Instant::now() >= until {
@@ -164,25 +165,5 @@ impl Pump {
         if self.framing == Framing::Sse {
             out.extend_from_slice(b"\n\n");
         }
-    }
-}
-
-impl End {
-    fn to_sse(&self) -> Bytes {
-        let why = match self {
-            End::Complete | End::Gone => unreachable!("nobody is told"),
-            End::Slow => json!({
-                "message": "the reader took nothing for too long; come back with Last-Event-ID",
-                "status": "ABORTED",
-                "code": "replication.slow_reader",
-            }),
-            End::Draining => json!({
-                "message": "the node ends; come back with Last-Event-ID",
-                "status": "UNAVAILABLE",
-                "code": "replication.not_serving",
-            }),
-            End::Refused(refusal) => refusal.to_json(),
-        };
-        Bytes::from(format!("event: end\ndata: {why}\n\n"))
     }
 }

@@ -30,6 +30,7 @@ use super::log_threads::{LogThreads, LogThreadsEnd};
 use super::telemetry::CoreReport;
 use crate::inbound::Inbound;
 use crate::node::{Board, CoreId, Layout, LogId, LogParts, NamespaceId};
+use crate::replication::Subscriptions;
 use crate::telemetry::{Tracer, Tracing};
 
 /// How long whoever asks waits for the cores.
@@ -83,6 +84,8 @@ pub struct Startup<D: Disk> {
     pub body_bytes_max: usize,
     /// Where spans go, if anywhere, and which calls make some.
     pub tracing: Option<Arc<Tracing>>,
+    /// Where subscribers of the replication stream are handed over.
+    pub subscriptions: Subscriptions,
 }
 
 /// What QUIC on the cores is started with.
@@ -163,6 +166,7 @@ impl Cores {
                 quic: quic.next(),
                 body_bytes_max: startup.body_bytes_max,
                 tracing: startup.tracing.clone(),
+                subscriptions: startup.subscriptions.clone(),
                 ready: ready.clone(),
             };
             let options = CoreOptions {
@@ -421,6 +425,7 @@ struct Core {
     quic: Option<CoreQuic>,
     body_bytes_max: usize,
     tracing: Option<Arc<Tracing>>,
+    subscriptions: Subscriptions,
     ready: mpsc::Sender<Ready>,
 }
 
@@ -473,7 +478,12 @@ impl Core {
                 })
                 .await;
                 let tracer = self.tracing.as_deref().map(Tracer::seeded);
-                let inbound = Rc::new(Inbound::new(Rc::clone(&cell), self.body_bytes_max, tracer));
+                let inbound = Rc::new(Inbound::new(
+                    Rc::clone(&cell),
+                    self.body_bytes_max,
+                    tracer,
+                    self.subscriptions,
+                ));
                 if let Some(endpoint) = quic {
                     let (cell, inbound) = (Rc::clone(&cell), Rc::clone(&inbound));
                     runtime::spawn(async move {

@@ -77,7 +77,7 @@ async fn lease_health(State(status): State<Arc<NodeStatus>>) -> Response {
             let health = serde_json::to_value(health).expect("it has a JSON form");
             document(StatusCode::OK, &health)
         }
-        Err(refusal) => refusal.response(),
+        Err(refusal) => admin::refuse_events(&refusal),
     }
 }
 

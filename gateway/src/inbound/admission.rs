@@ -16,6 +16,7 @@ use super::budget::{BodyBudget, BodyShare, OPEN_CALLS_MAX};
 use super::line_limit::LineLimit;
 use crate::cores::CoreCell;
 use crate::node::{CallContext, GrantRef, NamespaceId, OWNER_BYTES_MAX, Outcome};
+use crate::replication::Subscriptions;
 use crate::telemetry::Tracer;
 
 /// A reply leaves this share of the ttl before the deadline, so that it is there in time.
@@ -31,6 +32,8 @@ pub(super) struct Admission<D: Disk> {
     pub(super) body_bytes_max: usize,
     /// Which calls are recorded, if any are.
     pub(super) tracer: Option<Tracer>,
+    /// Where subscribers of the replication stream are handed over.
+    pub(super) subscriptions: Subscriptions,
     /// Bounds the lines about errors of our own making.
     pub(super) internal_errors: RefCell<LineLimit>,
     budget: BodyBudget,
@@ -60,11 +63,13 @@ impl<D: Disk> Admission<D> {
         cell: Rc<CoreCell<D>>,
         body_bytes_max: usize,
         tracer: Option<Tracer>,
+        subscriptions: Subscriptions,
     ) -> Admission<D> {
         Admission {
             cell,
             body_bytes_max,
             tracer,
+            subscriptions,
             internal_errors: RefCell::default(),
             budget: BodyBudget::default(),
         }

@@ -1,4 +1,4 @@
-//! gRPC: the typed service, YARPC's mapping, health and reflection.
+//! gRPC: the typed service, YARPC's mapping, the replication stream, health and reflection.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,9 +9,11 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method as HttpMethod, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use omnirelay_net::grpc::health::{self, HealthCheckRequest, HealthListRequest, ServingStatus};
+use omnirelay_net::grpc::replication::SubscribeRequest;
 use omnirelay_net::grpc::{self, Compression, Framed, GZIP_RATIO_MAX, Head, Method, PREFIX_BYTES};
 use omnirelay_net::http::{BodyError, DeliveryBody, SizedBodyError, read_sized_body};
 use omnirelay_net::rpc::{self, DEFAULT_NAMESPACE, Encoding, Error, Procedure};
+use omnirelay_queue::ShardId;
 use omnirelay_wal::Disk;
 use prost::Message;
 
@@ -22,8 +24,9 @@ use super::grpc_stream::{Messages, Reflection, Stream, Watch};
 use super::{ReplyBody, plain};
 use crate::cores::Transport;
 use crate::node::{NamespaceId, Outcome};
+use crate::replication::{Refusal, Start, Subscribed};
 
-/// The most bytes of a message to health or reflection.
+/// The most bytes of a message to health, reflection or the replication stream.
 pub(super) const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Answers a request to one core.
@@ -71,6 +74,10 @@ pub(super) async fn respond<D: Disk>(
             let account = account(Some(&head.rpc));
             lease_call(admission, &head, None, body, account).await
         }
+        Method::Subscribe => match subscribe(admission, &head, body, started).await {
+            Ok(subscribed) => stream(admission, &head, subscribed),
+            Err(error) => refuse(&error),
+        },
         Method::HealthCheck | Method::HealthList => {
             match health_call(admission, &head, body, started).await {
                 Ok(framed) => whole(grpc::stream_head(&head).map(|()| framed), DeliveryBody::new),
@@ -189,7 +196,33 @@ async fn read_message<D: Disk>(
     Ok((message, room))
 }
 
-/// The request of a call to health.
+/// Hands a subscriber of the replication stream to whoever reads the logs.
+async fn subscribe<D: Disk>(
+    admission: &Admission<D>,
+    head: &Head,
+    body: Incoming,
+    started: Instant,
+) -> Result<Subscribed, Error> {
+    if head.rpc.encoding != Encoding::Proto {
+        return Err(Error::encoding_unsupported(
+            "a subscription is made in proto; the admin port has the same events as JSON",
+        ));
+    }
+    let asked: SubscribeRequest = only_request(admission, head, body, started).await?;
+    let Some(shard) = asked.shard else {
+        let message = "the request says no shard; the first is 0".into();
+        return Err(Refusal::Request(message).to_error());
+    };
+    let start = Start {
+        from: asked.from,
+        snapshot: asked.snapshot,
+    };
+    let subscriptions = &admission.subscriptions;
+    let subscribed = subscriptions.open(ShardId(shard), start, head.reply_compression);
+    subscribed.map_err(|refusal| refusal.to_error())
+}
+
+/// The one small message of a request, which is not to a lease procedure.
 async fn only_request<D: Disk, M: Message + Default>(
     admission: &Admission<D>,
     head: &Head,

@@ -1,4 +1,4 @@
-//! gRPC's answers of many messages: health as it changes, reflection.
+//! gRPC's answers of many messages: the replication stream, health as it changes, reflection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,11 +19,12 @@ use prost::Message;
 
 use super::grpc::{SMALL_MESSAGE_BYTES_MAX, framed};
 use crate::cores::CoreCell;
+use crate::replication::{Refusal, Subscribed};
 
 /// Between two looks at whether the core is still well.
 const LOOK_STEP: Duration = Duration::from_millis(500);
 
-/// The messages of an answer, framed.
+/// The messages of an answer, framed: one at a time, or several.
 pub(super) trait Messages: Unpin {
     /// The next message; an error ends the answer. Polled anew now and then even if nothing woke
     /// it.
@@ -32,6 +33,11 @@ pub(super) trait Messages: Unpin {
         head: &Head,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>>;
+
+    /// Why the answer ends when the node goes down.
+    fn farewell(&self) -> Error {
+        Error::peer_unavailable("this node is going down; ask another")
+    }
 }
 
 /// An answer's body: its messages, then its status. It ends when the node goes down.
@@ -69,8 +75,7 @@ impl<D: Disk, M: Messages> Stream<D, M> {
                 return Poll::Ready(next);
             }
             if self.cell.is_draining() {
-                let error = Error::peer_unavailable("this node is going down; ask another");
-                return Poll::Ready(Some(Err(error)));
+                return Poll::Ready(Some(Err(self.messages.farewell())));
             }
             ready!(self.next_look.as_mut().poll(cx));
             self.next_look = Box::pin(sleep_until(Instant::now() + LOOK_STEP));
@@ -101,6 +106,26 @@ impl<D: Disk, M: Messages> Body for Stream<D, M> {
 
     fn is_end_stream(&self) -> bool {
         self.has_ended
+    }
+}
+
+/// `Replication/Subscribe`: what is read for the subscriber off the core, framed there. Several
+/// messages come in one piece.
+impl Messages for Subscribed {
+    fn poll_next(
+        &mut self,
+        _head: &Head,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        match ready!(Subscribed::poll_next(self, cx)) {
+            // Whoever read for it is gone without a word: so is the node, or soon.
+            None => Poll::Ready(Some(Err(self.farewell()))),
+            chunk => Poll::Ready(chunk),
+        }
+    }
+
+    fn farewell(&self) -> Error {
+        Refusal::Ending.to_error()
     }
 }
 

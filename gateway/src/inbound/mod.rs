@@ -28,6 +28,7 @@ use omnirelay_wal::Disk;
 
 use self::admission::Admission;
 use crate::cores::CoreCell;
+use crate::replication::Subscriptions;
 use crate::telemetry::Tracer;
 
 /// Serves calls that come to one core.
@@ -36,11 +37,18 @@ pub struct Inbound<D: Disk> {
 }
 
 impl<D: Disk> Inbound<D> {
-    /// Serves calls on the core of `cell`; bodies above `body_bytes_max` are refused, and `tracer`
-    /// decides which calls are recorded.
-    pub fn new(cell: Rc<CoreCell<D>>, body_bytes_max: usize, tracer: Option<Tracer>) -> Inbound<D> {
+    /// Serves calls on the core of `cell`; bodies above `body_bytes_max` are refused, `tracer`
+    /// decides which calls are recorded, and who subscribes to the replication stream is handed to
+    /// `subscriptions`.
+    pub fn new(
+        cell: Rc<CoreCell<D>>,
+        body_bytes_max: usize,
+        tracer: Option<Tracer>,
+        subscriptions: Subscriptions,
+    ) -> Inbound<D> {
+        let admission = Admission::new(cell, body_bytes_max, tracer, subscriptions);
         Inbound {
-            admission: Rc::new(Admission::new(cell, body_bytes_max, tracer)),
+            admission: Rc::new(admission),
         }
     }
 }

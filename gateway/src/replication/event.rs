@@ -1,5 +1,6 @@
 //! Events: what the replication stream is made of, and their JSON.
 
+use omnirelay_net::grpc::replication as wire;
 use omnirelay_net::messages::{ErrorInfo, OwnershipToken, Payload, PendingItem, Timestamp};
 use omnirelay_queue::Nanos;
 use serde::Serialize;
@@ -92,6 +93,27 @@ pub struct Event {
     pub error: Option<ErrorInfo>,
     /// All the rest, as text.
     pub metadata: Metadata,
+}
+
+impl From<Event> for wire::Event {
+    fn from(event: Event) -> wire::Event {
+        let metadata = event.metadata.0.into_iter();
+        wire::Event {
+            sequence_number: event.sequence_number,
+            shard_id: event.shard_id,
+            event_type: event.event_type.name().to_owned(),
+            timestamp: Some(timestamp(event.timestamp)),
+            peer_id: event.peer_id,
+            principal: event.principal,
+            ownership_token: event.ownership_token,
+            payload: event.payload,
+            item: event.item,
+            error: event.error,
+            metadata: metadata
+                .map(|(name, text)| (name.to_owned(), text))
+                .collect(),
+        }
+    }
 }
 
 impl Event {

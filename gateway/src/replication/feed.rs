@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use omnirelay_queue::ShardId;
+use omnirelay_queue::{Nanos, ShardId};
 use omnirelay_wal::Disk;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -50,6 +50,27 @@ impl Chunk {
     pub fn payload_bytes(&self) -> usize {
         self.events.iter().map(Event::payload_bytes).sum()
     }
+
+    /// From when to when it tells.
+    pub fn reach(&self) -> Reach {
+        let at = |event: &Event| event.timestamp;
+        Reach {
+            first: self.events.first().map(at),
+            last: self.events.last().map(at),
+            at_end: self.at_end,
+        }
+    }
+}
+
+/// From when to when a chunk tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// The time of its first event.
+    pub first: Option<Nanos>,
+    /// The time of its last event.
+    pub last: Option<Nanos>,
+    /// There is nothing more for now.
+    pub at_end: bool,
 }
 
 impl<D: Disk> Feed<D> {

@@ -13,6 +13,8 @@
 //! | `feed.rs` | a reader's whole life: snapshot, then events |
 //! | `recent.rs` | the newest events of all shards, from the logs' ends |
 //! | `places.rs` | how many readers there may be, and where they are |
+//! | `subscription.rs` | subscribers over gRPC, from the cores to whoever reads for them |
+//! | `refusal.rs` | why there are no events, in the words of every way to ask |
 //! | `oldest.rs` | from which event on each shard can be read |
 //!
 //! No core has a part in it: a core's work is the same with and without readers. Everything here
@@ -26,7 +28,9 @@ mod oldest;
 mod places;
 mod reader;
 mod recent;
+mod refusal;
 mod snapshot;
+mod subscription;
 mod tally;
 mod translate;
 
@@ -43,11 +47,15 @@ use anchors::{Anchor, Anchors};
 use translate::Shard;
 
 pub use event::{Event, EventType, Metadata};
-pub use feed::{Chunk, Feed, Start};
+pub use feed::{Chunk, Feed, Reach, Start};
 pub use log::CommittedLog;
 pub use places::{Busy, Opening, Place, Places};
 pub use reader::ReadError;
 pub use recent::RecentEvent;
+pub use refusal::Refusal;
+pub use subscription::{
+    Chunks, Subscribed, Subscribers, Subscription, Subscriptions, subscriptions,
+};
 
 /// How many readers there may be at once: each holds up to a batch of the log and what it sends.
 pub const READERS_MAX: usize = 32;

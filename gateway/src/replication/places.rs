@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use omnirelay_queue::ShardId;
+use omnirelay_queue::{Nanos, ShardId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::READERS_MAX;
+use super::{READERS_MAX, Reach};
 
 /// How many may look for their beginning at once: that reads all of a log at the disk's speed.
 const OPENING_MAX: usize = 2;
@@ -58,6 +58,8 @@ pub struct Opening {
 struct Reading {
     shard: ShardId,
     next: AtomicU64,
+    /// When the oldest event was that it has yet to take; 0 if it has all that was read.
+    untaken: AtomicU64,
 }
 
 impl Default for Places {
@@ -82,6 +84,7 @@ impl Places {
         let reading = Arc::new(Reading {
             shard,
             next: AtomicU64::new(0),
+            untaken: AtomicU64::new(0),
         });
         let place = Place {
             _permit: permit.map_err(|_| Busy::Readers)?,
@@ -132,6 +135,15 @@ impl Places {
         open.iter().map(position).collect()
     }
 
+    /// The shards of readers that have yet to take events that were read for them, and when the
+    /// oldest of those was.
+    pub fn untaken(&self) -> Vec<(ShardId, Nanos)> {
+        let open = self.open();
+        let untaken = |one: &Arc<Reading>| (one.shard, Nanos(one.untaken.load(Ordering::Relaxed)));
+        let behind = open.iter().map(untaken).filter(|(_, at)| at.0 > 0);
+        behind.collect()
+    }
+
     fn open(&self) -> MutexGuard<'_, Vec<Arc<Reading>>> {
         // Whoever panicked had added or removed one whole entry, or none.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
@@ -142,6 +154,25 @@ impl Place {
     /// Notes which event the reader waits for.
     pub fn at(&self, next: u64) {
         self.reading.next.store(next, Ordering::Relaxed);
+    }
+
+    /// A chunk was read for the reader, which has yet to take it.
+    pub fn has_read(&self, reach: Reach) {
+        if let Some(first) = reach.first {
+            self.reading.untaken.store(first.0, Ordering::Relaxed);
+        }
+    }
+
+    /// The reader has taken the chunk and waits for the event `next`.
+    pub fn has_taken(&self, reach: Reach, next: u64) {
+        self.at(next);
+        // What follows is no older than the last of the chunk.
+        let untaken = match (reach.at_end, reach.last) {
+            (true, _) => 0,
+            (false, Some(last)) => last.0,
+            (false, None) => return,
+        };
+        self.reading.untaken.store(untaken, Ordering::Relaxed);
     }
 }
 
@@ -174,6 +205,30 @@ mod tests {
         assert_eq!(places.readers(), READERS_MAX as u64 - 1);
         assert_eq!(places.positions().len(), READERS_MAX - 1);
         places.take(ShardId(4)).unwrap();
+    }
+
+    #[test]
+    fn a_reader_lags_from_when_events_are_read_until_it_has_taken_the_last() {
+        let places = Arc::new(Places::default());
+        let place = places.take(ShardId(3)).unwrap();
+        let reach = |first: u64, at_end| Reach {
+            first: Some(Nanos(first)),
+            last: Some(Nanos(first + 5)),
+            at_end,
+        };
+        assert_eq!(places.untaken(), []);
+        place.has_read(reach(10, false));
+        assert_eq!(places.untaken(), [(ShardId(3), Nanos(10))]);
+        place.has_taken(reach(10, false), 7);
+        assert_eq!(places.untaken(), [(ShardId(3), Nanos(15))]);
+        place.has_read(reach(20, true));
+        assert_eq!(places.untaken(), [(ShardId(3), Nanos(20))]);
+        place.has_taken(reach(20, true), 9);
+        assert_eq!(places.untaken(), []);
+        assert_eq!(places.positions(), [(ShardId(3), 9)]);
+        place.has_read(reach(30, true));
+        drop(place);
+        assert_eq!(places.untaken(), [], "who has gone has no lag");
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use crate::rpc::{Encoding, Error, Procedure, RequestHead};
 
 /// The typed service of the lease queue.
 pub const LEASE_SERVICE: &str = "omnirelay.resourcelease.v1.ResourceLease";
+/// The service of the replication stream.
+pub const REPLICATION_SERVICE: &str = "omnirelay.replication.v1.Replication";
 pub(super) const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
 pub(super) const REFLECTION_SERVICES: [&str; 2] = [
     "grpc.reflection.v1.ServerReflection",
@@ -29,6 +31,8 @@ pub enum Method {
     Typed(Procedure),
     /// `/service/method` for YARPC's `service::method`.
     Yarpc,
+    /// [`replication`](super::replication): a shard's events as they are committed.
+    Subscribe,
     /// [`health`](super::health): the status now.
     HealthCheck,
     /// The status of each service.
@@ -90,6 +94,10 @@ impl Head {
                 let mut named = procedures.filter(|known| is_method_of(name, *known));
                 Method::Typed(named.next().ok_or_else(|| unknown(path))?)
             }
+            REPLICATION_SERVICE => match name {
+                "Subscribe" => Method::Subscribe,
+                _ => return Err(unknown(path)),
+            },
             HEALTH_SERVICE => match name {
                 "Check" => Method::HealthCheck,
                 "List" => Method::HealthList,
@@ -185,7 +193,8 @@ fn unknown(path: &str) -> Error {
     let shown: String = path.chars().take(128).collect();
     Error::procedure_unknown(format!(
         "no method `{shown}`; there are /{LEASE_SERVICE}/Enqueue and the like, \
-         /<namespace>/<operation> with rpc-caller and rpc-service, health and reflection"
+         /{REPLICATION_SERVICE}/Subscribe, /<namespace>/<operation> with rpc-caller and \
+         rpc-service, health and reflection"
     ))
 }
 
@@ -219,6 +228,10 @@ mod tests {
         for name in ["enqueue", "", "Enqueue/", "ENQUEUE"] {
             assert!(typed(name).unwrap_err().is(codes::PROCEDURE_UNKNOWN));
         }
+        let replication = |name: &str| method(&format!("/{REPLICATION_SERVICE}/{name}"));
+        assert_eq!(replication("Subscribe"), Ok(Method::Subscribe));
+        let error = replication("Publish").unwrap_err();
+        assert!(error.is(codes::PROCEDURE_UNKNOWN), "{error}");
         assert_eq!(
             method("/grpc.health.v1.Health/Watch"),
             Ok(Method::HealthWatch)

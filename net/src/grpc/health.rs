@@ -1,6 +1,6 @@
 //! gRPC's health checking protocol.
 
-use super::head::{HEALTH_SERVICE, LEASE_SERVICE, REFLECTION_SERVICES};
+use super::head::{HEALTH_SERVICE, LEASE_SERVICE, REFLECTION_SERVICES, REPLICATION_SERVICE};
 use crate::rpc::Error;
 
 /// What prost makes of `proto/grpc/health`; the fields are described there.
@@ -15,7 +15,13 @@ pub use generated::{
 };
 
 /// The services whose health can be asked for; the empty one stands for the whole server.
-const SERVICES: [&str; 4] = ["", LEASE_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICES[0]];
+const SERVICES: [&str; 5] = [
+    "",
+    LEASE_SERVICE,
+    REPLICATION_SERVICE,
+    HEALTH_SERVICE,
+    REFLECTION_SERVICES[0],
+];
 
 /// Whether there is such a service.
 #[must_use]

@@ -1,5 +1,6 @@
-//! The gRPC face of the wire: paths and metadata, framed messages, trailers; and the two services
-//! that every gRPC server is expected to have, [`health`] and [`reflection`]. No IO.
+//! The gRPC face of the wire: paths and metadata, framed messages, trailers; the two services
+//! that every gRPC server is expected to have, [`health`] and [`reflection`]; and the messages of the
+//! [`replication`] stream. No IO.
 //!
 //! A server reads a [`Head`], takes the [only message](only_message) out of a unary call's body,
 //! or a stream's messages with a [`Deframer`], and answers with [`reply_response`] or
@@ -10,9 +11,10 @@ mod head;
 pub mod health;
 mod message;
 pub mod reflection;
+pub mod replication;
 mod reply;
 
-pub use head::{Head, LEASE_SERVICE, Method, is_grpc};
+pub use head::{Head, LEASE_SERVICE, Method, REPLICATION_SERVICE, is_grpc};
 pub use message::{
     Compression, Deframer, GZIP_RATIO_MAX, PREFIX_BYTES, announced_bytes, frame, only_message,
 };

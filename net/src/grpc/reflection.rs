@@ -206,6 +206,7 @@ mod tests {
             [
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",
+                "omnirelay.replication.v1.Replication",
                 "omnirelay.resourcelease.v1.ResourceLease",
             ]
         );

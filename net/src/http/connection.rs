@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -76,8 +77,9 @@ pub(super) async fn serve_connection<S: Service>(
         let reply = Rc::clone(&service).call(request, peer);
         async move {
             let reply = reply.await;
+            let activity = Rc::clone(&running.0);
             drop(running);
-            Ok::<_, Infallible>(reply)
+            Ok::<_, Infallible>(reply.map(|body| Answer::new(body, activity)))
         }
     });
     let ended = match protocol {
@@ -195,7 +197,7 @@ where
 
 /// What a connection is doing, for [`Watch`].
 struct Activity {
-    /// Requests that the service has not answered.
+    /// Requests that the service has not answered, or not to the end.
     running: Cell<u32>,
     /// When the first bytes came that may begin a request's head, and no
     /// request since; at first, when the connection came.
@@ -243,7 +245,7 @@ impl Activity {
     }
 }
 
-/// A request in the service.
+/// A request that the service keeps waiting.
 struct Running(Rc<Activity>);
 
 impl Running {
@@ -259,6 +261,51 @@ impl Drop for Running {
         self.0.running.set(self.0.running.get() - 1);
         // What follows is measured from here.
         self.0.moved.set(turn_started());
+    }
+}
+
+/// A body whose connection is not idle while the service has yet to say what comes next.
+struct Answer<B> {
+    body: B,
+    activity: Rc<Activity>,
+    /// There is while the service keeps the client waiting, and not while it is the other way.
+    waited_for: Option<Running>,
+}
+
+impl<B> Answer<B> {
+    fn new(body: B, activity: Rc<Activity>) -> Self {
+        Self {
+            body,
+            activity,
+            waited_for: None,
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if frame.is_ready() {
+            this.waited_for = None;
+        } else if this.waited_for.is_none() {
+            this.waited_for = Some(Running::begin(&this.activity));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -18,8 +18,8 @@ pub struct HttpLimits {
     /// connection to its first bytes; HTTP/2 connections are held to this for
     /// their preface only, and to `idle_timeout` then.
     pub header_timeout: Duration,
-    /// How long a connection without a request in the service may go without
-    /// reading or writing a byte. An answer that streams must produce more often.
+    /// How long a connection may go without reading or writing a byte while the
+    /// service owes it nothing: no answer, and no further part of one.
     pub idle_timeout: Duration,
     /// Requests in flight on one HTTP/2 connection.
     pub h2_streams_max: u32,

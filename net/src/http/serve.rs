@@ -38,7 +38,7 @@ const REFUSAL: &[u8] =
 /// Answers the requests of a core's connections.
 pub trait Service: 'static {
     /// The answers' body.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static;
 
     /// Answers one request. May be written as an `async fn`.
     ///

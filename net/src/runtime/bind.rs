@@ -5,12 +5,20 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// Connections the kernel holds for a listener until they are accepted.
 ///
 /// The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// A connection on which nothing has come for so long is asked whether its other
+/// end is still there, again and again at [`PROBE_EVERY`], until [`PROBES_MAX`]
+/// in a row had no answer: a client that waits for what it is sent may be quiet
+/// for ever, and one that has lost its power is just as quiet.
+const QUIET_MAX: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES_MAX: u32 = 4;
 
 /// How long a port that is in use is tried again.
 ///
@@ -128,6 +136,12 @@ fn listen(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     // A restart must not wait for the connections of the last run to be forgotten.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
+    // Accepted connections inherit it.
+    let keepalive = TcpKeepalive::new()
+        .with_time(QUIET_MAX)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES_MAX);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.bind(&addr.into())?;
     // Two sockets with SO_REUSEADDR may both bind; only one may listen.
     socket.listen(BACKLOG)?;
