@@ -121,38 +121,6 @@ fn an_ending_node_answers_what_it_has_begun_and_says_farewell_to_the_rest() {
     assert_eq!(ended.code, Some(0), "{}", ended.said);
 }
 
-#[test]
-fn a_stream_that_is_opened_while_the_node_ends_is_told_at_once() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let node = Launch::on(dir.path()).start();
-    let (address, ca) = (quic_address(dir.path()), own_ca(dir.path()));
-    runtime().block_on(async {
-        let connection = connect(address, &ca).await;
-        // A reply that the client does not take keeps the connection from being closed.
-        let mut stuck = Line::open(&connection).await;
-        let large = harness::item_with("large", &json!({}));
-        stuck.call("enqueue", &with_body(large, 2 << 20)).await;
-        stuck.send("peek", &json!({})).await;
-        until("the reply is made", || node.over_cores("/openCalls") == 0).await;
-        node.terminate();
-        let mut late = None;
-        until("the node ends", || node.admin("/readyz").0 != 200).await;
-        let began = Instant::now();
-        while late.is_none() {
-            let (mut out, mut back) = connection.open_bi().await.expect("a stream");
-            let _ = out.write_all(b"\x00").await;
-            late = within("a farewell", back.read_chunk(usize::MAX, true))
-                .await
-                .expect("a farewell before the connection is closed");
-        }
-        assert!(
-            began.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
-    });
-}
-
 /// With a body of so many bytes.
 fn with_body(mut item: Value, bytes: usize) -> Value {
     item["payload"]["body"] = "AAAA".repeat(bytes / 3).into();

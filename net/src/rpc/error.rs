@@ -229,6 +229,8 @@ mod tests {
             "rpc.header.missing invalid-argument",
             "rpc.header.malformed invalid-argument",
             "rpc.body.malformed invalid-argument",
+            "rpc.frame.malformed invalid-argument",
+            "rpc.version.unsupported failed-precondition",
             "rpc.encoding.unsupported invalid-argument",
             "resourcelease.namespace.unknown not-found",
             "resourcelease.lease.unknown_token not-found",
