@@ -1,0 +1,110 @@
+//! Opening a connection.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use omnirelay_net::frame::encode;
+use omnirelay_net::frame::{ALPN, Hello, VERSION};
+use omnirelay_net::tls::client_config;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, TransportConfig, VarInt};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::Link;
+use crate::builder::Tls;
+use crate::error::ConnectError;
+
+/// Bytes of replies that may be on their way without an update.
+const WINDOW_BYTES: u32 = 32 << 20;
+/// A first packet is repeated after three of these: a server that is being restarted is found soon.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// A connection of which nothing was heard for so long is given up.
+const IDLE: Duration = Duration::from_secs(3);
+/// Something is said after so long a silence, so that a server that has forgotten the connection
+/// can say so.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// One address has so long to answer before the next is tried.
+const ATTEMPT: Duration = Duration::from_millis(1_500);
+
+/// Knows how to open connections, and where to.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    addresses: Vec<String>,
+    server_name: Option<String>,
+    config: ClientConfig,
+    hello: Hello,
+}
+
+impl Dialer {
+    pub(crate) fn new(
+        addresses: Vec<String>,
+        tls: &Tls,
+        caller: String,
+    ) -> Result<Dialer, ConnectError> {
+        let rustls = client_config(&tls.check, tls.identity.as_ref(), &[ALPN])?;
+        let crypto = QuicClientConfig::try_from(rustls)
+            .map_err(|error| ConnectError::Invalid(format!("TLS cannot be used: {error}")))?;
+        let mut transport = TransportConfig::default();
+        transport
+            .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
+            .receive_window(VarInt::from_u32(WINDOW_BYTES))
+            .initial_rtt(INITIAL_RTT)
+            .max_idle_timeout(Some(IDLE.try_into().map_err(|_| {
+                ConnectError::Invalid("the idle timeout is too long".into())
+            })?))
+            .keep_alive_interval(Some(KEEP_ALIVE));
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport));
+        Ok(Dialer {
+            addresses,
+            server_name: tls.server_name.clone(),
+            config,
+            hello: Hello {
+                version_min: VERSION,
+                version_max: VERSION,
+                caller,
+                service: "omnirelay".into(),
+                agent: concat!("omnirelay-client/", env!("CARGO_PKG_VERSION")).into(),
+                ..Hello::default()
+            },
+        })
+    }
+
+    /// Tries each address in turn. The error tells what came of each.
+    pub(crate) async fn dial(&self) -> Result<Arc<Link>, String> {
+        let mut failures = Vec::new();
+        for address in &self.addresses {
+            let opened = timeout(ATTEMPT, self.open(address)).await;
+            match opened.unwrap_or_else(|_| Err("no answer".into())) {
+                Ok(link) => return Ok(link),
+                Err(why) => failures.push(format!("{address}: {why}")),
+            }
+        }
+        Err(failures.join("; "))
+    }
+
+    async fn open(&self, address: &str) -> Result<Arc<Link>, String> {
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        let name = self.server_name.as_deref().unwrap_or(host);
+        let found = lookup_host(address).await;
+        let mut found = found.map_err(|error| error.to_string())?;
+        let remote = found.next().ok_or("the name has no address")?;
+        let any: IpAddr = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // Each connection has a socket of its own: a server's core is picked by the client's port.
+        let endpoint = quinn::Endpoint::client((any, 0).into()).map_err(|e| e.to_string())?;
+        let connecting = endpoint
+            .connect_with(self.config.clone(), remote, name)
+            .map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        let (mut out, back) = connection.open_bi().await.map_err(|e| e.to_string())?;
+        let hello = encode::hello(&self.hello);
+        out.write_all(&hello).await.map_err(|e| e.to_string())?;
+        Link::start(endpoint, connection, out, back).await
+    }
+}
