@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use omnirelay_client::{Client, ClientBuilder, Namespace, Tls};
 
-use crate::harness::{BOUND, Launch, Node};
+use crate::harness::{BOUND, Launch, Node, wait_for};
 
 /// A client of a node, not connected yet. The node has the certificate that it made for itself.
 pub fn builder(node: &Node, dir: &Path) -> ClientBuilder {
@@ -62,4 +62,21 @@ pub fn signal(node: &Node, signal: libc::c_int) {
     // SAFETY: kill has no memory effects, and the child has not been waited for, so the pid is its own.
     let sent = unsafe { libc::kill(pid, signal) };
     assert_eq!(sent, 0, "the node takes signals");
+    if signal == libc::SIGSTOP {
+        wait_for("every thread has stopped", || {
+            all_stopped(node).then_some(())
+        });
+    }
+}
+
+/// A thread on another CPU may go on for a moment after the signal.
+fn all_stopped(node: &Node) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it has threads");
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit_once(") ")
+            .map(|(_, rest)| rest.starts_with('T'));
+        state == Some(true)
+    })
 }
