@@ -77,7 +77,7 @@ pub(crate) async fn cycle(command: &Command) -> Result<Report, Failure> {
         namespace: command.namespace.clone(),
         encoding: command.encoding.into(),
     };
-    let mut probe = probe(&target).await?;
+    let (probe_connection, mut probe) = probe(&target).await?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Io)?;
     let pace = match command.rate {
         None => Pace::Backlog(BACKLOG_FACTOR * command.connections * command.calls_in_flight()),
@@ -110,7 +110,10 @@ pub(crate) async fn cycle(command: &Command) -> Result<Report, Failure> {
         let unanswered = run.producers.get();
         run.error(|| format!("enqueue: {unanswered} calls were not answered"));
     }
-    Ok(report(run, &measured))
+    let report = report(run, &measured);
+    load.close().await;
+    Connection::close_all(vec![probe_connection]).await;
+    Ok(report)
 }
 
 fn shape(command: &Command) -> Shape {
@@ -124,7 +127,7 @@ fn shape(command: &Command) -> Shape {
 }
 
 /// Sees that there is a server which speaks the protocol and has the namespace.
-async fn probe(target: &Target) -> Result<Caller, OpenError> {
+async fn probe(target: &Target) -> Result<(Connection, Caller), OpenError> {
     let unreachable = |cause| OpenError::Unreachable {
         address: target.address.clone(),
         cause,
@@ -132,7 +135,7 @@ async fn probe(target: &Target) -> Result<Caller, OpenError> {
     let connection = Connection::open(target).await.map_err(unreachable)?;
     let mut caller = Caller::new(&connection, target, Procedure::Stats)?;
     match caller.call(&Call::Stats(StatsRequest::default())).await {
-        Ok(_) => Ok(caller),
+        Ok(_) => Ok((connection, caller)),
         Err(CallError::Refused(error)) => Err(OpenError::Refused(error)),
         Err(CallError::Broken(cause)) => Err(unreachable(cause)),
     }

@@ -153,6 +153,18 @@ impl Load {
         self.run.workers_stop.set(true);
     }
 
+    /// Ends all calls, and tells the server.
+    pub async fn close(self) {
+        let Self {
+            producers,
+            workers,
+            mut tasks,
+            ..
+        } = self;
+        tasks.abort_all();
+        Connection::close_all([producers, workers].concat()).await;
+    }
+
     fn procedures(&self) -> [Procedure; 3] {
         match self.shape.batch {
             1 => [Procedure::Enqueue, Procedure::Lease, Procedure::Complete],

@@ -15,6 +15,9 @@ use self::quic::QuicConnection;
 /// How long a connection may take to open.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long connections may take to end.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// The largest reply: a batch of leases with room to spare.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
@@ -88,6 +91,26 @@ impl Connection {
         };
         let opened = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
         Ok(Self(opened.map_err(|_| "timed out".to_owned())??))
+    }
+
+    /// Ends connections with all calls on them, and sees that the server knows.
+    pub async fn close_all(connections: Vec<Connection>) {
+        let connections: Vec<_> = connections
+            .iter()
+            .filter_map(|connection| match &connection.0 {
+                // The kernel tells of these.
+                Kind::Http(_) => None,
+                Kind::Quic(connection) => Some(connection),
+            })
+            .collect();
+        connections.iter().for_each(|connection| connection.close());
+        let closed = async {
+            for connection in connections {
+                connection.closed().await;
+            }
+        };
+        // A server that has gone takes no word.
+        let _ = tokio::time::timeout(CLOSE_TIME_MAX, closed).await;
     }
 }
 

@@ -33,7 +33,7 @@ struct Shared {
     woken: Rc<Notify>,
     connection: quinn::Connection,
     /// Without it the connection has no socket.
-    _endpoint: quinn::Endpoint,
+    endpoint: quinn::Endpoint,
 }
 
 #[derive(Debug, Default)]
@@ -100,11 +100,20 @@ impl QuicConnection {
             state: RefCell::default(),
             woken: Rc::clone(&woken),
             connection,
-            _endpoint: endpoint,
+            endpoint,
         });
         spawn_local(write(Rc::downgrade(&shared), woken, out));
         spawn_local(read(Rc::downgrade(&shared), back));
         Ok(Self(shared))
+    }
+
+    /// Tells the server that nothing more comes. [`QuicConnection::closed`] waits until it is told.
+    pub(super) fn close(&self) {
+        self.0.connection.close(VarInt::from_u32(0), b"done");
+    }
+
+    pub(super) async fn closed(&self) {
+        self.0.endpoint.wait_idle().await;
     }
 
     pub(super) async fn call(
