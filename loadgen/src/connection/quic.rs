@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use omnirelay_net::frame::encode::{self, CallHead};
@@ -21,6 +22,11 @@ use super::{CallError, REPLY_BYTES_MAX};
 
 /// Bytes that may be on their way to this side without an update.
 const WINDOW_BYTES: u32 = 64 * 1_024 * 1_024;
+
+/// How long a server may go on giving leases to a run that was killed, and how often a connection
+/// that only waits says that it is there.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// An open connection; clones share it.
 #[derive(Debug, Clone)]
@@ -61,7 +67,8 @@ pub(super) fn config(check: &ServerCheck) -> Result<ClientConfig, String> {
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(u64::from(WINDOW_BYTES))
-        .keep_alive_interval(Some(std::time::Duration::from_secs(15)));
+        .keep_alive_interval(Some(KEEP_ALIVE));
+    transport.max_idle_timeout(Some(IDLE_MAX.try_into().map_err(|_| "too long")?));
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     Ok(config)
