@@ -71,25 +71,22 @@ pub fn raw_call(head: &CallHead<'_>, encoding: Encoding, body: &[u8]) -> Bytes {
         (13, head.traceparent),
     ];
     let number = encoding_number(encoding);
-    let mut message = number_length(1, head.id) + piece_length(3, body.len());
-    message += head.ttl_ms.map_or(0, |ms| number_length(4, u64::from(ms)));
+    let mut message = number_length(head.id) + piece_length(body.len());
+    message += head.ttl_ms.map_or(0, |ms| number_length(u64::from(ms)));
     message += if number == 0 {
         0
     } else {
-        number_length(5, number)
+        number_length(number)
     };
-    for (tag, text) in texts {
+    for (_, text) in texts {
         message += if text.is_empty() {
             0
         } else {
-            piece_length(tag, text.len())
+            piece_length(text.len())
         };
     }
     for (name, value) in head.headers {
-        message += piece_length(
-            15,
-            piece_length(1, name.len()) + piece_length(2, value.len()),
-        );
+        message += piece_length(piece_length(name.len()) + piece_length(value.len()));
     }
     let mut out = begin(3, message);
     put_number(&mut out, 1, head.id);
@@ -106,7 +103,7 @@ pub fn raw_call(head: &CallHead<'_>, encoding: Encoding, body: &[u8]) -> Bytes {
     }
     for (name, value) in head.headers {
         put_key(&mut out, 15, PIECE);
-        let entry = piece_length(1, name.len()) + piece_length(2, value.len());
+        let entry = piece_length(name.len()) + piece_length(value.len());
         varint::write(&mut out, entry as u64);
         put_piece(&mut out, 1, name.as_bytes());
         put_piece(&mut out, 2, value.as_bytes());
@@ -137,7 +134,7 @@ pub fn reply(head: &ReplyHead<'_>, encoding: Encoding, reply: &Reply) -> Bytes {
     let mut out = encode_reply_behind(front, encoding, reply);
     let body = out.len() - front;
     let fields = reply_fields_length(head);
-    let message = fields + piece_length(2, body);
+    let message = fields + piece_length(body);
     let whole = 1 + varint::length(message as u64) + message;
     let prefix = varint::length(whole as u64) + whole - body;
     let start = front - prefix;
@@ -157,7 +154,7 @@ pub fn reply(head: &ReplyHead<'_>, encoding: Encoding, reply: &Reply) -> Bytes {
 /// A successful reply with a body of any kind.
 #[must_use]
 pub fn raw_reply(head: &ReplyHead<'_>, body: &[u8]) -> Bytes {
-    let mut out = begin(4, reply_fields_length(head) + piece_length(2, body.len()));
+    let mut out = begin(4, reply_fields_length(head) + piece_length(body.len()));
     put_reply_fields(&mut out, head);
     put_piece(&mut out, 2, body);
     out.freeze()
@@ -167,7 +164,7 @@ pub fn raw_reply(head: &ReplyHead<'_>, body: &[u8]) -> Bytes {
 #[must_use]
 pub fn error(head: &ReplyHead<'_>, error: &Error) -> Bytes {
     let error = wire_error(error);
-    let message = reply_fields_length(head) + piece_length(3, error.encoded_len());
+    let message = reply_fields_length(head) + piece_length(error.encoded_len());
     let mut out = begin(4, message);
     put_reply_fields(&mut out, head);
     put_message(&mut out, 3, &error);
@@ -177,7 +174,7 @@ pub fn error(head: &ReplyHead<'_>, error: &Error) -> Bytes {
 /// That a call's answer is not wanted any more.
 #[must_use]
 pub fn cancel(id: u64) -> Bytes {
-    let mut out = begin(5, number_length(1, id));
+    let mut out = begin(5, number_length(id));
     put_number(&mut out, 1, id);
     out.freeze()
 }
@@ -186,7 +183,7 @@ pub fn cancel(id: u64) -> Bytes {
 #[must_use]
 pub fn farewell(error: &Error) -> Bytes {
     let error = wire_error(error);
-    let mut out = begin(6, piece_length(1, error.encoded_len()));
+    let mut out = begin(6, piece_length(error.encoded_len()));
     put_message(&mut out, 1, &error);
     out.freeze()
 }
@@ -210,14 +207,14 @@ fn encoding_number(encoding: Encoding) -> u64 {
 
 fn reply_fields_length(head: &ReplyHead<'_>) -> usize {
     let response = head.traceresponse;
-    number_length(1, head.id)
+    number_length(head.id)
         + head
             .shard
-            .map_or(0, |shard| number_length(4, u64::from(shard)))
+            .map_or(0, |shard| number_length(u64::from(shard)))
         + if response.is_empty() {
             0
         } else {
-            piece_length(6, response.len())
+            piece_length(response.len())
         }
 }
 
@@ -273,10 +270,10 @@ fn put_message(out: &mut BytesMut, tag: u32, message: &impl Message) {
 }
 
 /// Every field's number is below 16, so its key is one byte.
-fn number_length(_tag: u32, value: u64) -> usize {
+fn number_length(value: u64) -> usize {
     1 + varint::length(value)
 }
 
-fn piece_length(_tag: u32, bytes: usize) -> usize {
+fn piece_length(bytes: usize) -> usize {
     1 + varint::length(bytes as u64) + bytes
 }

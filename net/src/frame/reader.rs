@@ -34,16 +34,6 @@ impl FrameReader {
         self.chunk.len() + self.partial.len()
     }
 
-    /// How long the frame is that comes next, without its length in front; `None` while that has
-    /// not come.
-    ///
-    /// # Errors
-    /// [`FrameError::Length`].
-    pub fn announced(&self) -> Result<Option<u64>, FrameError> {
-        let length = varint::read(self.bytes()).map_err(|_| FrameError::Length)?;
-        Ok(length.map(|(length, _)| length))
-    }
-
     /// The next frame, without its length in front; `None` while it is not complete.
     ///
     /// # Errors

@@ -28,8 +28,6 @@ pub use self::stream::{Answer, FrameService, Greeting, IncomingCall};
 pub mod reason {
     use quinn_proto::VarInt;
 
-    /// Nothing went wrong.
-    pub const NONE: VarInt = VarInt::from_u32(0);
     /// What came makes no sense.
     pub const PROTOCOL: VarInt = VarInt::from_u32(1);
     /// Nobody wants it any more.
