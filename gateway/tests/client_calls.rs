@@ -242,6 +242,37 @@ async fn a_lease_call_that_is_dropped_leaves_no_lease_behind() {
     assert!(started.elapsed() < Duration::from_secs(10), "they expired");
 }
 
+/// Well before its lease would have expired.
+#[test]
+fn what_a_waiting_client_that_froze_was_given_goes_to_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = Launch::on(dir.path()).start();
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    // It runs no further once this has returned, and says nothing to anyone.
+    let frozen = runtime();
+    frozen.block_on(async {
+        let queue = connect(&node, dir.path()).await;
+        tokio::spawn(async move { queue.lease(WAIT).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    });
+    runtime().block_on(async {
+        let queue = connect(&node, dir.path()).await;
+        queue.enqueue(item("one")).await.expect("it is taken");
+        until("it is given to the one that froze", async || {
+            let stats = queue.stats().await.expect("counts");
+            (stats.leased == 1).then_some(())
+        })
+        .await;
+        let lease = queue.lease(WAIT).await.expect("an answer");
+        let lease = lease.expect("it comes back before anybody's lease ends");
+        assert_eq!(lease.attempt(), 1, "a grant that nobody got does not count");
+        lease.complete().await.expect("completed");
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_ends_with_its_deadline_and_says_what_is_known() {
     let dir = tempfile::tempdir().expect("a directory");

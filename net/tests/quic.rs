@@ -26,7 +26,7 @@ const BOUND: Duration = Duration::from_secs(20);
 const SECRET: [u8; SECRET_BYTES] = [7; SECRET_BYTES];
 
 /// `echo` answers with the body, `sleep` after as many ms as the body says, `hang` never,
-/// `fail` with an error, `who` with caller, service and core.
+/// `fail` with an error, `who` with caller, service and core, `undone` with how many answers were.
 struct Service {
     core: usize,
     watched: Arc<Watched>,
@@ -65,6 +65,7 @@ impl FrameService for Service {
                 frame.body()
             }
             "hang" => std::future::pending().await,
+            "undone" => self.watched.undone.load(SeqCst).to_string().into(),
             "who" => {
                 let greeting = &call.greeting;
                 let caller = match frame.caller() {
@@ -100,6 +101,7 @@ struct Counted {
     streams_failed: u64,
     passed_on: u64,
     handshakes_failed: u64,
+    timed_out: u64,
     open: u64,
 }
 
@@ -159,6 +161,7 @@ impl Server {
                         streams_failed: counters.streams_failed(),
                         passed_on: counters.passed_on(),
                         handshakes_failed: counters.handshakes_failed(),
+                        timed_out: counters.timed_out(),
                         open: counters.open(),
                     }
                 })
@@ -181,6 +184,7 @@ impl Server {
             sum.streams_failed += one.streams_failed;
             sum.passed_on += one.passed_on;
             sum.handshakes_failed += one.handshakes_failed;
+            sum.timed_out += one.timed_out;
             sum.open += one.open;
         }
         sum
@@ -573,6 +577,53 @@ fn an_answer_on_its_way_to_a_call_that_is_taken_back_is_undone() {
     };
     serving(1, limits, client, |_, watched| {
         assert_eq!(watched.undone.load(SeqCst), 1);
+    });
+}
+
+/// Waits until as many answers have been undone, as a client of its own on this thread.
+fn wait_until_undone(client: &Client, number: usize) {
+    let asking = async {
+        let connection = client.connect().await;
+        let mut line = Line::open(&connection).await;
+        for id in 0.. {
+            line.call(id, "undone", b"").await;
+            let undone = line.reply().await.outcome.expect("a number");
+            if undone == number.to_string() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        connection.close(0_u32.into(), b"");
+        client.endpoint().wait_idle().await;
+    };
+    tokio()
+        .block_on(async { tokio::time::timeout(BOUND, asking).await })
+        .expect("they are undone in time");
+}
+
+#[test]
+fn what_a_client_that_is_gone_without_a_word_has_not_acknowledged_is_undone() {
+    let client = |client: Client| async move {
+        let connection = client.connect().await;
+        let mut line = Line::open(&connection).await;
+        line.call(1, "echo", b"").await;
+        line.reply().await;
+        line.call(2, "sleep", b"400").await;
+        line.call(3, "sleep", b"400").await;
+        // What has come is acknowledged, and the calls leave.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // This thread drives the client: while it waits the client is as good as dead.
+        thread::spawn(move || wait_until_undone(&client, 2))
+            .join()
+            .expect("they are undone");
+    };
+    let limits = QuicLimits {
+        acknowledge_timeout: Duration::from_millis(500),
+        ..QuicLimits::default()
+    };
+    serving(1, limits, client, |counted, watched| {
+        assert_eq!(counted.timed_out, 1);
+        assert_eq!(watched.undone.load(SeqCst), 2, "one was acknowledged");
     });
 }
 

@@ -117,7 +117,7 @@ fn a_released_grant_does_not_count_and_its_item_is_first_again() {
     }
     let grants = [(); 3].map(|()| lease(&mut shard, START, &mut tape));
     for nth in [1, 0, 2] {
-        let released = shard.handle_release(after(1), &grants[nth].token, &mut tape);
+        let released = shard.handle_release(after(1), &grants[nth].token, None, &mut tape);
         assert!(released.outcome);
     }
     let again = [(); 3].map(|()| lease(&mut shard, after(2), &mut tape));
@@ -133,6 +133,27 @@ fn a_released_grant_does_not_count_and_its_item_is_first_again() {
 }
 
 #[test]
+fn a_grant_that_was_renewed_has_been_delivered_and_is_not_taken_back() {
+    let (mut shard, mut tape) = open(Options::default());
+    for _ in 0..2 {
+        enqueue(&mut shard, START, &item(None), &mut tape);
+    }
+    let [renewed, unused] = [(); 2].map(|()| lease(&mut shard, START, &mut tape));
+    let extended = shard.handle_heartbeat(after(1), &renewed.token, None, &mut tape);
+    extended.outcome.expect("it is leased");
+    let mut take_back = |grant: &Grant| {
+        let until = Some(grant.expires_at);
+        let released = shard.handle_release(after(2), &grant.token, until, &mut tape);
+        released.outcome
+    };
+    assert!(!take_back(&renewed));
+    assert!(take_back(&unused));
+    assert!(!take_back(&unused), "it is over");
+    let completed = shard.handle_complete(after(3), &renewed.token, &mut tape);
+    completed.outcome.expect("whoever renews a lease has it");
+}
+
+#[test]
 fn the_oldest_of_several_released_grants_is_first() {
     let (mut shard, mut tape) = open(Options::default());
     for second in 0..3 {
@@ -140,7 +161,7 @@ fn the_oldest_of_several_released_grants_is_first() {
     }
     let grants = [(); 3].map(|()| lease(&mut shard, after(3), &mut tape));
     for nth in [1, 0, 2] {
-        let _ = shard.handle_release(after(3), &grants[nth].token, &mut tape);
+        let _ = shard.handle_release(after(3), &grants[nth].token, None, &mut tape);
     }
     let again = [(); 3].map(|()| lease(&mut shard, after(3), &mut tape));
     assert_eq!(
@@ -161,7 +182,11 @@ fn no_token_repeats_when_the_grant_counter_begins_again() {
     let mut grant = first;
     for _ in 1..=u16::MAX {
         assert_eq!(grant.attempt, 1);
-        assert!(shard.handle_release(START, &grant.token, &mut tape).outcome);
+        assert!(
+            shard
+                .handle_release(START, &grant.token, None, &mut tape)
+                .outcome
+        );
         grant = lease(&mut shard, START, &mut tape);
     }
     assert_eq!(grant.attempt, 2, "the attempt counts in the end");
@@ -171,7 +196,11 @@ fn no_token_repeats_when_the_grant_counter_begins_again() {
     let copy = replay(Options::default(), &tape, tape.entries.len());
     assert_eq!(copy.digest(START), shard.digest(START));
     for _ in 1..=u16::MAX {
-        assert!(shard.handle_release(START, &grant.token, &mut tape).outcome);
+        assert!(
+            shard
+                .handle_release(START, &grant.token, None, &mut tape)
+                .outcome
+        );
         match shard.handle_lease(START, &WISH, &mut tape) {
             Some(again) => grant = again.outcome,
             None => break,
@@ -406,7 +435,7 @@ fn a_delay_whose_end_is_handled_late_does_not_hide_what_became_ready() {
     shard.handle_time(after(3), &mut tape, 100);
     let grants = [(); 2].map(|()| lease(&mut shard, after(3), &mut tape));
     assert_eq!(grants.map(|grant| grant.enqueued_at), [START, after(2)]);
-    let _ = shard.handle_release(after(3), &grants[0].token, &mut tape);
+    let _ = shard.handle_release(after(3), &grants[0].token, None, &mut tape);
     let head = shard.head(after(3), None).expect("one waits");
     assert_eq!(
         head.ready_since,

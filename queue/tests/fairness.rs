@@ -49,7 +49,7 @@ fn lease_and_take_back(shard: &mut Shard, key: &str, log: &mut impl Log) {
         ..WISH
     };
     let grant = shard.handle_lease(START, &wish, log).expect("one waits");
-    let released = shard.handle_release(START, &grant.outcome.token, log);
+    let released = shard.handle_release(START, &grant.outcome.token, None, log);
     assert!(released.outcome);
 }
 

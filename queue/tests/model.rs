@@ -438,7 +438,7 @@ impl World {
         };
         let released = self
             .shard
-            .handle_release(self.now, &token, &mut self.tape)
+            .handle_release(self.now, &token, None, &mut self.tape)
             .outcome;
         match self.model.check(&token, &self.shard) {
             Err(_) => prop_assert!(!released),

@@ -49,7 +49,7 @@ pub(super) async fn respond<D: Disk>(admission: &Rc<Admission<D>>, call: Incomin
     }
     let cell = Rc::clone(&admission.cell);
     Answer::or_undo(bytes, move || {
-        // A page's room is its own until QUIC has taken it.
+        // A page's room is its own until the client has it.
         drop(page);
         if !outcome.grants.is_empty() {
             cell.undelivered(outcome.grants);

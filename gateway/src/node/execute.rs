@@ -500,8 +500,9 @@ impl<D: Disk> Core<D> {
         }
         let slot = self.locate(log, shard);
         // Nobody is told: a release that a crash undoes leaves a lease to expire.
-        let _released =
-            self.logs[log].with_shard(slot, |s, out| s.handle_release(now, &grant.token, out));
+        let _released = self.logs[log].with_shard(slot, |s, out| {
+            s.handle_release(now, &grant.token, Some(grant.expires_at), out)
+        });
         let namespace = self.logs[log].shards[slot].namespace;
         self.note_change(namespace, log);
     }

@@ -142,6 +142,9 @@ pub struct GrantRef {
     pub log: LogId,
     /// The grant's token.
     pub token: Token,
+    /// When the lease ends as it was granted. One that ends at another time has been renewed, so
+    /// its grant was delivered, whatever the connection says.
+    pub expires_at: Nanos,
 }
 
 /// Messages from core to core.

@@ -116,6 +116,7 @@ impl<D: Disk> Core<D> {
                     let grant = GrantRef {
                         log,
                         token: granted.grant.token,
+                        expires_at: granted.grant.expires_at,
                     };
                     match lease_response(&granted, bytes) {
                         Ok(response) => ItemResult::Leased(Box::new(Leased { response, grant })),

@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::{Dir, ReadError, StreamEvent, StreamId, VarInt, WriteError};
 
+use super::deliveries::Deliveries;
 use super::limits::{QuicCounters, QuicLimits, add};
 use super::partials::Partials;
 use super::reason;
@@ -78,6 +79,8 @@ pub(super) struct Shared<S> {
     pub(super) counters: Rc<QuicCounters>,
     pub(super) answers: Rc<Answers>,
     pub(super) partials: Partials,
+    /// Replies that can be undone wait to be acknowledged, or did when last looked at.
+    pub(super) has_deliveries: bool,
 }
 
 /// A connection.
@@ -90,6 +93,7 @@ pub(super) struct Connection {
     /// When its timer is to be looked at.
     pub(super) armed: Option<Instant>,
     streams: HashMap<StreamId, Stream>,
+    deliveries: Deliveries,
     /// Calls that are worked on.
     calls: usize,
     /// Bytes that wait for QUIC to take them.
@@ -109,6 +113,7 @@ impl Connection {
             is_dirty: false,
             armed: None,
             streams: HashMap::new(),
+            deliveries: Deliveries::default(),
             calls: 0,
             unsent: 0,
             held_back: VecDeque::new(),
@@ -410,10 +415,13 @@ impl Connection {
         };
         let mut sink = self.quic.send_stream(id);
         while let Some(bytes) = stream.next_bytes() {
-            match sink.write(bytes) {
+            // What is taken is held, not copied, until it has been acknowledged.
+            match sink.write_chunks(std::slice::from_mut(bytes)) {
                 Ok(written) => {
-                    stream.advance(written);
-                    self.unsent -= written;
+                    if let Some((trace, undo)) = stream.advance(written.bytes) {
+                        self.deliveries.push(id, trace, undo);
+                    }
+                    self.unsent -= written.bytes;
                 }
                 Err(WriteError::Blocked) => return,
                 Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
@@ -430,6 +438,7 @@ impl Connection {
 
     /// Ends a stream whose other side has gone, or is not wanted.
     fn drop_stream<S>(&mut self, id: StreamId, why: VarInt, shared: &mut Shared<S>) {
+        self.deliveries.undo_stream(id);
         // Either half may be closed already.
         let _ = self.quic.recv_stream(id).stop(why);
         let _ = self.quic.send_stream(id).reset(why);
@@ -445,8 +454,9 @@ impl Connection {
         self.held_back.retain(|held| *held != id);
     }
 
-    /// The connection is gone: nobody waits for anything.
+    /// The connection is gone: nobody waits for anything, and what was not acknowledged is undone.
     pub(super) fn forget_all<S>(&mut self, shared: &mut Shared<S>) {
+        self.deliveries.undo_all();
         for id in self.stream_ids() {
             self.forget(id, shared);
         }
@@ -469,6 +479,22 @@ impl Connection {
             self.refuse(*id, &error, shared);
         }
         !slow.is_empty()
+    }
+
+    /// Looks at what has been acknowledged; true if replies that can be undone still wait for it.
+    pub(super) fn settle_deliveries(&mut self) -> bool {
+        self.deliveries.settle_front();
+        !self.deliveries.is_empty()
+    }
+
+    /// Whether replies wait for a client from which no acknowledgement has come for too long.
+    pub(super) fn is_unreachable(&mut self, now: Instant, limits: &QuicLimits) -> bool {
+        if self.deliveries.is_empty() || self.quic.is_closed() {
+            return false;
+        }
+        let acks = self.quic.stats().frame_rx.acks;
+        let time = limits.acknowledge_timeout;
+        self.deliveries.are_overdue(now, acks, time)
     }
 
     /// Takes no further calls; streams that wait for nothing end, the others when they do.

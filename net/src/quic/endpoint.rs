@@ -38,8 +38,9 @@ const BURSTS_PER_ROUND: usize = 16;
 const UNSENT_MAX: usize = 256;
 /// The least time between two stateless resets, which answer datagrams that nobody else would.
 const RESET_INTERVAL: Duration = Duration::from_micros(100);
-/// How often streams are looked at for frames that take too long.
-const SLOW_FRAMES_EVERY: Duration = Duration::from_secs(1);
+/// How often connections are looked at for frames that take too long, and for replies that nobody
+/// acknowledges.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A core's QUIC before it is served.
 pub struct Endpoint {
@@ -200,7 +201,8 @@ struct Driver<S> {
     dirty: VecDeque<usize>,
     /// When connections' timers are to be looked at, one entry each.
     alarms: BTreeSet<(Instant, usize)>,
-    slow_frames_at: Option<Instant>,
+    /// When all connections are looked at, if any needs it.
+    look_at: Option<Instant>,
     answered: Vec<Answered>,
     burst: Vec<u8>,
     /// Left when the socket took nothing more.
@@ -226,13 +228,14 @@ impl<S: FrameService> Driver<S> {
                 counters,
                 answers: Rc::new(Answers::default()),
                 partials: Partials::default(),
+                has_deliveries: false,
             },
             connections: Vec::new(),
             serial: 0,
             handshakes: 0,
             dirty: VecDeque::new(),
             alarms: BTreeSet::new(),
-            slow_frames_at: None,
+            look_at: None,
             answered: Vec::new(),
             burst: Vec::new(),
             unsent: VecDeque::new(),
@@ -418,16 +421,33 @@ impl<S: FrameService> Driver<S> {
             }
             mark(connection, &mut self.dirty);
         }
-        if self.slow_frames_at.is_some_and(|at| at <= now) {
-            self.slow_frames_at = None;
-            for connection in self.connections.iter_mut().flatten() {
-                if connection.handle_slow_frames(now, &mut self.shared) {
-                    mark(connection, &mut self.dirty);
-                }
-            }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look(now);
         }
-        if self.slow_frames_at.is_none() && self.shared.partials.streams > 0 {
-            self.slow_frames_at = Some(now + SLOW_FRAMES_EVERY);
+        let has_reason = self.shared.partials.streams > 0 || self.shared.has_deliveries;
+        if self.look_at.is_none() && has_reason {
+            self.look_at = Some(now + LOOK_EVERY);
+        }
+    }
+
+    /// Looks at all connections for what takes too long.
+    fn look(&mut self, now: Instant) {
+        self.look_at = None;
+        self.shared.has_deliveries = false;
+        for connection in self.connections.iter_mut().flatten() {
+            if connection.handle_slow_frames(now, &mut self.shared) {
+                mark(connection, &mut self.dirty);
+            }
+            if connection.is_unreachable(now, &self.shared.limits) {
+                let peer = connection.quic.remote_address();
+                tracing::debug!(%peer, "a QUIC client acknowledges nothing: its leases go back");
+                add(&self.shared.counters.timed_out, 1);
+                let why = Bytes::from_static(b"nothing was acknowledged for too long");
+                connection.forget_all(&mut self.shared);
+                connection.quic.close(now, reason::UNREACHABLE, why);
+                mark(connection, &mut self.dirty);
+            }
+            self.shared.has_deliveries |= connection.settle_deliveries();
         }
     }
 
@@ -445,6 +465,7 @@ impl<S: FrameService> Driver<S> {
             };
             connection.is_dirty = false;
             if self.drive_one(now, &mut connection, writable) {
+                self.shared.has_deliveries |= connection.settle_deliveries();
                 let slot = self.connections[index].insert(connection);
                 arm(slot, &mut self.alarms);
             } else {
@@ -586,10 +607,7 @@ impl<S: FrameService> Driver<S> {
     fn next_deadline(&self) -> Option<Instant> {
         let alarm = self.alarms.first().map(|(at, _)| *at);
         let closing = self.ending.filter(|_| !self.are_closed || self.has_open());
-        [alarm, self.slow_frames_at, closing]
-            .into_iter()
-            .flatten()
-            .min()
+        [alarm, self.look_at, closing].into_iter().flatten().min()
     }
 
     fn has_open(&self) -> bool {

@@ -14,6 +14,9 @@ pub struct QuicLimits {
     pub handshakes_max: usize,
     /// How long a connection may be silent. Clients that only wait keep theirs alive.
     pub idle_timeout: Duration,
+    /// How long a client may acknowledge nothing at all while it has replies that can be undone to
+    /// acknowledge. Then its connection is closed and they are.
+    pub acknowledge_timeout: Duration,
     /// Streams of one connection open at a time.
     pub streams_max: u32,
     /// Calls of one connection worked on at a time; no further one is read meanwhile.
@@ -45,6 +48,7 @@ impl Default for QuicLimits {
             handshakes_unproved_max: 256,
             handshakes_max: 2_048,
             idle_timeout: Duration::from_secs(60),
+            acknowledge_timeout: Duration::from_secs(10),
             streams_max: 128,
             calls_max: 4_096,
             stream_window_bytes: 1 << 20,
@@ -88,7 +92,7 @@ counters! {
     retried;
     /// Handshakes that failed.
     handshakes_failed;
-    /// Connections that were silent for too long.
+    /// Connections that were silent for too long, or did not acknowledge replies.
     timed_out;
     /// Connections that ended in an error after their handshake.
     failed;

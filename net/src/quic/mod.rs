@@ -10,6 +10,7 @@
 //! bytes that were received and not understood yet, bytes that were not taken yet.
 
 mod connection;
+mod deliveries;
 mod endpoint;
 mod ids;
 mod lanes;
@@ -36,4 +37,6 @@ pub mod reason {
     pub const ENDING: VarInt = VarInt::from_u32(3);
     /// The server holds as much as it may.
     pub const OVERLOADED: VarInt = VarInt::from_u32(4);
+    /// The client has acknowledged nothing for too long.
+    pub const UNREACHABLE: VarInt = VarInt::from_u32(5);
 }

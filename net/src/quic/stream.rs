@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::deliveries::{Trace, Undo};
 use super::partials::Partial;
 use crate::frame::{CallFrame, FrameReader};
 
@@ -46,7 +47,7 @@ pub struct IncomingCall {
 /// A reply's frame.
 pub struct Answer {
     bytes: Bytes,
-    undo: Option<Box<dyn FnOnce()>>,
+    undo: Option<(Trace, Undo)>,
 }
 
 impl Answer {
@@ -55,18 +56,19 @@ impl Answer {
         Answer { bytes, undo: None }
     }
 
-    /// As [`Answer::new`]; `undo` is called if the connection never takes it.
+    /// As [`Answer::new`]; `undo` is called if the client never acknowledges it.
     pub fn or_undo(bytes: Bytes, undo: impl FnOnce() + 'static) -> Answer {
+        let (trace, bytes) = Trace::of(bytes);
         Answer {
             bytes,
-            undo: Some(Box::new(undo)),
+            undo: Some((trace, Box::new(undo))),
         }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Some(undo) = self.undo.take() {
+        if let Some((_, undo)) = self.undo.take() {
             undo();
         }
     }
@@ -143,19 +145,20 @@ impl Stream {
     }
 
     /// What is to leave next.
-    pub(super) fn next_bytes(&self) -> Option<&[u8]> {
-        self.outbox.front().map(|answer| &*answer.bytes)
+    pub(super) fn next_bytes(&mut self) -> Option<&mut Bytes> {
+        self.outbox.front_mut().map(|answer| &mut answer.bytes)
     }
 
-    /// The connection has taken so many of them.
-    pub(super) fn advance(&mut self, bytes: usize) {
+    /// The connection has taken so many of them; how to undo the answer, if that was its last.
+    pub(super) fn advance(&mut self, bytes: usize) -> Option<(Trace, Undo)> {
         self.unsent -= bytes;
         let front = self.outbox.front_mut().expect("bytes of an answer left");
-        let _ = front.bytes.split_to(bytes);
-        if front.bytes.is_empty() {
-            front.undo = None;
-            self.outbox.pop_front();
+        if !front.bytes.is_empty() {
+            return None;
         }
+        let undo = front.undo.take();
+        self.outbox.pop_front();
+        undo
     }
 
     /// Bytes that wait to leave.

@@ -62,17 +62,23 @@ impl Shard {
 
     /// Takes back a grant whose reply could not be delivered: its attempt does
     /// not count, the item goes back to where it was in line, and the token is
-    /// fenced for ever. False when the lease was over already.
+    /// fenced for ever. False when the lease was over already, or does not end
+    /// at `granted_until`, as the grant said: it was renewed, so the reply was
+    /// delivered. `None` for a reply that surely was not.
     pub fn handle_release(
         &mut self,
         now: Nanos,
         token: &Token,
+        granted_until: Option<Nanos>,
         log: &mut impl Log,
     ) -> Decision<bool> {
         self.advance(now);
         let Ok(slot) = self.check(token) else {
             return self.refuse(false);
         };
+        if granted_until.is_some_and(|until| self.leased(slot).expires_at != until) {
+            return self.refuse(false);
+        }
         let lease = self.slab[slot].last_lease();
         let counted = lease.grant == u16::MAX;
         let dead = counted && lease.attempt >= self.slab[slot].max_attempts;

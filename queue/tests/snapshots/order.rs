@@ -82,7 +82,7 @@ impl World {
             }
             Op::Release(nth) => {
                 if let Some(token) = token(nth) {
-                    let _ = shard.handle_release(now, &token, log);
+                    let _ = shard.handle_release(now, &token, None, log);
                 }
             }
             Op::Fail {

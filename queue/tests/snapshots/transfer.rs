@@ -258,7 +258,7 @@ fn items_that_waited_since_the_beginning_of_time_go_back_to_their_places() {
     // those that are back already, further than a place is looked for.
     let tokens: Vec<Token> = (0..400).map(|_| lease(&mut here, &mut log)).collect();
     for token in &tokens {
-        let released = here.handle_release(START, token, &mut log);
+        let released = here.handle_release(START, token, None, &mut log);
         assert!(released.outcome, "the lease is live");
     }
     assert_eq!(here.stats().pending, 500);
@@ -556,7 +556,7 @@ fn live_bytes_are_what_trimming_leaves() {
         // Every third goes with its second lease, which has an entry of its own.
         let token = match nth % 3 {
             0 => {
-                let _ = here.handle_release(START, &token, &mut log);
+                let _ = here.handle_release(START, &token, None, &mut log);
                 lease(&mut here, &mut log)
             }
             _ => token,

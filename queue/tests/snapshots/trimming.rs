@@ -165,7 +165,7 @@ impl World {
             Op::Lease(owner) => self.lease(owner),
             Op::Release(nth) => {
                 if let Some(token) = self.token(nth) {
-                    let _ = self.shard.handle_release(now, &token, &mut self.log);
+                    let _ = self.shard.handle_release(now, &token, None, &mut self.log);
                 }
             }
             Op::Heartbeat(nth, ms) => {
