@@ -86,7 +86,7 @@ impl Attributes<'_> {
 
 impl<'a> Attributes<'a> {
     /// Names and texts, in the order given.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         let (pairs, encoded) = match *self {
             Attributes::Pairs(pairs) => (pairs, &[][..]),
             Attributes::Encoded(EncodedAttributes(bytes)) => (&[][..], bytes),

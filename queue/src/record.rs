@@ -646,7 +646,10 @@ impl<'a> EnqueuedBody<'a> {
     }
 
     /// Reads a body whose bytes are known to be as they were written.
-    pub(crate) fn decode(body: &'a [u8]) -> Result<EnqueuedBody<'a>, DecodeError> {
+    ///
+    /// # Errors
+    /// When it is not the body of an `Enqueued` record.
+    pub fn decode(body: &'a [u8]) -> Result<EnqueuedBody<'a>, DecodeError> {
         let mut reader = Reader::new(body);
         // For `decode_verified`.
         reader.u32()?;

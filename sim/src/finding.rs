@@ -197,7 +197,7 @@ impl Stage {
 }
 
 fn leased(outcome: Outcome) -> Result<LeaseResponse, Violation> {
-    match outcome.reply {
+    match outcome.reply.map(|answer| answer.to_reply()) {
         Ok(Reply::Lease(lease)) => Ok(lease),
         other => Err(Violation::new("a lease is granted", format!("{other:?}"))),
     }

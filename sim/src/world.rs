@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use omnirelay::node::{CallContext, CallId, NamespaceId, Outcome};
-use omnirelay_net::rpc::{Reply, codes};
+use omnirelay::node::{Answer, CallContext, CallId, NamespaceId, Outcome};
+use omnirelay_net::rpc::{Encoding, Reply, codes, decode_reply, encode_reply};
 use omnirelay_queue::{Digest, Nanos};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -469,23 +469,28 @@ impl World {
             "a reply leaves before its deadline",
             || format!("{:?} at {moment:?}, due {:?}", call.intent, call.reply_by),
         )?;
-        if let Err(error) = &outcome.reply {
+        let reply = outcome.reply.as_ref().map(Answer::to_reply);
+        if let (Ok(answer), Ok(reply)) = (&outcome.reply, &reply) {
+            let written = encode_reply(Encoding::Proto, answer);
+            let read = decode_reply(reply.procedure(), Encoding::Proto, &written);
+            broken(
+                read.as_ref() != Ok(reply),
+                "a reply is written as its message says",
+                || format!("{reply:?} is written as {read:?}"),
+            )?;
+        }
+        if let Err(error) = &reply {
             self.hits
                 .add(Fault::DeadlinePassed, u64::from(error.is(codes::DEADLINE)));
         }
         if self.rng.random_bool(self.plan.undelivered) && !self.closing {
-            self.trace(|| {
-                format!(
-                    "core {core} {id:?} cannot be delivered: {:?}",
-                    outcome.reply
-                )
-            });
+            self.trace(|| format!("core {core} {id:?} cannot be delivered: {reply:?}"));
             self.lost(call.client, call.intent);
             return self.undelivered(core, outcome);
         }
-        self.trace(|| format!("core {core} {id:?} replies {:?}", outcome.reply));
+        self.trace(|| format!("core {core} {id:?} replies {reply:?}"));
         let lost = self.rng.random_bool(self.plan.lost) && !self.closing;
-        self.hear(&call, &outcome.reply, true, lost)?;
+        self.hear(&call, &reply.map_err(Clone::clone), true, lost)?;
         if lost {
             self.hits.hit(Fault::LostReply);
             self.lost(call.client, call.intent);
@@ -499,7 +504,8 @@ impl World {
     /// A reply that nobody takes: its grants go back.
     fn undelivered(&mut self, core: usize, outcome: Outcome) -> Result<(), Violation> {
         let moment = self.moment();
-        if let Ok(reply @ (Reply::Lease(_) | Reply::LeaseBatch(_))) = &outcome.reply {
+        let reply = outcome.reply.as_ref().map(Answer::to_reply);
+        if let Ok(reply @ (Reply::Lease(_) | Reply::LeaseBatch(_))) = &reply {
             self.hits.hit(Fault::UndeliveredGrant);
             let space = outcome
                 .grants

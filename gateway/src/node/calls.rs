@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use omnirelay_net::rpc::{self, Procedure};
 use omnirelay_queue::{Nanos, ShardId};
 
+use super::answer::Answer;
 use super::backpressure::WaitingEnqueue;
 use super::drain::DrainWalk;
 use super::layout::{LogId, NamespaceId};
@@ -23,7 +24,7 @@ pub struct CallId {
 #[derive(Debug)]
 pub struct Outcome {
     /// The reply, or why there is none.
-    pub reply: Result<rpc::Reply, rpc::Error>,
+    pub reply: Result<Answer, rpc::Error>,
     /// The shard that served, where it was one.
     pub shard: Option<ShardId>,
     /// Grants in the reply: to be handed to [`super::Core::handle_undelivered`] if it cannot be

@@ -1,8 +1,10 @@
 //! Carrying out parts on the shards of a log, and letting their results go when they are
 //! committed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use omnirelay_net::messages::{EnqueueRequest, PendingItem};
 use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX, pending_item_bytes};
 use omnirelay_queue as queue;
@@ -12,10 +14,10 @@ use omnirelay_wal::Disk;
 use super::core::Core;
 use super::errors;
 use super::layout::{Durability, LogId, NamespaceId};
-use super::owned_log::{Admit, Granted, Held, HeldResult, Verdict};
+use super::owned_log::{Admit, Held, HeldResult, Verdict};
 use super::part::{
-    Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, ItemResult, Message, Part,
-    SettleEntry, Take, Ticket,
+    Action, DoneMessage, EnqueueEntry, ExecuteMessage, GrantRef, Granted, ItemResult, Message,
+    Part, SettleEntry, Take, Ticket,
 };
 use super::reads::Then;
 use super::work::best_head;
@@ -408,8 +410,11 @@ impl<D: Disk> Core<D> {
             let grant = self.rest(&mut decided, durable, log, slot, decision);
             bytes += grant.item_len as usize;
             let granted = Granted {
+                log: self.logs[log].id,
                 grant,
-                owner: take.owner.clone(),
+                owner: Arc::clone(&take.owner),
+                record: Bytes::new(),
+                last_error: None,
             };
             decided
                 .results

@@ -3,12 +3,7 @@
 
 use std::time::Duration;
 
-use omnirelay_net::messages::{
-    CancelResponse, ChangeResult, CompleteResponse, EnqueueBatchResponse, EnqueueRequest,
-    EnqueueResponse, EnqueueResult, FailResponse, HeartbeatResponse, LeaseBatchResponse,
-    OwnershipToken, Receipt, RedriveResponse, SettleItem, SettleResponse, SettleResult, Stats,
-    StatsResponse,
-};
+use omnirelay_net::messages::{EnqueueRequest, OwnershipToken, SettleItem, Stats, StatsResponse};
 use omnirelay_net::rpc::{self, Call, Error, Reply, SettleAction};
 use omnirelay_queue::{
     LeaseId, Listing, Nanos, Ordering, SequenceId, ShardId, Token, shard_index_of_key,
@@ -16,16 +11,14 @@ use omnirelay_queue::{
 };
 use omnirelay_wal::Disk;
 
+use super::answer::{Answer, Results};
 use super::backpressure::Incoming;
 use super::calls::{CallId, LeaseWish, Outcome, PendingCall, Seek, Walk};
 use super::changes::Change;
 use super::core::{CallContext, Core};
 use super::errors;
 use super::layout::{LogId, NamespaceId};
-use super::part::{
-    Action, EnqueueEntry, Failure, GrantRef, ItemResult, Part, SettleEntry, Take, Ticket,
-};
-use super::records::timestamp;
+use super::part::{Action, EnqueueEntry, Failure, ItemResult, Part, SettleEntry, Take, Ticket};
 
 impl<D: Disk> Core<D> {
     /// Accepts a call. Its outcome comes out of [`Core::poll_outcome`], exactly once, unless it is
@@ -278,7 +271,7 @@ impl<D: Disk> Core<D> {
         };
         let take = Take {
             max,
-            owner: context.owner.clone(),
+            owner: context.owner.as_str().into(),
             lease,
             key: partition_key.map(str::to_owned),
         };
@@ -382,7 +375,7 @@ impl<D: Disk> Core<D> {
         let grants = results
             .into_iter()
             .filter_map(|(_, result)| match result {
-                ItemResult::Leased(leased) => Some(leased.grant),
+                ItemResult::Leased(granted) => Some(granted.reference()),
                 _ => None,
             })
             .collect();
@@ -400,8 +393,14 @@ impl<D: Disk> Core<D> {
             .into_iter()
             .map(|result| result.expect("every entry was answered"))
             .collect();
-        let mut grants = Vec::new();
-        let reply = self.reply(procedure, namespace, results, &mut grants);
+        let grants = results
+            .iter()
+            .filter_map(|result| match result {
+                ItemResult::Leased(granted) => Some(granted.reference()),
+                _ => None,
+            })
+            .collect();
+        let reply = self.reply(procedure, namespace, results);
         self.calls.remove(id);
         self.outcomes.push_back((
             id,
@@ -418,135 +417,44 @@ impl<D: Disk> Core<D> {
         &self,
         procedure: rpc::Procedure,
         namespace: NamespaceId,
-        results: Vec<ItemResult>,
-        grants: &mut Vec<GrantRef>,
-    ) -> Result<Reply, Error> {
+        mut results: Vec<ItemResult>,
+    ) -> Result<Answer, Error> {
         use rpc::Procedure;
-        let durability = self.layout.namespace(namespace).durability.as_str();
-        let receipt = |shard: ShardId, lsn: omnirelay_queue::Lsn| {
-            Some(Receipt {
-                shard: shard.0,
-                lsn: lsn.0,
-                durability: durability.to_owned(),
-            })
-        };
+        if procedure == Procedure::Restore {
+            return super::restore::reply(results).map(Answer::Message);
+        }
+        if procedure == Procedure::Explain
+            && let Some(ItemResult::Explained(response)) =
+                results.pop_if(|result| matches!(result, ItemResult::Explained(_)))
+        {
+            let reply = self.finish_explain(namespace, *response);
+            return Ok(Answer::Message(reply));
+        }
+        let has_entries = matches!(
+            procedure,
+            Procedure::EnqueueBatch | Procedure::Settle | Procedure::Cancel | Procedure::Redrive
+        );
+        // Among leases a refusal only counts if there is nothing else.
+        if !has_entries
+            && !results
+                .iter()
+                .any(|result| matches!(result, ItemResult::Leased(_)))
+            && let Some(at) = results
+                .iter()
+                .rposition(|result| matches!(result, ItemResult::Refused(_)))
+            && let ItemResult::Refused(error) = results.swap_remove(at)
+        {
+            return Err(error);
+        }
         // One look for all entries: what they say of the namespace is the same.
         let stats = matches!(procedure, Procedure::Enqueue | Procedure::EnqueueBatch)
             .then(|| self.wire_stats(namespace));
-        let mut leases = Vec::new();
-        let mut enqueued = Vec::new();
-        let mut settled = Vec::new();
-        let mut refused = None;
-        if procedure == Procedure::Restore {
-            return super::restore::reply(results);
-        }
-        let is_change = matches!(procedure, Procedure::Cancel | Procedure::Redrive);
-        let is_settle = is_change || procedure == Procedure::Settle;
-        let batch = is_settle || procedure == Procedure::EnqueueBatch;
-        for result in results {
-            match result {
-                ItemResult::Enqueued {
-                    sequence_id,
-                    duplicate,
-                    shard,
-                    lsn,
-                } => enqueued.push(EnqueueResult {
-                    sequence_id: sequence_id.0,
-                    duplicate,
-                    stats,
-                    receipt: receipt(shard, lsn),
-                    error: None,
-                }),
-                ItemResult::Settled { shard, lsn } => settled.push(SettleResult {
-                    success: true,
-                    receipt: receipt(shard, lsn),
-                    ..SettleResult::default()
-                }),
-                ItemResult::Extended {
-                    expires_at, lease, ..
-                } => settled.push(SettleResult {
-                    success: true,
-                    lease_expires_at: Some(timestamp(expires_at)),
-                    lease_for_ms: Some(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
-                    ..SettleResult::default()
-                }),
-                ItemResult::Leased(leased) => {
-                    grants.push(leased.grant);
-                    leases.push(leased.response);
-                }
-                ItemResult::Refused(error) if !batch => refused = Some(error),
-                ItemResult::Refused(error) if is_settle => {
-                    settled.push(SettleResult {
-                        error: Some(error.into()),
-                        ..SettleResult::default()
-                    });
-                }
-                ItemResult::Explained(response) => {
-                    return Ok(self.finish_explain(namespace, *response));
-                }
-                ItemResult::Restored { .. }
-                | ItemResult::Listed(_)
-                | ItemResult::ListedTo(_)
-                | ItemResult::Drained(_)
-                | ItemResult::DrainedTo { .. } => unreachable!("taken in step by step"),
-                ItemResult::Refused(error) => {
-                    enqueued.push(EnqueueResult {
-                        error: Some(error.into()),
-                        ..EnqueueResult::default()
-                    });
-                }
-            }
-        }
-        // Among leases a refusal only counts if there is nothing else.
-        if let Some(error) = refused.filter(|_| leases.is_empty()) {
-            return Err(error);
-        }
-        let one = "a call of one entry has one result";
-        Ok(match procedure {
-            Procedure::Enqueue => {
-                let only = enqueued.pop().expect(one);
-                Reply::Enqueue(EnqueueResponse {
-                    sequence_id: only.sequence_id,
-                    duplicate: only.duplicate,
-                    stats: only.stats,
-                    receipt: only.receipt,
-                })
-            }
-            Procedure::EnqueueBatch => {
-                Reply::EnqueueBatch(EnqueueBatchResponse { results: enqueued })
-            }
-            Procedure::Lease => Reply::Lease(leases.pop().expect(one)),
-            Procedure::LeaseBatch => Reply::LeaseBatch(LeaseBatchResponse { leases }),
-            Procedure::Complete => Reply::Complete(CompleteResponse {
-                success: true,
-                receipt: settled.pop().expect(one).receipt,
-            }),
-            Procedure::Fail => Reply::Fail(FailResponse {
-                success: true,
-                receipt: settled.pop().expect(one).receipt,
-            }),
-            Procedure::Heartbeat => {
-                let only = settled.pop().expect(one);
-                Reply::Heartbeat(HeartbeatResponse {
-                    success: true,
-                    lease_expires_at: only.lease_expires_at,
-                    lease_for_ms: only.lease_for_ms.unwrap_or(0),
-                })
-            }
-            Procedure::Settle => Reply::Settle(SettleResponse { results: settled }),
-            Procedure::Redrive => Reply::Redrive(RedriveResponse {
-                results: settled.into_iter().map(changed).collect(),
-            }),
-            Procedure::Cancel => Reply::Cancel(CancelResponse {
-                results: settled.into_iter().map(changed).collect(),
-            }),
-            Procedure::Stats
-            | Procedure::Peek
-            | Procedure::DeadLetters
-            | Procedure::Explain
-            | Procedure::Drain
-            | Procedure::Restore => unreachable!("answered elsewhere"),
-        })
+        Ok(Answer::Results(Results {
+            procedure,
+            results,
+            durability: self.layout.namespace(namespace).durability.as_str(),
+            stats,
+        }))
     }
 
     /// Answers a call; what still comes for it is undone.
@@ -568,7 +476,7 @@ impl<D: Disk> Core<D> {
         self.outcomes.push_back((
             id,
             Outcome {
-                reply,
+                reply: reply.map(Answer::Message),
                 shard: None,
                 grants: Vec::new(),
                 dispatched_at,
@@ -626,14 +534,6 @@ impl<D: Disk> Core<D> {
     }
 }
 
-fn changed(result: SettleResult) -> ChangeResult {
-    ChangeResult {
-        success: result.success,
-        receipt: result.receipt,
-        error: result.error,
-    }
-}
-
 fn settle_action(item: SettleItem) -> (Option<OwnershipToken>, Result<Action, Error>) {
     let action = rpc::validate_settle_item(&item).map(|action| match action {
         SettleAction::Complete => Action::Complete,
@@ -659,7 +559,7 @@ fn common_shard(results: &[Option<ItemResult>]) -> Option<ShardId> {
             ItemResult::Enqueued { shard, .. }
             | ItemResult::Settled { shard, .. }
             | ItemResult::Extended { shard, .. } => *shard,
-            ItemResult::Leased(leased) => leased.grant.token.lease_id.shard(),
+            ItemResult::Leased(granted) => granted.grant.token.lease_id.shard(),
             ItemResult::Explained(response) => match response.shard {
                 Some(shard) => ShardId(shard),
                 None => continue,

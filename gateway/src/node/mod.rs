@@ -3,9 +3,10 @@
 //! The way of a call: [`Core::handle_call`] checks it and splits it into parts by log (`join`);
 //! each part is carried out on the core of its log (`execute`), where the shards decide and their
 //! records go into the log's open batch (`owned_log`); when the batch is on disk the results are
-//! let go, grants with their payloads (`readback`, `reads`), and joined into the reply. A lease call
+//! let go, grants with their payloads (`readback`, `reads`), and joined into the reply (`answer`). A lease call
 //! first has to find work (`work`, `board`).
 
+mod answer;
 mod backpressure;
 mod board;
 mod calls;
@@ -31,6 +32,7 @@ mod trim;
 mod walks;
 mod work;
 
+pub use answer::{Answer, Results};
 pub use backpressure::Watermarks;
 pub use board::Board;
 pub use calls::{CallId, Outcome};

@@ -12,7 +12,7 @@ use omnirelay_wal::{
 use super::explain::Explained;
 use super::layout::{LogId, NamespaceId};
 use super::listing::ListedItem;
-use super::part::{ItemResult, Ticket};
+use super::part::{Granted, ItemResult, Ticket};
 use super::totals::Totals;
 use super::trim::Trim;
 
@@ -90,12 +90,6 @@ pub(super) enum HeldResult {
     },
     /// An item that is taken out once it has been read.
     Candidate(Box<Candidate>),
-}
-
-/// A grant before its payload has been read.
-pub(super) struct Granted {
-    pub(super) grant: omnirelay_queue::Grant,
-    pub(super) owner: String,
 }
 
 /// Whether something may be appended.

@@ -4,11 +4,13 @@
 //! core that serves the log, be it this one or another, and its results leave when they are
 //! committed there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use omnirelay_net::messages::{EnqueueRequest, ExplainResponse, LeaseResponse, PendingItem};
+use bytes::Bytes;
+use omnirelay_net::messages::{EnqueueRequest, ErrorInfo, ExplainResponse, PendingItem};
 use omnirelay_net::rpc;
-use omnirelay_queue::{Cursor, Lsn, Nanos, SequenceId, ShardId, Token};
+use omnirelay_queue::{Cursor, Grant, Lsn, Nanos, SequenceId, ShardId, Token};
 
 use super::calls::CallId;
 use super::changes::{Change, ChangeEntry};
@@ -88,7 +90,7 @@ pub(super) struct Failure {
 #[derive(Debug, Clone)]
 pub(super) struct Take {
     pub(super) max: u32,
-    pub(super) owner: String,
+    pub(super) owner: Arc<str>,
     pub(super) lease: Option<Duration>,
     /// Only items of this partition key.
     pub(super) key: Option<String>,
@@ -112,7 +114,7 @@ pub(super) enum ItemResult {
         expires_at: Nanos,
         lease: Duration,
     },
-    Leased(Box<Leased>),
+    Leased(Box<Granted>),
     Restored {
         duplicate: bool,
     },
@@ -128,11 +130,28 @@ pub(super) enum ItemResult {
     Refused(rpc::Error),
 }
 
-/// A committed grant on its way to the worker.
+/// A grant on its way to the worker.
 #[derive(Debug)]
-pub(super) struct Leased {
-    pub(super) response: LeaseResponse,
-    pub(super) grant: GrantRef,
+pub(super) struct Granted {
+    pub(super) log: LogId,
+    pub(super) grant: Grant,
+    pub(super) owner: Arc<str>,
+    /// Body of the record that enqueued the item; empty until the grant is committed and it has
+    /// been read.
+    pub(super) record: Bytes,
+    /// Why the item's last attempt failed, read at the same time.
+    pub(super) last_error: Option<Box<ErrorInfo>>,
+}
+
+impl Granted {
+    /// How to undo it.
+    pub(super) fn reference(&self) -> GrantRef {
+        GrantRef {
+            log: self.log,
+            token: self.grant.token,
+            expires_at: self.grant.expires_at,
+        }
+    }
 }
 
 /// Enough to undo a grant whose reply could not be delivered.

@@ -2,16 +2,14 @@
 //! log.
 
 use bytes::Bytes;
-use omnirelay_net::messages::LeaseResponse;
-use omnirelay_queue::{Nanos, Place};
+use omnirelay_queue::{EnqueuedBody, Nanos, Place};
 use omnirelay_wal::Disk;
 
 use super::core::{Core, LogTask, ReadRequest};
 use super::errors;
-use super::owned_log::{Granted, HeldResult, position};
-use super::part::{GrantRef, ItemResult, Leased, Ticket};
+use super::owned_log::{HeldResult, position};
+use super::part::{Granted, ItemResult, Ticket};
 use super::reads::{Field, Gathering, RecordBytes, Then};
-use super::records;
 
 impl HeldResult {
     /// Where the item's record lies that has to be read, and the record of its last failure.
@@ -112,21 +110,14 @@ impl<D: Disk> Core<D> {
         for ((index, result), bytes) in done.results.into_iter().zip(done.bytes) {
             let result = match result {
                 HeldResult::Ready(result) => result,
-                HeldResult::Granted(granted) => {
-                    let grant = GrantRef {
-                        log,
-                        token: granted.grant.token,
-                        expires_at: granted.grant.expires_at,
-                    };
-                    match lease_response(&granted, bytes) {
-                        Ok(response) => ItemResult::Leased(Box::new(Leased { response, grant })),
-                        // It is tried again after a while, and becomes a dead letter if that goes on.
-                        Err(why) => {
-                            self.fail_unreadable(now, &grant, &why);
-                            ItemResult::Refused(errors::unreadable(&why))
-                        }
+                HeldResult::Granted(mut granted) => match take_in(&mut granted, bytes) {
+                    Ok(()) => ItemResult::Leased(granted),
+                    // It is tried again after a while, and becomes a dead letter if that goes on.
+                    Err(why) => {
+                        self.fail_unreadable(now, &granted.reference(), &why);
+                        ItemResult::Refused(errors::unreadable(&why))
                     }
-                }
+                },
                 HeldResult::Listed(item) => self.listed(&item, &bytes),
                 HeldResult::Explained(explained) => self.explained(*explained, &bytes),
                 HeldResult::Bundled { shard, place, len } => {
@@ -140,18 +131,10 @@ impl<D: Disk> Core<D> {
     }
 }
 
-fn lease_response(granted: &Granted, bytes: RecordBytes) -> Result<LeaseResponse, String> {
-    let last_error = bytes.error_info()?;
-    let grant = &granted.grant;
-    Ok(LeaseResponse {
-        payload: Some(bytes.payload()?),
-        sequence_id: grant.sequence_id.0,
-        attempt: grant.attempt,
-        enqueued_at: Some(records::timestamp(grant.enqueued_at)),
-        last_error,
-        ownership_token: Some(records::token(&grant.token)),
-        owner_peer_id: granted.owner.clone(),
-        lease_expires_at: Some(records::timestamp(grant.expires_at)),
-        lease_for_ms: u64::try_from(grant.lease.as_millis()).unwrap_or(u64::MAX),
-    })
+/// Puts what was read into a grant, once it is known to be as it was written.
+fn take_in(granted: &mut Granted, bytes: RecordBytes) -> Result<(), String> {
+    granted.last_error = bytes.error_info()?.map(Box::new);
+    granted.record = bytes.into_item()?;
+    EnqueuedBody::decode_verified(&granted.record).map_err(|error| error.to_string())?;
+    Ok(())
 }

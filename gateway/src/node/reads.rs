@@ -44,6 +44,12 @@ impl RecordBytes {
         }
     }
 
+    /// As [`RecordBytes::item`], to keep.
+    pub(super) fn into_item(self) -> Result<Bytes, String> {
+        self.item()?;
+        Ok(self.item.expect("just seen"))
+    }
+
     /// What the item was enqueued with.
     pub(super) fn payload(&self) -> Result<Payload, String> {
         records::payload(self.item()?)

@@ -1,5 +1,7 @@
 //! What the log's bytes say, in the messages' words.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use omnirelay_net::messages::{ErrorInfo, OwnershipToken, Payload, PendingItem, Timestamp};
 use omnirelay_net::rpc::origin_text;
@@ -76,6 +78,11 @@ pub(super) fn token(token: &Token) -> OwnershipToken {
         attempt: token.attempt,
         lease_id: token.lease_id.to_string(),
     }
+}
+
+/// The wire form of a duration.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The wire form of a time.

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use prost::Message;
 use prost::encoding::WireType;
 
-use super::{Span, varint};
+use super::Span;
 use crate::rpc::{Code, Encoding, Error, TTL_DEFAULT, TTL_MAX};
+use crate::varint;
 
 /// Why a stream makes no sense. Nothing that comes after it can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

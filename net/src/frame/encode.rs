@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::decode::{Hello, Welcome, WireError};
-use super::varint;
-use crate::rpc::{Call, Encoding, Error, Reply, encode_call_behind, encode_reply_behind};
+use crate::rpc::{Call, EncodeReply, Encoding, Error, encode_call_behind};
+use crate::varint;
 
 /// The most that is in front of a body in its frame: the lengths of frame and message, and fields
 /// of a reply that are numbers.
@@ -128,10 +128,10 @@ pub struct ReplyHead<'a> {
 /// # Panics
 /// On [`Encoding::Raw`]: no call in it can have succeeded.
 #[must_use]
-pub fn reply(head: &ReplyHead<'_>, encoding: Encoding, reply: &Reply) -> Bytes {
+pub fn reply(head: &ReplyHead<'_>, encoding: Encoding, reply: &impl EncodeReply) -> Bytes {
     // What is in front is known only once the message is there, so it is written up against it.
     let front = NUMBERS_BYTES_MAX + head.traceresponse.len();
-    let mut out = encode_reply_behind(front, encoding, reply);
+    let mut out = reply.encode_behind(front, encoding);
     let body = out.len() - front;
     let fields = reply_fields_length(head);
     let message = fields + piece_length(body);

@@ -8,7 +8,6 @@
 mod decode;
 pub mod encode;
 mod reader;
-mod varint;
 
 use bytes::Bytes;
 

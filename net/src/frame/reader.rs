@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::FrameError;
-use super::varint;
+use crate::varint;
 
 /// Cuts a stream into frames.
 ///

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use prost::Message;
 
 use super::{Head, PREFIX_BYTES, frame, metadata};
-use crate::rpc::{Code, Encoding, Error, Reply, encode_reply_behind, headers};
+use crate::rpc::{Code, EncodeReply, Encoding, Error, headers};
 
 /// The most characters of a message in a trailer; the details have as many.
 const MESSAGE_CHARS_MAX: usize = 1_024;
@@ -36,8 +36,12 @@ pub struct Framed {
 /// # Panics
 /// As [`crate::rpc::encode_reply`].
 #[must_use]
-pub fn reply_response(head: &Head, shard: Option<u32>, reply: &Reply) -> Response<Framed> {
-    let message = encode_reply_behind(PREFIX_BYTES, head.rpc.encoding, reply);
+pub fn reply_response(
+    head: &Head,
+    shard: Option<u32>,
+    reply: &impl EncodeReply,
+) -> Response<Framed> {
+    let message = reply.encode_behind(PREFIX_BYTES, head.rpc.encoding);
     let mut response = stream_head(head);
     let out = response.headers_mut();
     if let Ok(service) = HeaderValue::from_str(&head.rpc.service) {

@@ -7,6 +7,7 @@
 pub(crate) mod json;
 pub mod reasons;
 mod results;
+pub mod write;
 
 /// What prost makes of `proto/`; the fields are described there.
 #[allow(missing_docs)]

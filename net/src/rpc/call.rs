@@ -229,21 +229,29 @@ pub(crate) fn encode_call_behind(
     }
 }
 
+/// A successful reply, in whatever form it is until it is written.
+pub trait EncodeReply {
+    /// Writes its body behind so many zeros, for a prefix that tells its length.
+    ///
+    /// # Panics
+    /// On [`Encoding::Raw`], which [`decode_call`] refuses: no call in it can have succeeded.
+    #[must_use]
+    fn encode_behind(&self, zeros: usize, encoding: Encoding) -> BytesMut;
+}
+
+impl EncodeReply for Reply {
+    fn encode_behind(&self, zeros: usize, encoding: Encoding) -> BytesMut {
+        each!(Reply, self, message => encode(encoding, message, zeros))
+    }
+}
+
 /// Writes the body of a reply.
 ///
 /// # Panics
-/// On [`Encoding::Raw`], which [`decode_call`] refuses: no call in it can have succeeded.
+/// As [`EncodeReply::encode_behind`].
 #[must_use]
-pub fn encode_reply(encoding: Encoding, reply: &Reply) -> Bytes {
-    encode_reply_behind(0, encoding, reply).freeze()
-}
-
-/// Writes the body of a reply behind so many zeros, for a prefix that tells its length.
-///
-/// # Panics
-/// As [`encode_reply`].
-pub(crate) fn encode_reply_behind(zeros: usize, encoding: Encoding, reply: &Reply) -> BytesMut {
-    each!(Reply, reply, message => encode(encoding, message, zeros))
+pub fn encode_reply(encoding: Encoding, reply: &impl EncodeReply) -> Bytes {
+    reply.encode_behind(0, encoding).freeze()
 }
 
 fn raw_unsupported() -> Error {

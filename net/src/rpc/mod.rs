@@ -17,8 +17,8 @@ mod reply;
 mod trace_context;
 mod validate;
 
-pub use call::{Call, Reply, decode_call, decode_reply, encode_call, encode_reply};
-pub(crate) use call::{encode_call_behind, encode_reply_behind};
+pub(crate) use call::encode_call_behind;
+pub use call::{Call, EncodeReply, Reply, decode_call, decode_reply, encode_call, encode_reply};
 pub use client::{parse_response, request};
 pub use code::Code;
 pub use error::{Error, ErrorCode, codes};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::{Encoding, Error, Reply, encode_reply, headers};
+use super::{EncodeReply, Encoding, Error, encode_reply, headers};
 
 /// The most bytes of a message in a header; the body has all of it.
 const HEADER_MESSAGE_BYTES_MAX: usize = 1_024;
@@ -18,7 +18,7 @@ pub fn reply_response(
     service: &str,
     shard: Option<u32>,
     encoding: Encoding,
-    reply: &Reply,
+    reply: &impl EncodeReply,
 ) -> Response<Bytes> {
     let mut response = Response::new(encode_reply(encoding, reply));
     let out = response.headers_mut();

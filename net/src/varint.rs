@@ -1,13 +1,13 @@
-//! Protobuf's varints, as far as frames need them.
+//! Protobuf's varints.
 
 use bytes::BufMut;
 
 /// Bytes of the longest varint.
-pub(super) const VARINT_BYTES_MAX: usize = 10;
+pub(crate) const VARINT_BYTES_MAX: usize = 10;
 
 /// Reads a varint from the front: its value and its length. `None` while more bytes are needed,
 /// an error where no byte can make it one.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<(u64, usize)>, Overlong> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Option<(u64, usize)>, Overlong> {
     let mut value = 0;
     for (at, &byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
         let bits = u64::from(byte & 0x7f);
@@ -27,9 +27,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<(u64, usize)>, Overlong> {
 
 /// More than 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Overlong;
+pub(crate) struct Overlong;
 
-pub(super) fn write(out: &mut impl BufMut, mut value: u64) {
+pub(crate) fn write(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -38,7 +38,7 @@ pub(super) fn write(out: &mut impl BufMut, mut value: u64) {
 }
 
 /// How many bytes it takes.
-pub(super) fn length(value: u64) -> usize {
+pub(crate) fn length(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
