@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use omnirelay_net::messages::{BATCH_ITEMS_MAX, JSON_INTEGER_MAX};
 use omnirelay_net::rpc::{
-    Call, Encoding, Procedure, Reply, codes, decode_call, decode_reply, encode_call, encode_reply,
-    validate_call, validate_enqueue, validate_settle_item,
+    Call, Encoding, Procedure, Reply, codes, decode_call, decode_reply, decode_request,
+    encode_call, encode_reply, validate_call, validate_enqueue, validate_request,
+    validate_settle_item,
 };
 
 /// Reads bytes as the body of every kind of call and reply. The first byte
@@ -33,7 +34,14 @@ pub fn json(bytes: &[u8]) -> &'static str {
 }
 
 fn call(procedure: Procedure, encoding: Encoding, body: &Bytes) -> &'static str {
-    let Ok(call) = decode_call(procedure, encoding, body) else {
+    let read = decode_call(procedure, encoding, body);
+    let in_place = decode_request(procedure, encoding, body);
+    assert_eq!(
+        in_place.map(|request| validate_request(&request)),
+        read.as_ref().map(validate_call).map_err(Clone::clone),
+        "whether it is read where it lies makes no difference"
+    );
+    let Ok(call) = read else {
         return "a call refused";
     };
     assert_eq!(call.procedure(), procedure);
@@ -56,12 +64,12 @@ fn call(procedure: Procedure, encoding: Encoding, body: &Bytes) -> &'static str 
     match &call {
         Call::EnqueueBatch(batch) => {
             for item in &batch.items {
-                let _ = validate_enqueue(item);
+                let _ = validate_enqueue(&item.view());
             }
         }
         Call::Settle(batch) => {
             for item in &batch.items {
-                let _ = validate_settle_item(item);
+                let _ = validate_settle_item(&item.view());
             }
         }
         _ => {}

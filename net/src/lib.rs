@@ -19,4 +19,4 @@ pub mod ring;
 pub mod runtime;
 #[cfg(feature = "tls")]
 pub mod tls;
-mod varint;
+mod wire;

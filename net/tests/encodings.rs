@@ -446,10 +446,10 @@ proptest! {
             let _ = validate_call(&read);
             match &read {
                 Call::EnqueueBatch(batch) => {
-                    batch.items.iter().for_each(|item| drop(validate_enqueue(item)));
+                    batch.items.iter().for_each(|item| drop(validate_enqueue(&item.view())));
                 }
                 Call::Settle(batch) => {
-                    batch.items.iter().for_each(|item| drop(validate_settle_item(item)));
+                    batch.items.iter().for_each(|item| drop(validate_settle_item(&item.view())));
                 }
                 _ => {}
             }

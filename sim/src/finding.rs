@@ -145,7 +145,7 @@ impl Stage {
             shard_key: None,
             reply_by: Nanos(now.0 + 30_000 * MILLI),
         };
-        let id = self.node.core(core).handle_call(now, call, &context);
+        let id = self.node.core(core).handle_call(now, call.into(), &context);
         self.node.dirty(core, &mut self.schedule, &mut self.rng);
         id
     }

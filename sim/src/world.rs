@@ -418,7 +418,7 @@ impl World {
         let core = self.rng.random_range(0..node.cores());
         let id = node
             .core(core)
-            .handle_call(Nanos(moment.now), intent.call(), &context);
+            .handle_call(Nanos(moment.now), intent.call().into(), &context);
         node.dirty(core, &mut self.schedule, &mut self.rng);
         self.clients[client].is_busy = true;
         if !self.closing && self.rng.random_bool(self.plan.cancelled) {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use hashbrown::HashMap;
 use omnirelay_net::http::HttpCounters;
 use omnirelay_net::quic::QuicCounters;
-use omnirelay_net::rpc::Call;
+use omnirelay_net::rpc::Request;
 use omnirelay_net::runtime;
 use omnirelay_wal::Disk;
 
@@ -159,11 +159,11 @@ impl<D: Disk> CoreCell<D> {
 
     /// Hands a call to the core. Dropping the future before it is ready cancels the call: what it
     /// would have been given goes back.
-    pub fn call(self: &Rc<Self>, call: Call, context: &CallContext) -> ReplyFuture<D> {
+    pub fn call(self: &Rc<Self>, request: Request, context: &CallContext) -> ReplyFuture<D> {
         let id = self
             .core
             .borrow_mut()
-            .handle_call(self.clock.now(), call, context);
+            .handle_call(self.clock.now(), request, context);
         let reply = Rc::new(ReplyCell::default());
         self.replies.borrow_mut().insert(id, Rc::clone(&reply));
         self.dirty.set();

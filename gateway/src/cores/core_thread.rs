@@ -19,9 +19,7 @@ use super::clock::Clock;
 use super::ending::Ending;
 use super::inbox::{Event, ExplainAsk, InboxReader};
 use super::log_threads::LogThreads;
-use crate::node::{
-    Answer, Board, CallContext, Core, CoreId, Layout, LogId, LogParts, LogTask, Message,
-};
+use crate::node::{Board, CallContext, Core, CoreId, Layout, LogId, LogParts, LogTask, Message};
 
 /// Messages that fit a ring between two cores.
 pub const RING_MESSAGES: usize = 4_096;
@@ -270,8 +268,9 @@ async fn explain<D: Disk>(cell: Rc<CoreCell<D>>, ask: ExplainAsk) {
         shard_key: None,
         reply_by: cell.clock.now().saturating_add(ask.time),
     };
-    let answer = match cell.call(call, &context).await.reply {
-        Ok(Answer::Message(Reply::Explain(response))) => Ok(response),
+    let reply = cell.call(call.into(), &context).await.reply;
+    let answer = match reply.map(|answer| answer.to_reply()) {
+        Ok(Reply::Explain(response)) => Ok(response),
         Ok(_) => unreachable!("an explain is answered with an explanation"),
         Err(error) => Err(error),
     };

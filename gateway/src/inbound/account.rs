@@ -8,8 +8,8 @@ use http::HeaderMap;
 use http::header::HeaderValue;
 use omnirelay_net::frame::CallFrame;
 use omnirelay_net::rpc::{
-    Call, Code, Error, HexId, Procedure, RequestHead, TRACESTATE_BYTES_MAX, TraceContext, headers,
-    trace_state,
+    Call, Code, Error, HexId, Procedure, Request, RequestHead, TRACESTATE_BYTES_MAX, TraceContext,
+    headers, trace_state,
 };
 use omnirelay_queue::{Nanos, ShardId};
 use omnirelay_wal::Disk;
@@ -132,26 +132,23 @@ impl<'a, D: Disk> Account<'a, D> {
     }
 
     /// The call has been read and is handed to the core.
-    pub(super) fn hand(&mut self, now: Nanos, call: &Call) {
+    pub(super) fn hand(&mut self, now: Nanos, request: &Request) {
         let Some(notes) = &mut self.notes else {
             return;
         };
         notes.handed = Some(now);
-        let (request_id, peer_id) = match call {
-            Call::Enqueue(request) => {
-                let payload = request.payload.as_ref();
-                (
-                    payload.and_then(|payload| payload.request_id.as_ref()),
-                    None,
-                )
+        let (request_id, peer_id) = match request {
+            Request::Enqueue(item) => {
+                let payload = item.get(0).payload;
+                (payload.and_then(|payload| payload.request_id), None)
             }
-            Call::Drain(request) => (request.request_id.as_ref(), None),
-            Call::Lease(request) => (None, request.peer_id.as_ref()),
-            Call::LeaseBatch(request) => (None, request.peer_id.as_ref()),
+            Request::Call(Call::Drain(request)) => (request.request_id.as_deref(), None),
+            Request::Call(Call::Lease(request)) => (None, request.peer_id.as_deref()),
+            Request::Call(Call::LeaseBatch(request)) => (None, request.peer_id.as_deref()),
             _ => (None, None),
         };
-        notes.request_id = request_id.map(|id| shortened(id));
-        notes.peer_id = peer_id.map(|id| shortened(id));
+        notes.request_id = request_id.map(shortened);
+        notes.peer_id = peer_id.map(shortened);
     }
 
     /// The call has its reply. What the reply's `traceresponse` says, if the call is recorded.

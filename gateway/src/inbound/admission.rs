@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Response;
 use omnirelay_net::http::{BodyError, DeliveryBody};
-use omnirelay_net::rpc::{Call, Error, RequestHead};
+use omnirelay_net::rpc::{Call, Error, Request, RequestHead};
 use omnirelay_queue::Nanos;
 use omnirelay_wal::Disk;
 
@@ -112,11 +112,11 @@ impl<D: Disk> Admission<D> {
         &self,
         head: &RequestHead,
         namespace: NamespaceId,
-        call: Call,
+        request: Request,
         term: Term,
         account: &mut Account<'_, D>,
     ) -> Outcome {
-        let owner = owner(head, &call);
+        let owner = owner(head, &request);
         if owner.len() > OWNER_BYTES_MAX {
             return refused(Error::payload_too_large(format!(
                 "the owner of a lease is at most {OWNER_BYTES_MAX} bytes"
@@ -126,14 +126,14 @@ impl<D: Disk> Admission<D> {
         let left = nanos(term.reply_by.saturating_duration_since(term.started));
         let spent = nanos(term.started.elapsed());
         let now = self.cell.clock().now();
-        account.hand(now, &call);
+        account.hand(now, &request);
         let context = CallContext {
             namespace,
             owner,
             shard_key: head.shard_key.clone(),
             reply_by: Nanos(now.0.saturating_sub(spent).saturating_add(left)),
         };
-        self.cell.call(call, &context).await
+        self.cell.call(request, &context).await
     }
 
     /// A response with such a body.
@@ -181,10 +181,10 @@ pub(super) fn too_large(limit: usize) -> Error {
 }
 
 /// Who will own the leases: `peerId`, else `x-peer-id`, else the caller.
-fn owner(head: &RequestHead, call: &Call) -> String {
-    let asked = match call {
-        Call::Lease(request) => request.peer_id.as_ref(),
-        Call::LeaseBatch(request) => request.peer_id.as_ref(),
+fn owner(head: &RequestHead, request: &Request) -> String {
+    let asked = match request {
+        Request::Call(Call::Lease(request)) => request.peer_id.as_ref(),
+        Request::Call(Call::LeaseBatch(request)) => request.peer_id.as_ref(),
         _ => None,
     };
     asked

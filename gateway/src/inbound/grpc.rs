@@ -144,7 +144,7 @@ async fn answer<D: Disk>(
     let term = Term::new(account.started, head.rpc.ttl);
     let bytes_max = admission.body_bytes_max;
     let (message, _room) = read_message(admission, head, body, bytes_max, term).await?;
-    let call = rpc::decode_call(procedure, head.rpc.encoding, &message)?;
+    let call = rpc::decode_request(procedure, head.rpc.encoding, &message)?;
     let namespace = match named {
         Some(namespace) => namespace,
         None => typed_namespace(admission, call.namespace())?,

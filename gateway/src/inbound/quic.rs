@@ -103,7 +103,7 @@ async fn answer<D: Disk>(
         .then(|| admission.take_room(PAGE_BYTES_MAX))
         .transpose()?;
     let term = Term::new(call.came, head.ttl);
-    let call = rpc::decode_call(procedure, head.encoding, &body)?;
+    let call = rpc::decode_request(procedure, head.encoding, &body)?;
     drop(body);
     let outcome = admission.call(head, namespace, call, term, account).await;
     Ok((outcome, page))

@@ -111,6 +111,6 @@ async fn answer<D: Disk>(
     let read = read_body(body, bytes_max, term.reply_by).await;
     let body = read.map_err(unread)?;
     room.shrink(body.len());
-    let call = rpc::decode_call(procedure, head.encoding, &body)?;
+    let call = rpc::decode_request(procedure, head.encoding, &body)?;
     Ok(admission.call(head, namespace, call, term, account).await)
 }

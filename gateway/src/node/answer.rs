@@ -2,9 +2,9 @@
 //! for all other uses.
 
 use bytes::{BufMut, BytesMut};
+use omnirelay_net::messages::view::{PayloadView, TokenView};
 use omnirelay_net::messages::write::{
-    EnqueuedView, ExtendedView, LeaseView, PayloadView, ReceiptView, RefusedView, SettledView,
-    TokenView, View, nested,
+    EnqueuedView, ExtendedView, LeaseView, ReceiptView, RefusedView, SettledView, View, nested,
 };
 use omnirelay_net::messages::{
     CancelResponse, ChangeResult, CompleteResponse, EnqueueBatchResponse, EnqueueResponse,
@@ -24,7 +24,7 @@ pub enum Answer {
     #[doc(hidden)]
     Results(Results),
     /// Of anything else.
-    Message(Reply),
+    Message(Box<Reply>),
 }
 
 /// What became of a call's entries, in their order.
@@ -47,8 +47,14 @@ impl Answer {
     pub fn to_reply(&self) -> Reply {
         match self {
             Answer::Results(results) => results.to_reply(),
-            Answer::Message(reply) => reply.clone(),
+            Answer::Message(reply) => (**reply).clone(),
         }
+    }
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer::Message(Box::new(reply))
     }
 }
 
@@ -262,6 +268,7 @@ fn put_lease(out: &mut BytesMut, is_batch: bool, granted: &Granted) {
     let item = EnqueuedBody::decode(&granted.record).expect("it was read before");
     let payload = &item.payload;
     let grant = &granted.grant;
+    let lease_id = grant.token.lease_id.to_text();
     let view = LeaseView {
         payload: PayloadView {
             resource_type: payload.resource_type,
@@ -279,7 +286,7 @@ fn put_lease(out: &mut BytesMut, is_batch: bool, granted: &Granted) {
         ownership_token: TokenView {
             sequence_id: grant.token.sequence_id.0,
             attempt: grant.token.attempt,
-            lease_id: &grant.token.lease_id.to_text(),
+            lease_id: str::from_utf8(&lease_id).expect("digits and hyphens"),
         },
         owner_peer_id: &granted.owner,
         lease_expires_at: timestamp(grant.expires_at),

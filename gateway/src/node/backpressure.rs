@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use omnirelay_net::messages::{EnqueueRequest, PendingItem};
+use omnirelay_net::messages::PendingItem;
+use omnirelay_net::messages::read::EnqueueItems;
 use omnirelay_queue::Nanos;
 use omnirelay_wal::Disk;
 
@@ -59,7 +60,7 @@ enum Intake {
 /// New work that a call brings.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Enqueue(Vec<EnqueueRequest>),
+    Enqueue(EnqueueItems),
     Restore(Vec<PendingItem>),
 }
 

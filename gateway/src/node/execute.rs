@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnirelay_net::messages::{EnqueueRequest, PendingItem};
-use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX, pending_item_bytes};
+use omnirelay_net::messages::PendingItem;
+use omnirelay_net::messages::read::EnqueueItems;
+use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX, payload_bytes, pending_item_bytes};
 use omnirelay_queue as queue;
 use omnirelay_queue::{EnqueueRefused, FenceReason, LeaseWish, Nanos, ShardId, TokenRefused};
 use omnirelay_wal::Disk;
@@ -107,9 +108,9 @@ impl<D: Disk> Core<D> {
             }
         }
         let (namespace, decided) = match part {
-            Part::Enqueue(namespace, entries) => (
+            Part::Enqueue(namespace, items, entries) => (
                 namespace,
-                self.decide_enqueue(now, namespace, log, &entries),
+                self.decide_enqueue(now, namespace, log, (&items, &entries)),
             ),
             Part::Settle(namespace, entries) => {
                 (namespace, self.decide_settle(now, namespace, log, &entries))
@@ -179,8 +180,8 @@ impl<D: Disk> Core<D> {
     /// Whether a part may be carried out now.
     fn admit(&mut self, log: usize, part: &Part) -> Verdict {
         let (admit, sum, largest) = match part {
-            Part::Enqueue(_, entries) => {
-                let bytes = entries.iter().map(|e| record_bytes(&e.request));
+            Part::Enqueue(_, items, entries) => {
+                let bytes = entries.iter().map(|e| record_bytes(items, e));
                 (Admit::Enqueue, bytes.clone().sum(), bytes.max())
             }
             Part::Settle(_, entries) => {
@@ -213,7 +214,7 @@ impl<D: Disk> Core<D> {
         error: &omnirelay_net::rpc::Error,
     ) {
         let indexes: Vec<u32> = match part {
-            Part::Enqueue(_, entries) => entries.iter().map(|e| e.index).collect(),
+            Part::Enqueue(_, _, entries) => entries.iter().map(|e| e.index).collect(),
             Part::Settle(_, entries) => entries.iter().map(|e| e.index).collect(),
             Part::Change(_, _, entries) => entries.iter().map(|e| e.index).collect(),
             Part::Restore(_, _, entries) => entries.iter().map(|e| e.index).collect(),
@@ -252,39 +253,33 @@ impl<D: Disk> Core<D> {
         now: Nanos,
         namespace: NamespaceId,
         log: usize,
-        entries: &[EnqueueEntry],
+        (items, entries): (&EnqueueItems, &[EnqueueEntry]),
     ) -> Decided {
         let durable = self.is_durable(namespace);
         let mut decided = Decided::with_capacity(entries.len());
+        let mut attributes = Vec::new();
         for entry in entries {
             let slot = self.locate(log, entry.shard);
-            let payload = entry
-                .request
-                .payload
-                .as_ref()
-                .expect("checked before it was routed");
-            let attributes: Vec<(&str, &str)> = payload
-                .attributes
-                .iter()
-                .map(|(k, v)| (k.as_str(), v.as_str()))
-                .collect();
+            let request = items.get(entry.index as usize);
+            let payload = request.payload.expect("checked before it was routed");
+            attributes.clear();
+            attributes.extend(payload.attributes);
             let item = queue::NewItem {
                 payload: queue::PayloadRef {
-                    resource_type: &payload.resource_type,
-                    resource_id: &payload.resource_id,
-                    partition_key: payload.partition_key.as_deref(),
-                    encoding: &payload.payload_encoding,
-                    body: &payload.body,
+                    resource_type: payload.resource_type,
+                    resource_id: payload.resource_id,
+                    partition_key: payload.partition_key,
+                    encoding: payload.payload_encoding,
+                    body: payload.body,
                     attributes: queue::Attributes::Pairs(&attributes),
-                    request_id: payload.request_id.as_deref(),
+                    request_id: payload.request_id,
                 },
-                delay: Duration::from_millis(entry.request.delay_ms.unwrap_or(0)),
-                priority: u8::try_from(entry.request.priority.unwrap_or(0)).unwrap_or(u8::MAX),
-                max_attempts: entry
-                    .request
+                delay: Duration::from_millis(request.delay_ms.unwrap_or(0)),
+                priority: u8::try_from(request.priority.unwrap_or(0)).unwrap_or(u8::MAX),
+                max_attempts: request
                     .max_attempts
                     .map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
-                ttl: entry.request.ttl_ms.map(Duration::from_millis),
+                ttl: request.ttl_ms.map(Duration::from_millis),
                 enqueued_by: "",
             };
             let decision =
@@ -513,23 +508,12 @@ impl<D: Disk> Core<D> {
     }
 }
 
-fn record_bytes(request: &EnqueueRequest) -> usize {
-    let Some(payload) = &request.payload else {
+fn record_bytes(items: &EnqueueItems, entry: &EnqueueEntry) -> usize {
+    let Some(payload) = items.get(entry.index as usize).payload else {
         return RECORD_SLACK_BYTES;
     };
-    let attributes: usize = payload
-        .attributes
-        .iter()
-        .map(|(k, v)| k.len() + v.len() + 8)
-        .sum();
-    RECORD_SLACK_BYTES
-        + payload.resource_type.len()
-        + payload.resource_id.len()
-        + payload.partition_key.as_deref().map_or(0, str::len)
-        + payload.payload_encoding.len()
-        + payload.request_id.as_deref().map_or(0, str::len)
-        + payload.body.len()
-        + attributes
+    let attributes = payload.attributes.clone().count();
+    RECORD_SLACK_BYTES + payload_bytes(&payload) + 8 * attributes
 }
 
 /// An item's record as it is restored: its payload, its last error, and what is known beside.

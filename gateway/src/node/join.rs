@@ -1,10 +1,13 @@
 //! Accepting calls: splitting them into parts by log, and joining the parts' results into the
 //! reply.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use omnirelay_net::messages::{EnqueueRequest, OwnershipToken, SettleItem, Stats, StatsResponse};
-use omnirelay_net::rpc::{self, Call, Error, Reply, SettleAction};
+use omnirelay_net::messages::read::EnqueueItems;
+use omnirelay_net::messages::view::{SettleView, TokenView};
+use omnirelay_net::messages::{OwnershipToken, Stats, StatsResponse};
+use omnirelay_net::rpc::{self, Call, Error, Reply, Request, SettleAction};
 use omnirelay_queue::{
     LeaseId, Listing, Nanos, Ordering, SequenceId, ShardId, Token, shard_index_of_key,
     shard_index_of_resource,
@@ -23,9 +26,9 @@ use super::part::{Action, EnqueueEntry, Failure, ItemResult, Part, SettleEntry, 
 impl<D: Disk> Core<D> {
     /// Accepts a call. Its outcome comes out of [`Core::poll_outcome`], exactly once, unless it is
     /// cancelled first.
-    pub fn handle_call(&mut self, now: Nanos, call: Call, context: &CallContext) -> CallId {
+    pub fn handle_call(&mut self, now: Nanos, request: Request, context: &CallContext) -> CallId {
         let id = self.calls.insert(PendingCall {
-            procedure: call.procedure(),
+            procedure: request.procedure(),
             namespace: context.namespace,
             reply_by: context.reply_by,
             results: Vec::new(),
@@ -40,16 +43,31 @@ impl<D: Disk> Core<D> {
             self.answer(id, Err(errors::draining()));
             return id;
         }
-        if let Err(error) = rpc::validate_call(&call) {
+        if let Err(error) = rpc::validate_request(&request) {
             self.answer(id, Err(error));
             return id;
         }
-        match call {
-            Call::Enqueue(request) => {
-                self.take_in(now, id, context, Incoming::Enqueue(vec![request]));
+        match request {
+            Request::Enqueue(items) | Request::EnqueueBatch(items) => {
+                self.take_in(now, id, context, Incoming::Enqueue(items));
             }
-            Call::EnqueueBatch(batch) => {
-                self.take_in(now, id, context, Incoming::Enqueue(batch.items));
+            Request::Settle(items) => {
+                let entries = items.iter().map(|item| {
+                    let action = settle_action(&item)?;
+                    Ok((item.ownership_token, action))
+                });
+                self.settle(now, id, entries);
+            }
+            Request::Call(call) => self.handle_other(now, id, call, context),
+        }
+        id
+    }
+
+    /// A call that carries one thing, or seldom comes.
+    fn handle_other(&mut self, now: Nanos, id: CallId, call: Call, context: &CallContext) {
+        match call {
+            Call::Enqueue(_) | Call::EnqueueBatch(_) | Call::Settle(_) => {
+                unreachable!("a request of a kind of its own")
             }
             Call::Restore(r) => self.take_in(now, id, context, Incoming::Restore(r.items)),
             Call::Lease(r) => self.lease(
@@ -74,14 +92,10 @@ impl<D: Disk> Core<D> {
             }
             Call::Heartbeat(r) => {
                 let extend = r.extend_ms.map(Duration::from_millis);
-                self.settle(
-                    now,
-                    id,
-                    vec![(r.ownership_token, Ok(Action::Heartbeat { extend }))],
-                );
+                self.settle_one(now, id, &r.ownership_token, Action::Heartbeat { extend });
             }
             Call::Complete(r) => {
-                self.settle(now, id, vec![(r.ownership_token, Ok(Action::Complete))])
+                self.settle_one(now, id, &r.ownership_token, Action::Complete);
             }
             Call::Fail(r) => {
                 let failure = Failure {
@@ -91,15 +105,8 @@ impl<D: Disk> Core<D> {
                     delay: r.delay_ms.map(Duration::from_millis),
                     metadata: r.metadata.into_iter().collect(),
                 };
-                self.settle(
-                    now,
-                    id,
-                    vec![(r.ownership_token, Ok(Action::Fail(Box::new(failure))))],
-                );
-            }
-            Call::Settle(batch) => {
-                let entries = batch.items.into_iter().map(settle_action).collect();
-                self.settle(now, id, entries);
+                let action = Action::Fail(Box::new(failure));
+                self.settle_one(now, id, &r.ownership_token, action);
             }
             Call::Stats(_) => {
                 let stats = self.wire_stats(context.namespace);
@@ -118,7 +125,6 @@ impl<D: Disk> Core<D> {
                 self.drain(now, id, r.max_items, r.shard, r.request_id.as_deref());
             }
         }
-        id
     }
 
     /// Checks, routes and sends on what an enqueue brings. What is beyond the `room` that its
@@ -128,14 +134,15 @@ impl<D: Disk> Core<D> {
         now: Nanos,
         id: CallId,
         context: &CallContext,
-        items: Vec<EnqueueRequest>,
+        items: EnqueueItems,
         room: u64,
     ) {
         let mut left = room;
         let mut parts: Vec<(LogId, Vec<EnqueueEntry>)> = Vec::new();
         let mut results = Vec::with_capacity(items.len());
-        for (index, request) in (0u32..).zip(items) {
-            if let Err(error) = rpc::validate_enqueue(&request) {
+        for (index, at) in (0u32..).zip(0..items.len()) {
+            let item = items.get(at);
+            if let Err(error) = rpc::validate_enqueue(&item) {
                 results.push(Some(ItemResult::Refused(error)));
                 continue;
             }
@@ -146,56 +153,59 @@ impl<D: Disk> Core<D> {
             };
             left = after;
             results.push(None);
-            let shard = self.route(context, &request);
+            let payload = item.payload.as_ref().expect("validated");
+            let resource = (payload.resource_type, payload.resource_id);
+            let shard = self.route(context, resource);
             let log = self.layout.log_of(shard);
-            let entry = EnqueueEntry {
-                index,
-                shard,
-                request,
-            };
+            let entry = EnqueueEntry { index, shard };
             match parts.iter_mut().find(|(at, _)| *at == log) {
                 Some((_, entries)) => entries.push(entry),
                 None => parts.push((log, vec![entry])),
             }
         }
         let namespace = context.namespace;
+        let items = Arc::new(items);
         let parts = parts
             .into_iter()
-            .map(|(log, entries)| (log, Part::Enqueue(namespace, entries)))
+            .map(|(log, entries)| (log, Part::Enqueue(namespace, Arc::clone(&items), entries)))
             .collect();
         self.start(now, id, results, parts);
     }
 
-    fn route(&self, context: &CallContext, request: &EnqueueRequest) -> ShardId {
+    fn route(&self, context: &CallContext, (kind, resource): (&str, &str)) -> ShardId {
         let namespace = self.layout.namespace(context.namespace);
         // Only a resource's own shard can keep its items in order.
         let is_ordered = namespace.options.ordering == Ordering::PerResource;
         let index = match context.shard_key.as_ref().filter(|_| !is_ordered) {
             Some(key) => shard_index_of_key(key, namespace.shards),
-            None => {
-                let payload = request.payload.as_ref().expect("validated");
-                shard_index_of_resource(
-                    &payload.resource_type,
-                    &payload.resource_id,
-                    namespace.shards,
-                )
-            }
+            None => shard_index_of_resource(kind, resource, namespace.shards),
         };
         ShardId(namespace.first_shard.0 + index)
     }
 
-    fn settle(
+    fn settle_one(
         &mut self,
         now: Nanos,
         id: CallId,
-        entries: Vec<(Option<OwnershipToken>, Result<Action, Error>)>,
+        token: &Option<OwnershipToken>,
+        action: Action,
+    ) {
+        let token = token.as_ref().map(OwnershipToken::view);
+        self.settle(now, id, std::iter::once(Ok((token, action))));
+    }
+
+    fn settle<'a>(
+        &mut self,
+        now: Nanos,
+        id: CallId,
+        entries: impl Iterator<Item = Result<(Option<TokenView<'a>>, Action), Error>>,
     ) {
         let namespace = self.calls.get_mut(id).expect("just made").namespace;
         let mut parts: Vec<(LogId, Vec<SettleEntry>)> = Vec::new();
-        let mut results = Vec::with_capacity(entries.len());
-        for (index, (token, action)) in (0u32..).zip(entries) {
+        let mut results = Vec::with_capacity(entries.size_hint().0);
+        for (index, entry) in (0u32..).zip(entries) {
             let parsed =
-                action.and_then(|action| Ok((action, self.parse_token(namespace, token)?)));
+                entry.and_then(|(token, action)| Ok((action, self.parse_token(namespace, token)?)));
             let (action, (shard, token)) = match parsed {
                 Ok(parsed) => parsed,
                 Err(error) => {
@@ -227,7 +237,7 @@ impl<D: Disk> Core<D> {
     fn parse_token(
         &self,
         namespace: NamespaceId,
-        token: Option<OwnershipToken>,
+        token: Option<TokenView<'_>>,
     ) -> Result<(ShardId, Token), Error> {
         let token = token.ok_or_else(|| Error::body_malformed("ownershipToken is missing"))?;
         let lease_id: LeaseId = token
@@ -421,14 +431,14 @@ impl<D: Disk> Core<D> {
     ) -> Result<Answer, Error> {
         use rpc::Procedure;
         if procedure == Procedure::Restore {
-            return super::restore::reply(results).map(Answer::Message);
+            return super::restore::reply(results).map(Answer::from);
         }
         if procedure == Procedure::Explain
             && let Some(ItemResult::Explained(response)) =
                 results.pop_if(|result| matches!(result, ItemResult::Explained(_)))
         {
             let reply = self.finish_explain(namespace, *response);
-            return Ok(Answer::Message(reply));
+            return Ok(reply.into());
         }
         let has_entries = matches!(
             procedure,
@@ -476,7 +486,7 @@ impl<D: Disk> Core<D> {
         self.outcomes.push_back((
             id,
             Outcome {
-                reply: reply.map(Answer::Message),
+                reply: reply.map(Answer::from),
                 shard: None,
                 grants: Vec::new(),
                 dispatched_at,
@@ -534,21 +544,27 @@ impl<D: Disk> Core<D> {
     }
 }
 
-fn settle_action(item: SettleItem) -> (Option<OwnershipToken>, Result<Action, Error>) {
-    let action = rpc::validate_settle_item(&item).map(|action| match action {
+fn settle_action<'a>(
+    item: &SettleView<'a, impl Iterator<Item = (&'a str, &'a str)> + Clone>,
+) -> Result<Action, Error> {
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    Ok(match rpc::validate_settle_item(item)? {
         SettleAction::Complete => Action::Complete,
         SettleAction::Heartbeat => Action::Heartbeat {
             extend: item.extend_ms.map(Duration::from_millis),
         },
         SettleAction::Fail => Action::Fail(Box::new(Failure {
-            reason: item.reason,
-            code: item.error_code,
+            reason: text(item.reason),
+            code: text(item.error_code),
             requeue: item.requeue.unwrap_or(true),
             delay: item.delay_ms.map(Duration::from_millis),
-            metadata: item.metadata.into_iter().collect(),
+            metadata: item
+                .metadata
+                .clone()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
         })),
-    });
-    (item.ownership_token, action)
+    })
 }
 
 /// The shard of all entries, if it is one and the same.

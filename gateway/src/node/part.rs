@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use omnirelay_net::messages::{EnqueueRequest, ErrorInfo, ExplainResponse, PendingItem};
+use omnirelay_net::messages::read::EnqueueItems;
+use omnirelay_net::messages::{ErrorInfo, ExplainResponse, PendingItem};
 use omnirelay_net::rpc;
 use omnirelay_queue::{Cursor, Grant, Lsn, Nanos, SequenceId, ShardId, Token};
 
@@ -32,7 +33,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub(super) enum Part {
     /// Put items into shards of the log.
-    Enqueue(NamespaceId, Vec<EnqueueEntry>),
+    Enqueue(NamespaceId, Arc<EnqueueItems>, Vec<EnqueueEntry>),
     /// Complete, fail or renew leases.
     Settle(NamespaceId, Vec<SettleEntry>),
     /// Lease what waits, best first.
@@ -52,10 +53,9 @@ pub(super) enum Part {
 /// One item of an enqueue, already checked and routed.
 #[derive(Debug)]
 pub(super) struct EnqueueEntry {
-    /// Its place in the call.
+    /// Its place in the call, and among the call's items.
     pub(super) index: u32,
     pub(super) shard: ShardId,
-    pub(super) request: EnqueueRequest,
 }
 
 /// One token of a settle, already parsed and routed.

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use prost::encoding::WireType;
 
-use super::Span;
 use crate::rpc::{Code, Encoding, Error, TTL_DEFAULT, TTL_MAX};
-use crate::varint;
+use crate::wire::{Fields, Malformed, Span, Value};
 
 /// Why a stream makes no sense. Nothing that comes after it can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +28,12 @@ pub enum FrameError {
     /// A frame that has no place here.
     #[error("{0}")]
     Unexpected(&'static str),
+}
+
+impl From<Malformed> for FrameError {
+    fn from(Malformed(why): Malformed) -> FrameError {
+        FrameError::Malformed(why)
+    }
 }
 
 /// One frame.
@@ -184,20 +188,18 @@ impl CallFrame {
     /// Its body, which shares the frame's memory.
     #[must_use]
     pub fn body(&self) -> Bytes {
-        self.frame.slice(self.body.start..self.body.end)
+        self.frame.slice(self.body.range())
     }
 
     /// Application headers, in the order they came.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        let text = |span: Span| std::str::from_utf8(span.of(&self.frame));
-        self.headers
-            .iter()
-            .filter_map(move |&(name, value)| Some((text(name).ok()?, text(value).ok()?)))
+        let frame = &self.frame;
+        let headers = self.headers.iter();
+        headers.map(move |(name, value)| (name.text(frame), value.text(frame)))
     }
 
     fn text(&self, index: usize) -> &str {
-        let bytes = self.texts[index].of(&self.frame);
-        std::str::from_utf8(bytes).expect("it was checked when the frame was read")
+        self.texts[index].text(&self.frame)
     }
 
     fn decode(frame: &Bytes, message: Span) -> Result<CallFrame, FrameError> {
@@ -225,7 +227,7 @@ impl CallFrame {
                 }
                 (tag, Value::Piece(text)) => {
                     if let Some(index) = TEXT_TAGS.iter().position(|&known| known == tag) {
-                        call.texts[index] = checked_text(frame, text)?;
+                        call.texts[index] = text.checked(frame)?;
                     }
                 }
                 _ => {}
@@ -243,19 +245,12 @@ fn header(frame: &Bytes, entry: Span) -> Result<(Span, Span), FrameError> {
     let mut fields = Fields::new(frame, entry);
     while let Some((tag, found)) = fields.next()? {
         match (tag, found) {
-            (1, Value::Piece(text)) => name = checked_text(frame, text)?,
-            (2, Value::Piece(text)) => value = checked_text(frame, text)?,
+            (1, Value::Piece(text)) => name = text.checked(frame)?,
+            (2, Value::Piece(text)) => value = text.checked(frame)?,
             _ => {}
         }
     }
     Ok((name, value))
-}
-
-fn checked_text(frame: &Bytes, text: Span) -> Result<Span, FrameError> {
-    match std::str::from_utf8(text.of(frame)) {
-        Ok(_) => Ok(text),
-        Err(_) => Err(FrameError::Malformed("a text is not UTF-8")),
-    }
 }
 
 fn encoding(number: u64) -> Option<Encoding> {
@@ -292,7 +287,7 @@ impl ReplyFrame {
         while let Some((tag, value)) = fields.next()? {
             match (tag, value) {
                 (1, Value::Number(id)) => reply.id = id,
-                (2, Value::Piece(body)) => reply.outcome = Ok(frame.slice(body.start..body.end)),
+                (2, Value::Piece(body)) => reply.outcome = Ok(frame.slice(body.range())),
                 (3, Value::Piece(error)) => reply.outcome = Err(decode_error(frame, error)?),
                 (4, Value::Number(shard)) => reply.shard = Some(shard as u32),
                 (5, Value::Number(more)) => reply.more = more != 0,
@@ -309,11 +304,7 @@ impl Frame {
     /// # Errors
     /// [`FrameError::Malformed`].
     pub fn decode(frame: &Bytes) -> Result<Frame, FrameError> {
-        let whole = Span {
-            start: 0,
-            end: frame.len(),
-        };
-        let mut fields = Fields::new(frame, whole);
+        let mut fields = Fields::new(frame, Span::whole(frame));
         let mut found = Frame::Unknown;
         // As protobuf has it: of several the last counts.
         while let Some((tag, value)) = fields.next()? {
@@ -385,78 +376,4 @@ pub(super) struct WireError {
     pub(super) message: String,
     #[prost(btree_map = "string, string", tag = "4")]
     pub(super) metadata: std::collections::BTreeMap<String, String>,
-}
-
-/// The fields of a message, one after the other.
-struct Fields<'a> {
-    frame: &'a [u8],
-    at: usize,
-    end: usize,
-}
-
-/// What a field holds.
-#[derive(Debug, Clone, Copy)]
-enum Value {
-    Number(u64),
-    Piece(Span),
-    /// Of a kind that no frame has.
-    Other,
-}
-
-impl<'a> Fields<'a> {
-    fn new(frame: &'a Bytes, message: Span) -> Fields<'a> {
-        Fields {
-            frame,
-            at: message.start,
-            end: message.end,
-        }
-    }
-
-    fn next(&mut self) -> Result<Option<(u32, Value)>, FrameError> {
-        if self.at == self.end {
-            return Ok(None);
-        }
-        let key = self.number()?;
-        let tag = u32::try_from(key >> 3).map_err(|_| FrameError::Malformed("a field's number"))?;
-        if tag == 0 {
-            return Err(FrameError::Malformed("a field's number"));
-        }
-        let value = match WireType::try_from(key & 7) {
-            Ok(WireType::Varint) => Value::Number(self.number()?),
-            Ok(WireType::LengthDelimited) => {
-                let length = self.number()?;
-                Value::Piece(self.piece(length)?)
-            }
-            Ok(WireType::ThirtyTwoBit) => self.piece(4).map(|_| Value::Other)?,
-            Ok(WireType::SixtyFourBit) => self.piece(8).map(|_| Value::Other)?,
-            // Groups have been gone from protobuf for as long as there are frames.
-            _ => return Err(FrameError::Malformed("a field's type")),
-        };
-        Ok(Some((tag, value)))
-    }
-
-    fn number(&mut self) -> Result<u64, FrameError> {
-        match varint::read(&self.frame[self.at..self.end]) {
-            Ok(Some((value, length))) => {
-                self.at += length;
-                Ok(value)
-            }
-            _ => Err(FrameError::Malformed("a varint is cut off or too long")),
-        }
-    }
-
-    fn piece(&mut self, length: u64) -> Result<Span, FrameError> {
-        let left = self.end - self.at;
-        match usize::try_from(length) {
-            Ok(length) if length <= left => {
-                let start = self.at;
-                self.at += length;
-                Ok(Span {
-                    start,
-                    end: self.at,
-                })
-            }
-            _ => Err(FrameError::Malformed("a field is longer than its message")),
-        }
-    }
 }

@@ -5,7 +5,7 @@ use prost::Message;
 
 use super::decode::{Hello, Welcome, WireError};
 use crate::rpc::{Call, EncodeReply, Encoding, Error, encode_call_behind};
-use crate::varint;
+use crate::wire::varint;
 
 /// The most that is in front of a body in its frame: the lengths of frame and message, and fields
 /// of a reply that are numbers.

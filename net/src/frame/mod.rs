@@ -9,8 +9,6 @@ mod decode;
 pub mod encode;
 mod reader;
 
-use bytes::Bytes;
-
 pub use self::decode::{CallFrame, Frame, FrameError, Hello, ReplyFrame, Welcome};
 pub use self::reader::FrameReader;
 use crate::rpc::REQUEST_BYTES_MAX;
@@ -26,19 +24,6 @@ pub const FRAME_BYTES_MAX: usize = REQUEST_BYTES_MAX + (64 << 10);
 
 /// The longest first frame of a stream.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
-
-/// A piece of a frame, by place: the frame's own bytes stay where they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
-impl Span {
-    fn of(self, frame: &Bytes) -> &[u8] {
-        &frame[self.start..self.end]
-    }
-}
 
 #[cfg(test)]
 mod tests;

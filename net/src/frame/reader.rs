@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::FrameError;
-use crate::varint;
+use crate::wire::varint;
 
 /// Cuts a stream into frames.
 ///

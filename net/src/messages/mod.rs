@@ -5,8 +5,10 @@
 //! left out, `null` counts as absent, and fields nobody knows are ignored.
 
 pub(crate) mod json;
+pub mod read;
 pub mod reasons;
 mod results;
+pub mod view;
 pub mod write;
 
 /// What prost makes of `proto/`; the fields are described there.

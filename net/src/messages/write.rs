@@ -5,8 +5,9 @@
 use bytes::{BufMut, BytesMut};
 use prost::Message;
 
+use super::view::{PayloadView, TokenView};
 use super::{Error, ErrorInfo, Stats, Timestamp};
-use crate::varint;
+use crate::wire::varint;
 
 /// A message whose parts lie elsewhere.
 pub trait View {
@@ -111,19 +112,6 @@ fn message(out: &mut impl Out, tag: u64, message: &impl Message) {
     out.message(message, length);
 }
 
-/// `Payload`. Attributes come in the order of their names.
-#[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "the message's fields")]
-pub struct PayloadView<'a, A> {
-    pub resource_type: &'a str,
-    pub resource_id: &'a str,
-    pub partition_key: Option<&'a str>,
-    pub payload_encoding: &'a str,
-    pub body: &'a [u8],
-    pub attributes: A,
-    pub request_id: Option<&'a str>,
-}
-
 impl<'a, A: Iterator<Item = (&'a str, &'a str)> + Clone> View for PayloadView<'a, A> {
     fn put(&self, out: &mut impl Out) {
         plain_piece(out, 1, self.resource_type.as_bytes());
@@ -158,20 +146,11 @@ impl View for Timestamp {
     }
 }
 
-/// `OwnershipToken`.
-#[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "the message's fields")]
-pub struct TokenView<'a> {
-    pub sequence_id: u64,
-    pub attempt: u32,
-    pub lease_id: &'a [u8],
-}
-
 impl View for TokenView<'_> {
     fn put(&self, out: &mut impl Out) {
         plain_number(out, 1, self.sequence_id);
         plain_number(out, 2, self.attempt.into());
-        plain_piece(out, 3, self.lease_id);
+        plain_piece(out, 3, self.lease_id.as_bytes());
     }
 }
 
@@ -375,7 +354,7 @@ mod tests {
                 ownership_token: TokenView {
                     sequence_id,
                     attempt,
-                    lease_id: texts[3].as_bytes(),
+                    lease_id: &texts[3],
                 },
                 owner_peer_id: &texts[4],
                 lease_expires_at: expires_at,

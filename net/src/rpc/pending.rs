@@ -5,7 +5,7 @@ use super::Error;
 use super::call::decode_json;
 use super::validate::{
     ATTEMPTS_MAX, ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, ITEM_TTL_MS_MAX, NAME_BYTES_MAX,
-    PRIORITY_MAX, REASON_BYTES_MAX, batch_items, max_items, name, pairs_bytes, payload_at,
+    PRIORITY_MAX, REASON_BYTES_MAX, batch_items, max_items, name, pairs_bytes_of, payload_at,
     payload_bytes, within,
 };
 use crate::messages::{
@@ -85,9 +85,10 @@ pub fn pending_item_bytes(item: &PendingItem) -> usize {
     let error = item.last_error.as_ref().map_or(0, |error| {
         error.message.len()
             + error.code.as_ref().map_or(0, String::len)
-            + pairs_bytes(&error.metadata)
+            + pairs_bytes_of(&error.metadata)
     });
-    item.payload.as_ref().map_or(0, payload_bytes) + error
+    let payload = item.payload.as_ref();
+    payload.map_or(0, |payload| payload_bytes(&payload.view())) + error
 }
 
 /// Reads an origin, 32 hex digits in either case.
@@ -126,7 +127,8 @@ pub fn parse_pending_item(json: &[u8]) -> Result<PendingItem, Error> {
 pub fn validate_pending_item(path: &str, item: &PendingItem) -> Result<(), Error> {
     let payload = item.payload.as_ref();
     let missing = || Error::payload_required(format!("{path}payload is missing"));
-    payload_at(&format_args!("{path}payload"), payload.ok_or_else(missing)?)?;
+    let payload = payload.ok_or_else(missing)?;
+    payload_at(&format_args!("{path}payload"), &payload.view())?;
     if !(1..=JSON_INTEGER_MAX).contains(&item.sequence_id) {
         return Err(Error::body_malformed(format!(
             "{path}sequenceId is {}; it takes 1 to {JSON_INTEGER_MAX}",
@@ -176,7 +178,7 @@ fn validate_error(path: &str, error: &ErrorInfo) -> Result<(), Error> {
         ("code", code_bytes, NAME_BYTES_MAX),
         (
             "metadata",
-            pairs_bytes(&error.metadata),
+            pairs_bytes_of(&error.metadata),
             ATTRIBUTES_BYTES_MAX,
         ),
     ];

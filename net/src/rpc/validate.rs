@@ -7,10 +7,10 @@ use std::fmt::Display;
 
 use super::pending::{validate_drain, validate_page, validate_restore, validate_sequence_ids};
 use super::{Call, Error, codes};
+use crate::messages::view::{EnqueueView, PayloadView, SettleView, TokenView};
 use crate::messages::{
-    BATCH_ITEMS_MAX, CompleteRequest, EnqueueBatchRequest, EnqueueRequest, FailRequest,
-    HeartbeatRequest, LeaseBatchRequest, LeaseRequest, OwnershipToken, Payload, SettleItem,
-    SettleRequest,
+    BATCH_ITEMS_MAX, CompleteRequest, FailRequest, HeartbeatRequest, LeaseBatchRequest,
+    LeaseRequest, OwnershipToken,
 };
 
 /// The most bytes of a type, an id, a key or a request id.
@@ -85,14 +85,21 @@ impl SettleAction {
 /// The first field that is wrong.
 pub fn validate_call(call: &Call) -> Result<(), Error> {
     match call {
-        Call::Enqueue(request) => validate_enqueue(request),
-        Call::EnqueueBatch(request) => validate_enqueue_batch(request),
+        Call::Enqueue(request) => validate_enqueue(&request.view()),
+        Call::EnqueueBatch(request) => {
+            let payloads = request
+                .items
+                .iter()
+                .filter_map(|item| item.payload.as_ref());
+            let bytes = payloads.map(|payload| payload_bytes(&payload.view()));
+            validate_enqueue_batch(request.items.len(), bytes.sum())
+        }
         Call::Lease(request) => validate_lease(request),
         Call::LeaseBatch(request) => validate_lease_batch(request),
         Call::Heartbeat(request) => validate_heartbeat(request),
         Call::Complete(request) => validate_complete(request),
         Call::Fail(request) => validate_fail(request),
-        Call::Settle(request) => validate_settle(request),
+        Call::Settle(request) => validate_settle(request.items.len()),
         Call::Stats(_) | Call::Explain(_) => Ok(()),
         Call::Peek(request) => validate_page(request.max_items, request.cursor.as_deref()),
         Call::DeadLetters(request) => validate_page(request.max_items, request.cursor.as_deref()),
@@ -107,9 +114,12 @@ pub fn validate_call(call: &Call) -> Result<(), Error> {
 ///
 /// # Errors
 /// The first field that is wrong.
-pub fn validate_enqueue(request: &EnqueueRequest) -> Result<(), Error> {
+pub fn validate_enqueue<'a>(
+    request: &EnqueueView<'a, impl Iterator<Item = (&'a str, &'a str)> + Clone>,
+) -> Result<(), Error> {
     let payload = request.payload.as_ref();
-    validate_payload(payload.ok_or_else(|| Error::payload_required("payload is missing"))?)?;
+    let payload = payload.ok_or_else(|| Error::payload_required("payload is missing"))?;
+    payload_at(&"payload", payload)?;
     if let Some(priority) = request.priority
         && priority > PRIORITY_MAX
     {
@@ -139,30 +149,25 @@ pub fn validate_enqueue(request: &EnqueueRequest) -> Result<(), Error> {
     duration("ttlMs", request.ttl_ms)
 }
 
-/// Checks a payload.
-///
-/// # Errors
-/// The `resourcelease.payload.*` code of the first field that is wrong.
-pub fn validate_payload(payload: &Payload) -> Result<(), Error> {
-    payload_at(&"payload", payload)
-}
-
 /// Checks the payload that stands at `path` in its request.
-pub(super) fn payload_at(path: &dyn Display, payload: &Payload) -> Result<(), Error> {
+pub(super) fn payload_at<'a>(
+    path: &dyn Display,
+    payload: &PayloadView<'a, impl Iterator<Item = (&'a str, &'a str)> + Clone>,
+) -> Result<(), Error> {
     let required = [
         (
             "resourceType",
-            &payload.resource_type,
+            payload.resource_type,
             codes::RESOURCE_TYPE_REQUIRED,
         ),
         (
             "resourceId",
-            &payload.resource_id,
+            payload.resource_id,
             codes::RESOURCE_ID_REQUIRED,
         ),
         (
             "payloadEncoding",
-            &payload.payload_encoding,
+            payload.payload_encoding,
             codes::ENCODING_REQUIRED,
         ),
     ];
@@ -173,16 +178,16 @@ pub(super) fn payload_at(path: &dyn Display, payload: &Payload) -> Result<(), Er
         within(&format_args!("{path}.{field}"), text.len(), NAME_BYTES_MAX)?;
     }
     let optional = [
-        ("partitionKey", &payload.partition_key),
-        ("requestId", &payload.request_id),
+        ("partitionKey", payload.partition_key),
+        ("requestId", payload.request_id),
     ];
     for (field, text) in optional {
-        let bytes = text.as_ref().map_or(0, String::len);
+        let bytes = text.map_or(0, str::len);
         within(&format_args!("{path}.{field}"), bytes, NAME_BYTES_MAX)?;
     }
     within(
         &format_args!("{path}.attributes"),
-        pairs_bytes(&payload.attributes),
+        pairs_bytes(payload.attributes.clone()),
         ATTRIBUTES_BYTES_MAX,
     )?;
     within(
@@ -192,21 +197,18 @@ pub(super) fn payload_at(path: &dyn Display, payload: &Payload) -> Result<(), Er
     )
 }
 
-/// Checks a batch of enqueues as a whole.
+/// Checks a batch of enqueues as a whole: how many items it has, and how many bytes they have
+/// together, see [`payload_bytes`].
 ///
 /// # Errors
 /// `resourcelease.payload.required` for no items, `resourcelease.payload.too_large` for too many
 /// items or bytes.
-pub fn validate_enqueue_batch(request: &EnqueueBatchRequest) -> Result<(), Error> {
-    if request.items.is_empty() {
+pub fn validate_enqueue_batch(items: usize, bytes: usize) -> Result<(), Error> {
+    if items == 0 {
         return Err(Error::payload_required("items is empty"));
     }
-    batch_items("items", request.items.len())?;
-    let payloads = request
-        .items
-        .iter()
-        .filter_map(|item| item.payload.as_ref());
-    within(&"items", payloads.map(payload_bytes).sum(), BATCH_BYTES_MAX)
+    batch_items("items", items)?;
+    within(&"items", bytes, BATCH_BYTES_MAX)
 }
 
 /// Checks a lease request.
@@ -246,7 +248,7 @@ pub(super) fn max_items(max_items: u32) -> Result<(), Error> {
 /// # Errors
 /// As [`validate_token`] and [`validate_lease`].
 pub fn validate_heartbeat(request: &HeartbeatRequest) -> Result<(), Error> {
-    validate_token(request.ownership_token.as_ref())?;
+    validate_token(token(&request.ownership_token))?;
     lease_duration("extendMs", request.extend_ms)
 }
 
@@ -255,7 +257,7 @@ pub fn validate_heartbeat(request: &HeartbeatRequest) -> Result<(), Error> {
 /// # Errors
 /// As [`validate_token`].
 pub fn validate_complete(request: &CompleteRequest) -> Result<(), Error> {
-    validate_token(request.ownership_token.as_ref()).map(|_| ())
+    validate_token(token(&request.ownership_token)).map(|_| ())
 }
 
 /// Checks a failure.
@@ -263,7 +265,7 @@ pub fn validate_complete(request: &CompleteRequest) -> Result<(), Error> {
 /// # Errors
 /// As [`validate_token`]; `resourcelease.payload.too_large` where reason or metadata are.
 pub fn validate_fail(request: &FailRequest) -> Result<(), Error> {
-    validate_token(request.ownership_token.as_ref())?;
+    validate_token(token(&request.ownership_token))?;
     within(
         &"reason",
         request.reason.as_ref().map_or(0, String::len),
@@ -273,7 +275,7 @@ pub fn validate_fail(request: &FailRequest) -> Result<(), Error> {
     duration("delayMs", request.delay_ms)?;
     within(
         &"metadata",
-        pairs_bytes(&request.metadata),
+        pairs_bytes_of(&request.metadata),
         ATTRIBUTES_BYTES_MAX,
     )
 }
@@ -282,30 +284,28 @@ pub fn validate_fail(request: &FailRequest) -> Result<(), Error> {
 ///
 /// # Errors
 /// `rpc.body.malformed` for no items, `resourcelease.payload.too_large` for too many.
-pub fn validate_settle(request: &SettleRequest) -> Result<(), Error> {
-    if request.items.is_empty() {
+pub fn validate_settle(items: usize) -> Result<(), Error> {
+    if items == 0 {
         return Err(Error::body_malformed("items is empty"));
     }
-    batch_items("items", request.items.len())
+    batch_items("items", items)
 }
 
 /// Checks one settlement of a batch and says what it asks for.
 ///
 /// # Errors
 /// As [`SettleAction::parse`], [`validate_fail`] and [`validate_heartbeat`].
-pub fn validate_settle_item(item: &SettleItem) -> Result<SettleAction, Error> {
-    let action = SettleAction::parse(&item.action)?;
-    validate_token(item.ownership_token.as_ref())?;
-    within(
-        &"reason",
-        item.reason.as_ref().map_or(0, String::len),
-        REASON_BYTES_MAX,
-    )?;
-    name("errorCode", item.error_code.as_deref())?;
+pub fn validate_settle_item<'a>(
+    item: &SettleView<'a, impl Iterator<Item = (&'a str, &'a str)> + Clone>,
+) -> Result<SettleAction, Error> {
+    let action = SettleAction::parse(item.action)?;
+    validate_token(item.ownership_token)?;
+    within(&"reason", item.reason.map_or(0, str::len), REASON_BYTES_MAX)?;
+    name("errorCode", item.error_code)?;
     duration("delayMs", item.delay_ms)?;
     within(
         &"metadata",
-        pairs_bytes(&item.metadata),
+        pairs_bytes(item.metadata.clone()),
         ATTRIBUTES_BYTES_MAX,
     )?;
     lease_duration("extendMs", item.extend_ms)?;
@@ -316,13 +316,17 @@ pub fn validate_settle_item(item: &SettleItem) -> Result<SettleAction, Error> {
 ///
 /// # Errors
 /// `rpc.body.malformed`.
-pub fn validate_token(token: Option<&OwnershipToken>) -> Result<&OwnershipToken, Error> {
+pub fn validate_token(token: Option<TokenView<'_>>) -> Result<TokenView<'_>, Error> {
     let token = token.ok_or_else(|| Error::body_malformed("ownershipToken is missing"))?;
     if token.lease_id.trim().is_empty() {
         return Err(Error::body_malformed("ownershipToken.leaseId is blank"));
     }
-    name("ownershipToken.leaseId", Some(&token.lease_id))?;
+    name("ownershipToken.leaseId", Some(token.lease_id))?;
     Ok(token)
+}
+
+fn token(token: &Option<OwnershipToken>) -> Option<TokenView<'_>> {
+    token.as_ref().map(OwnershipToken::view)
 }
 
 pub(super) fn name(field: &str, text: Option<&str>) -> Result<(), Error> {
@@ -367,26 +371,25 @@ pub(super) fn too_many(field: &str) -> Error {
     Error::payload_too_large(format!("{field} has more than {BATCH_ITEMS_MAX} entries"))
 }
 
-pub(super) fn pairs_bytes(pairs: &std::collections::BTreeMap<String, String>) -> usize {
-    pairs
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum()
+fn pairs_bytes<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
+    pairs.map(|(name, value)| name.len() + value.len()).sum()
+}
+
+pub(super) fn pairs_bytes_of(pairs: &std::collections::BTreeMap<String, String>) -> usize {
+    pairs_bytes(pairs.iter().map(|(name, value)| (&**name, &**value)))
 }
 
 /// What a payload weighs in its batch.
-pub(super) fn payload_bytes(payload: &Payload) -> usize {
-    let optional = [&payload.partition_key, &payload.request_id];
+pub fn payload_bytes<'a>(
+    payload: &PayloadView<'a, impl Iterator<Item = (&'a str, &'a str)> + Clone>,
+) -> usize {
+    let optional = [payload.partition_key, payload.request_id];
     payload.resource_type.len()
         + payload.resource_id.len()
         + payload.payload_encoding.len()
-        + optional
-            .into_iter()
-            .flatten()
-            .map(String::len)
-            .sum::<usize>()
+        + optional.into_iter().flatten().map(str::len).sum::<usize>()
         + payload.body.len()
-        + pairs_bytes(&payload.attributes)
+        + pairs_bytes(payload.attributes.clone())
 }
 
 #[cfg(test)]
@@ -394,6 +397,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::messages::{
+        EnqueueBatchRequest, EnqueueRequest, Payload, SettleItem, SettleRequest,
+    };
     use crate::rpc::ErrorCode;
 
     fn payload() -> Payload {
@@ -448,7 +454,7 @@ mod tests {
             payload.attributes = [("k".into(), "v".repeat(ATTRIBUTES_BYTES_MAX - 1))].into();
             payload.body = Bytes::from(vec![0; BODY_BYTES_MAX]);
         });
-        assert_eq!(validate_enqueue(&request), Ok(()));
+        assert_eq!(validate_enqueue(&request.view()), Ok(()));
     }
 
     #[test]
@@ -580,15 +586,18 @@ mod tests {
             ..SettleItem::default()
         };
         assert_eq!(
-            validate_settle_item(&item("complete")),
+            validate_settle_item(&item("complete").view()),
             Ok(SettleAction::Complete)
         );
-        assert_eq!(validate_settle_item(&item("fail")), Ok(SettleAction::Fail));
         assert_eq!(
-            validate_settle_item(&item("heartbeat")),
+            validate_settle_item(&item("fail").view()),
+            Ok(SettleAction::Fail)
+        );
+        assert_eq!(
+            validate_settle_item(&item("heartbeat").view()),
             Ok(SettleAction::Heartbeat)
         );
-        let error = validate_settle_item(&item("Complete")).unwrap_err();
+        let error = validate_settle_item(&item("Complete").view()).unwrap_err();
         assert_eq!(
             error.message,
             "action is `Complete`; it takes complete, fail or heartbeat"
@@ -598,7 +607,7 @@ mod tests {
             ..item("complete")
         };
         assert!(
-            validate_settle_item(&bare)
+            validate_settle_item(&bare.view())
                 .unwrap_err()
                 .is(codes::BODY_MALFORMED)
         );

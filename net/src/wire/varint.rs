@@ -29,15 +29,25 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Option<(u64, usize)>, Overlong> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overlong;
 
+#[inline]
 pub(crate) fn write(out: &mut impl BufMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
+    if value < 0x80 {
+        return out.put_u8(value as u8);
     }
-    out.put_u8(value as u8);
+    // In one piece: each one that is put looks for room.
+    let mut bytes = [0; VARINT_BYTES_MAX];
+    let mut length = 0;
+    while value >= 0x80 {
+        bytes[length] = value as u8 | 0x80;
+        value >>= 7;
+        length += 1;
+    }
+    bytes[length] = value as u8;
+    out.put_slice(&bytes[..=length]);
 }
 
 /// How many bytes it takes.
+#[inline]
 pub(crate) fn length(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)

@@ -1,0 +1,137 @@
+//! Protobuf's wire format, for messages that are read where they lie and written from wherever
+//! their parts are.
+
+pub(crate) mod varint;
+
+use std::ops::Range;
+
+use prost::encoding::WireType;
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+/// Where a piece lies in bytes that are less than 4 GiB: they stay where they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// All of it.
+    ///
+    /// # Panics
+    /// On 4 GiB or more.
+    pub(crate) fn whole(bytes: &[u8]) -> Span {
+        Span {
+            start: 0,
+            end: u32::try_from(bytes.len()).expect("a message is far below 4 GiB"),
+        }
+    }
+
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.range()]
+    }
+
+    /// The piece as text, once it has been found to be.
+    pub(crate) fn checked(self, bytes: &[u8]) -> Result<Span, Malformed> {
+        match std::str::from_utf8(self.of(bytes)) {
+            Ok(_) => Ok(self),
+            Err(_) => Err(Malformed("a text is not UTF-8")),
+        }
+    }
+
+    /// The text of a piece that [`Span::checked`] gave.
+    pub(crate) fn text(self, bytes: &[u8]) -> &str {
+        std::str::from_utf8(self.of(bytes)).expect("it was checked when it was read")
+    }
+}
+
+/// The fields of a message, one after the other.
+pub(crate) struct Fields<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+/// What a field holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Value {
+    Number(u64),
+    Piece(Span),
+    /// Of a kind that no message here has.
+    Other,
+}
+
+impl<'a> Fields<'a> {
+    /// Of the message that is `message` of `bytes`.
+    pub(crate) fn new(bytes: &'a [u8], message: Span) -> Fields<'a> {
+        let Range { start, end } = message.range();
+        Fields {
+            bytes,
+            at: start,
+            end,
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Value)>, Malformed> {
+        if self.at == self.end {
+            return Ok(None);
+        }
+        let key = self.number()?;
+        let tag = u32::try_from(key >> 3).map_err(|_| Malformed("a field's number"))?;
+        if tag == 0 {
+            return Err(Malformed("a field's number"));
+        }
+        let value = match WireType::try_from(key & 7) {
+            Ok(WireType::Varint) => Value::Number(self.number()?),
+            Ok(WireType::LengthDelimited) => {
+                let length = self.number()?;
+                Value::Piece(self.piece(length)?)
+            }
+            Ok(WireType::ThirtyTwoBit) => self.piece(4).map(|_| Value::Other)?,
+            Ok(WireType::SixtyFourBit) => self.piece(8).map(|_| Value::Other)?,
+            // Groups have been gone from protobuf for longer than these messages are there.
+            _ => return Err(Malformed("a field's type")),
+        };
+        Ok(Some((tag, value)))
+    }
+
+    fn number(&mut self) -> Result<u64, Malformed> {
+        // Nearly all are a byte.
+        if let Some(&byte) = self.bytes[self.at..self.end].first()
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(byte.into());
+        }
+        match varint::read(&self.bytes[self.at..self.end]) {
+            Ok(Some((value, length))) => {
+                self.at += length;
+                Ok(value)
+            }
+            _ => Err(Malformed("a varint is cut off or too long")),
+        }
+    }
+
+    fn piece(&mut self, length: u64) -> Result<Span, Malformed> {
+        let left = self.end - self.at;
+        match usize::try_from(length) {
+            Ok(length) if length <= left => {
+                let start = self.at;
+                self.at += length;
+                // Both lie within a span.
+                Ok(Span {
+                    start: start as u32,
+                    end: self.at as u32,
+                })
+            }
+            _ => Err(Malformed("a field is longer than its message")),
+        }
+    }
+}
