@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::Client;
+use crate::connection::Route;
 use crate::error::Error;
 use crate::retry::{Tried, retry};
 
@@ -150,7 +151,7 @@ impl Joined for Settles {
 #[derive(Debug)]
 pub(crate) struct Batcher<K: Joined> {
     client: Client,
-    namespace: Arc<str>,
+    route: Arc<Route>,
     batching: Batching,
     queue: Mutex<Queue<K>>,
     in_flight: Arc<Semaphore>,
@@ -177,10 +178,10 @@ struct Entry<K: Joined> {
 type Answer<T> = Tried<Result<T, Error>>;
 
 impl<K: Joined> Batcher<K> {
-    pub(crate) fn new(client: Client, namespace: Arc<str>, batching: Batching) -> Arc<Batcher<K>> {
+    pub(crate) fn new(client: Client, route: Arc<Route>, batching: Batching) -> Arc<Batcher<K>> {
         Arc::new(Batcher {
             client,
-            namespace,
+            route,
             batching,
             queue: Mutex::new(Queue {
                 entries: VecDeque::new(),
@@ -277,7 +278,7 @@ impl<K: Joined> Batcher<K> {
         let deadline = deadline.unwrap_or_else(Instant::now);
         let items = entries.iter().map(|entry| entry.item.clone()).collect();
         let call = K::call(items);
-        let tried = self.client.call(&self.namespace, &call, deadline).await;
+        let tried = self.client.call(&self.route, &call, deadline).await;
         let unknown = tried.unknown;
         let results = tried.result.and_then(|reply| {
             let results = K::results(reply).filter(|results| results.len() == entries.len());

@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use crate::batch::Batching;
 use crate::builder::ClientBuilder;
-use crate::connection::{Outgoing, Supervisor};
+use crate::connection::{Outgoing, Route, Supervisor};
 use crate::error::Error;
 use crate::namespace::Namespace;
 use crate::retry::{Bucket, Tried, retry};
@@ -51,7 +51,11 @@ impl Client {
     /// A namespace of the server. Whether it exists is found out by the first call.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Namespace {
-        Namespace::new(self.clone(), name, self.0.timeout, self.0.batching)
+        let route = Route {
+            namespace: name.to_owned(),
+            trace: None,
+        };
+        Namespace::new(self.clone(), route, self.0.timeout, self.0.batching)
     }
 
     /// The namespace that every server has, `resourcelease`.
@@ -74,12 +78,12 @@ impl Client {
     /// Makes a call, again where that is safe, until its deadline.
     pub(crate) async fn call(
         &self,
-        namespace: &Arc<str>,
+        route: &Arc<Route>,
         call: &Call,
         deadline: Instant,
     ) -> Tried<Reply> {
         let procedure = call.procedure();
-        let span = tracing::debug_span!("omnirelay.call", %namespace, %procedure);
+        let span = tracing::debug_span!("omnirelay.call", namespace = route.namespace, %procedure);
         async {
             let body = match rpc::encode_call(Encoding::Proto, call) {
                 Ok(body) => body,
@@ -89,7 +93,7 @@ impl Client {
                     return Tried { result, unknown };
                 }
             };
-            let attempt = || self.attempt(namespace, procedure, &body, deadline);
+            let attempt = || self.attempt(route, procedure, &body, deadline);
             let tried = retry(self.bucket(), deadline, attempt).await;
             if let Err(error) = &tried.result {
                 tracing::debug!(%error, "failed");
@@ -102,7 +106,7 @@ impl Client {
 
     async fn attempt(
         &self,
-        namespace: &Arc<str>,
+        route: &Arc<Route>,
         procedure: Procedure,
         body: &Bytes,
         deadline: Instant,
@@ -110,7 +114,7 @@ impl Client {
         let link = self.0.supervisor.link(deadline).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let call = Outgoing {
-            namespace,
+            route,
             procedure,
             body,
             ttl_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),

@@ -127,7 +127,8 @@
 //!
 //! Calls and jobs are [`tracing`] spans: `omnirelay.call` (debug; `namespace`, `procedure`) and
 //! `omnirelay.job` (info; `sequence_id`, `attempt`), under which your handler runs. Lost leases and
-//! connections are logged.
+//! connections are logged. [`Namespace::with_trace`] puts a call under a span of yours in the server's
+//! traces.
 #![forbid(unsafe_code)]
 
 // The examples of the README are compiled with those of this documentation.
@@ -146,7 +147,7 @@ mod namespace;
 mod retry;
 mod worker;
 
-pub use omnirelay_net::rpc::Code;
+pub use omnirelay_net::rpc::{Code, TraceContext};
 pub use omnirelay_net::tls::TlsError;
 
 pub use crate::batch::Batching;

@@ -7,11 +7,12 @@ use omnirelay_net::messages::{
     EnqueueBatchRequest, LeaseBatchRequest, LeaseResponse, SettleItem, SettleRequest, SettleResult,
     StatsRequest,
 };
-use omnirelay_net::rpc::{Call, Reply};
+use omnirelay_net::rpc::{Call, Reply, TraceContext};
 use tokio::time::Instant;
 
 use crate::batch::{Batcher, Batching, Enqueues, Joined, Settles};
 use crate::client::Client;
+use crate::connection::Route;
 use crate::error::Error;
 use crate::item::{Enqueued, Item, Receipt, Stats, millis};
 use crate::lease::{Lease, Settle, Settled, Token};
@@ -23,8 +24,9 @@ use crate::worker::WorkerBuilder;
 #[derive(Debug, Clone)]
 pub struct Namespace {
     client: Client,
-    name: Arc<str>,
+    route: Arc<Route>,
     timeout: Duration,
+    batching: Batching,
     enqueues: Arc<Batcher<Enqueues>>,
     settles: Arc<Batcher<Settles>>,
 }
@@ -87,24 +89,25 @@ impl LeaseOptions {
 impl Namespace {
     pub(crate) fn new(
         client: Client,
-        name: &str,
+        route: Route,
         timeout: Duration,
         batching: Batching,
     ) -> Namespace {
-        let name: Arc<str> = name.into();
+        let route = Arc::new(route);
         Namespace {
-            enqueues: Batcher::new(client.clone(), Arc::clone(&name), batching),
-            settles: Batcher::new(client.clone(), Arc::clone(&name), batching),
+            enqueues: Batcher::new(client.clone(), Arc::clone(&route), batching),
+            settles: Batcher::new(client.clone(), Arc::clone(&route), batching),
             client,
-            name,
+            route,
             timeout,
+            batching,
         }
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.route.namespace
     }
 
     /// The same, with another time for each call: the deadline is so long after it is made,
@@ -115,6 +118,26 @@ impl Namespace {
             timeout,
             ..self.clone()
         }
+    }
+
+    /// The same, with every call part of a trace: the server's spans go under the caller's span
+    /// that `trace` names, as [W3C Trace Context](https://www.w3.org/TR/trace-context/) has it.
+    /// Calls that are made with the handle at the same time share frames with each other only.
+    ///
+    /// ```no_run
+    /// # async fn example(queue: omnirelay_client::Namespace) -> Result<(), Box<dyn std::error::Error>> {
+    /// let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse()?;
+    /// let lease = queue.with_trace(trace).lease(std::time::Duration::from_secs(5)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_trace(&self, trace: TraceContext) -> Namespace {
+        let route = Route {
+            namespace: self.route.namespace.clone(),
+            trace: Some(trace),
+        };
+        Namespace::new(self.client.clone(), route, self.timeout, self.batching)
     }
 
     /// Puts an item in. When it returns, the item is as safe as its receipt says.
@@ -181,7 +204,7 @@ impl Namespace {
         });
         // A grant whose reply was lost expires, or has been undone: asking again harms nobody.
         let deadline = self.deadline() + options.wait;
-        let tried = self.client.call(&self.name, &call, deadline).await;
+        let tried = self.client.call(&self.route, &call, deadline).await;
         match tried.result {
             Ok(Reply::LeaseBatch(batch)) => {
                 let lease = |response: LeaseResponse| Lease::new(self.clone(), response);
@@ -286,7 +309,7 @@ impl Namespace {
 
     async fn call(&self, call: &Call) -> Tried<Reply> {
         let deadline = self.deadline();
-        self.client.call(&self.name, call, deadline).await
+        self.client.call(&self.route, call, deadline).await
     }
 }
 

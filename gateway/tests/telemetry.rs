@@ -2,6 +2,7 @@
 
 #![cfg(feature = "otlp")]
 
+mod client_support;
 mod harness;
 
 use std::collections::HashSet;
@@ -442,6 +443,26 @@ fn command(node: &Node, env: &[(&str, &str)], arguments: &[&str]) {
         .output()
         .expect("the command runs");
     assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_library_passes_a_trace_on() {
+    let (dir, collector) = (directory(), Collector::start());
+    let node = launch(&dir, &collector).start();
+    let queue = client_support::connect(&node, dir.path()).await;
+    let traceparent = format!("00-{TRACE}-{CALLER_SPAN}-01");
+    let traced = queue.with_trace(traceparent.parse().expect("a trace"));
+    traced.stats().await.expect("counts");
+    let item = omnirelay_client::Item::new("table", "a");
+    // The one at the same time is not part of the trace.
+    let (one, other) = tokio::join!(traced.enqueue(item.clone()), queue.enqueue(item));
+    one.and(other).expect("they are taken");
+    for operation in ["stats", "enqueueBatch"] {
+        let span = span_of(&collector, operation);
+        assert_eq!(hex(&span.trace_id), TRACE);
+        assert_eq!(hex(&span.parent_span_id), CALLER_SPAN);
+        assert_eq!(attribute(&span, "rpc.transport").as_deref(), Some("quic"));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use omnirelay_net::frame::encode::{self, CallHead};
 use omnirelay_net::frame::{FRAME_BYTES_MAX, Frame, FrameReader, ReplyFrame};
 use omnirelay_net::messages::{LeaseResponse, SettleItem, SettleRequest};
-use omnirelay_net::rpc::{Call, Encoding, Procedure, Reply, decode_reply};
+use omnirelay_net::rpc::{Call, Encoding, Procedure, Reply, TraceContext, decode_reply};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -21,10 +21,18 @@ const OUTBOX_KIB_MAX: u32 = 64 << 10;
 /// been under way already.
 const LATE_MAX: usize = 1_024;
 
+/// What the calls of a handle have in common.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) namespace: String,
+    /// The trace that they are part of, and the span that they go under.
+    pub(crate) trace: Option<TraceContext>,
+}
+
 /// A call as it goes out.
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
-    pub(crate) namespace: &'a Arc<str>,
+    pub(crate) route: &'a Arc<Route>,
     pub(crate) procedure: Procedure,
     pub(crate) body: &'a [u8],
     pub(crate) ttl_ms: u32,
@@ -70,7 +78,7 @@ struct Waiting {
 }
 
 /// A call whose reply may bring leases, and what is needed to read it and give them back.
-type Grants = (Arc<str>, Procedure);
+type Grants = (Arc<Route>, Procedure);
 
 impl Drop for Link {
     fn drop(&mut self) {
@@ -151,10 +159,12 @@ impl Link {
         }
         state.last += 1;
         let id = state.last;
+        let trace = call.route.trace.map(|trace| trace.to_string());
         let head = CallHead {
             id,
-            procedure: &format!("{}::{}", call.namespace, call.procedure),
+            procedure: &format!("{}::{}", call.route.namespace, call.procedure),
             ttl_ms: Some(call.ttl_ms),
+            traceparent: trace.as_deref().unwrap_or_default(),
             ..CallHead::default()
         };
         let frame = encode::raw_call(&head, Encoding::Proto, call.body);
@@ -162,7 +172,7 @@ impl Link {
         let waiting = Waiting {
             reply: sender,
             sent: false,
-            grants: grants(call.namespace, call.procedure),
+            grants: grants(call.route, call.procedure),
         };
         state.waiting.insert(id, waiting);
         let _room = Some(room);
@@ -172,7 +182,7 @@ impl Link {
         Ok(Flight {
             link: self,
             id,
-            namespace: call.namespace,
+            route: call.route,
             procedure: call.procedure,
             reply,
             answered: false,
@@ -235,7 +245,7 @@ impl Link {
 
     /// Lets leases go that were granted to a call which nobody waited for any more.
     fn give_back(&self, grants: Option<Grants>, reply: &ReplyFrame) {
-        let (Some((namespace, procedure)), Ok(body)) = (grants, &reply.outcome) else {
+        let (Some((route, procedure)), Ok(body)) = (grants, &reply.outcome) else {
             return;
         };
         let leases = match decode_reply(procedure, Encoding::Proto, body) {
@@ -253,7 +263,7 @@ impl Link {
         let id = state.last;
         let head = CallHead {
             id,
-            procedure: &format!("{namespace}::{}", Procedure::Settle),
+            procedure: &format!("{}::{}", route.namespace, Procedure::Settle),
             ..CallHead::default()
         };
         if let Ok(frame) = encode::call(&head, Encoding::Proto, &call) {
@@ -265,9 +275,9 @@ impl Link {
     }
 }
 
-fn grants(namespace: &Arc<str>, procedure: Procedure) -> Option<Grants> {
+fn grants(route: &Arc<Route>, procedure: Procedure) -> Option<Grants> {
     let grants = matches!(procedure, Procedure::Lease | Procedure::LeaseBatch);
-    grants.then(|| (Arc::clone(namespace), procedure))
+    grants.then(|| (Arc::clone(route), procedure))
 }
 
 /// A failure that lets the item be leased again at once.
@@ -287,7 +297,7 @@ fn returned(lease: LeaseResponse) -> SettleItem {
 struct Flight<'a> {
     link: &'a Link,
     id: u64,
-    namespace: &'a Arc<str>,
+    route: &'a Arc<Route>,
     procedure: Procedure,
     reply: oneshot::Receiver<Result<ReplyFrame, Error>>,
     answered: bool,
@@ -303,7 +313,7 @@ impl Drop for Flight<'_> {
         let Some(waiting) = state.waiting.remove(&self.id) else {
             drop(state);
             if let Ok(Ok(reply)) = self.reply.try_recv() {
-                let grants = grants(self.namespace, self.procedure);
+                let grants = grants(self.route, self.procedure);
                 self.link.give_back(grants, &reply);
             }
             return;

@@ -7,5 +7,5 @@ mod link;
 mod supervisor;
 
 pub(crate) use self::dial::Dialer;
-pub(crate) use self::link::{Link, Outgoing};
+pub(crate) use self::link::{Link, Outgoing, Route};
 pub(crate) use self::supervisor::{Reconnect, Supervisor};
