@@ -26,7 +26,8 @@ const BOUND: Duration = Duration::from_secs(20);
 const SECRET: [u8; SECRET_BYTES] = [7; SECRET_BYTES];
 
 /// `echo` answers with the body, `sleep` after as many ms as the body says, `hang` never,
-/// `fail` with an error, `who` with caller, service and core, `undone` with how many answers were.
+/// `fail` with an error, `who` with caller, service and core, `undone` with how many answers were,
+/// `watch` with one reply of 64 KiB after the other, for ever.
 struct Service {
     core: usize,
     watched: Arc<Watched>,
@@ -38,6 +39,7 @@ struct Watched {
     begun: AtomicUsize,
     dropped: AtomicUsize,
     undone: AtomicUsize,
+    sent: AtomicUsize,
 }
 
 struct Dropped(Arc<Watched>);
@@ -52,7 +54,7 @@ impl FrameService for Service {
     async fn call(self: Rc<Self>, call: IncomingCall) -> Answer {
         self.watched.begun.fetch_add(1, SeqCst);
         let guard = Dropped(Arc::clone(&self.watched));
-        let frame = call.frame;
+        let frame = &call.frame;
         let head = ReplyHead {
             id: frame.id,
             ..ReplyHead::default()
@@ -65,6 +67,12 @@ impl FrameService for Service {
                 frame.body()
             }
             "hang" => std::future::pending().await,
+            "watch" => loop {
+                let head = ReplyHead { more: true, ..head };
+                let reply = encode::raw_reply(&head, &[7; 64 << 10]);
+                call.replies.send(reply).await;
+                self.watched.sent.fetch_add(1, SeqCst);
+            },
             "undone" => self.watched.undone.load(SeqCst).to_string().into(),
             "who" => {
                 let greeting = &call.greeting;
@@ -577,6 +585,40 @@ fn an_answer_on_its_way_to_a_call_that_is_taken_back_is_undone() {
     };
     serving(1, limits, client, |_, watched| {
         assert_eq!(watched.undone.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn replies_of_a_watch_wait_for_their_reader_and_end_with_it() {
+    let client = |client: Client| async move {
+        let connection = client.connect().await;
+        let mut line = Line::open(&connection).await;
+        line.call(1, "watch", b"").await;
+        for _ in 0..200 {
+            let reply = line.reply().await;
+            assert_eq!((reply.id, reply.more), (1, true));
+            assert_eq!(reply.outcome.expect("a body").len(), 64 << 10);
+        }
+        // What the windows hold is sent, and no more.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        line.call(2, "echo", b"").await;
+        while line.reply().await.more {}
+        line.send(&encode::cancel(1)).await;
+        line.call(3, "echo", b"").await;
+        while line.reply().await.id != 3 {}
+        line.call(4, "echo", b"").await;
+        assert_eq!(
+            line.reply().await.id,
+            4,
+            "nothing comes of a watch that was cancelled"
+        );
+        connection.close(0_u32.into(), b"");
+        connection.closed().await;
+    };
+    serving(1, QuicLimits::default(), client, |_, watched| {
+        let sent = watched.sent.load(SeqCst);
+        assert!((200..400).contains(&sent), "{sent} were sent");
+        assert_eq!(watched.dropped.load(SeqCst), 1);
     });
 }
 

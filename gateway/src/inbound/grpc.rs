@@ -13,7 +13,6 @@ use omnirelay_net::grpc::replication::SubscribeRequest;
 use omnirelay_net::grpc::{self, Compression, Framed, GZIP_RATIO_MAX, Head, Method, PREFIX_BYTES};
 use omnirelay_net::http::{BodyError, DeliveryBody, SizedBodyError, read_sized_body};
 use omnirelay_net::rpc::{self, DEFAULT_NAMESPACE, Encoding, Error, Procedure};
-use omnirelay_queue::ShardId;
 use omnirelay_wal::Disk;
 use prost::Message;
 
@@ -24,7 +23,7 @@ use super::grpc_stream::{Messages, Reflection, Stream, Watch};
 use super::{ReplyBody, plain};
 use crate::cores::Transport;
 use crate::node::{NamespaceId, Outcome};
-use crate::replication::{Refusal, Start, Subscribed};
+use crate::replication::{self, Subscribed};
 
 /// The most bytes of a message to health, reflection or the replication stream.
 pub(super) const SMALL_MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -204,21 +203,12 @@ async fn subscribe<D: Disk>(
     started: Instant,
 ) -> Result<Subscribed, Error> {
     if head.rpc.encoding != Encoding::Proto {
-        return Err(Error::encoding_unsupported(
-            "a subscription is made in proto; the admin port has the same events as JSON",
-        ));
+        return Err(replication::proto_only());
     }
     let asked: SubscribeRequest = only_request(admission, head, body, started).await?;
-    let Some(shard) = asked.shard else {
-        let message = "the request says no shard; the first is 0".into();
-        return Err(Refusal::Request(message).to_error());
-    };
-    let start = Start {
-        from: asked.from,
-        snapshot: asked.snapshot,
-    };
-    let subscriptions = &admission.subscriptions;
-    let subscribed = subscriptions.open(ShardId(shard), start, head.reply_compression);
+    let subscribed = admission
+        .subscriptions
+        .subscribe(&asked, head.reply_compression);
     subscribed.map_err(|refusal| refusal.to_error())
 }
 

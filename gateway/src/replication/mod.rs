@@ -54,7 +54,7 @@ pub use reader::ReadError;
 pub use recent::RecentEvent;
 pub use refusal::Refusal;
 pub use subscription::{
-    Chunks, Subscribed, Subscribers, Subscription, Subscriptions, subscriptions,
+    Chunks, Subscribed, Subscribers, Subscription, Subscriptions, proto_only, subscriptions,
 };
 
 /// How many readers there may be at once: each holds up to a batch of the log and what it sends.

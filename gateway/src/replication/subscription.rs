@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use omnirelay_net::grpc::Compression;
+use omnirelay_net::grpc::replication::SubscribeRequest;
 use omnirelay_net::rpc;
 use omnirelay_queue::ShardId;
 use tokio::sync::mpsc;
@@ -49,7 +50,33 @@ pub fn subscriptions() -> (Subscriptions, Subscribers) {
     (Subscriptions(to), Subscribers(from))
 }
 
+/// What is said of a subscription in another encoding.
+pub fn proto_only() -> rpc::Error {
+    rpc::Error::encoding_unsupported(
+        "a subscription is made in proto; the admin port has the same events as JSON",
+    )
+}
+
 impl Subscriptions {
+    /// Asks for events as a request says.
+    ///
+    /// # Errors
+    /// If it names no shard, and as [`Subscriptions::open`].
+    pub fn subscribe(
+        &self,
+        asked: &SubscribeRequest,
+        compression: Compression,
+    ) -> Result<Subscribed, Refusal> {
+        let shard = asked
+            .shard
+            .ok_or_else(|| Refusal::Request("the request says no shard; the first is 0".into()))?;
+        let start = Start {
+            from: asked.from,
+            snapshot: asked.snapshot,
+        };
+        self.open(ShardId(shard), start, compression)
+    }
+
     /// Asks for a shard's events.
     ///
     /// # Errors

@@ -524,6 +524,44 @@ async def a_cancelled_wait_leaves_no_lease(client):
     assert (await take_and_complete(other)).attempt == 1
 
 
+async def a_shards_events_as_they_happen(client):
+    stream = await client.stream()
+    put = await stream.ask("enqueue", enqueue(b"watched", resource="seen"), pb.EnqueueResponse)
+    watching = await client.stream()
+
+    def subscribe(number, shard, **fields):
+        asked = message([(1, shard)] + [(2, fields["begin"])] if fields else [(1, shard)])
+        return call(number, "omnirelay.replication.v1.Replication::Subscribe", asked)
+
+    watching.send(subscribe(7, put.receipt.shard, begin=put.receipt.lsn))
+
+    async def event():
+        fields = await watching.next(REPLY)
+        assert (fields[1], fields.get(5)) == (7, 1), "another reply follows"
+        said = fields_of(fields[2])
+        return said[1], said[3].decode()
+
+    assert await event() == (put.receipt.lsn, "Enqueue")
+    await take_and_complete(stream)
+    assert await event() == (put.receipt.lsn + 1, "LeaseGranted")
+    # Calls on the same stream are answered meanwhile.
+    watching.send(call(8, "stats"))
+    seen = []
+    while len(seen) < 2:
+        fields = await watching.next(REPLY)
+        seen.append((fields[1], fields.get(5, 0)))
+    assert sorted(seen) == [(7, 1), (8, 0)], seen
+    watching.send(cancel(7) + subscribe(9, 1_000_000))
+    await refused(watching.reply(9), "replication.shard_unknown", NOT_FOUND)
+    watching.send(call(10, "omnirelay.replication.v1.Replication::Subscribe"))
+    await refused(watching.reply(10), "replication.request", INVALID_ARGUMENT)
+    await stream.ask("enqueue", enqueue(b"unseen", resource="seen"), pb.EnqueueResponse)
+    await take_and_complete(stream)
+    watching.send(call(11, "stats"), end=True)
+    await watching.reply(11)
+    assert await within(watching.ended) == 0 and watching.frames.empty(), "nothing is left of it"
+
+
 async def malformed_frames_end_their_stream_alone(client):
     bystander = await client.stream()
     wait = pb.LeaseRequest(wait_ms=15_000)
@@ -655,6 +693,7 @@ async def main():
             one_call_on_each_stream,
             a_half_closed_stream_is_answered,
             a_cancelled_wait_leaves_no_lease,
+            a_shards_events_as_they_happen,
             malformed_frames_end_their_stream_alone,
             what_is_not_known_is_passed_over,
             large_bodies_both_ways,

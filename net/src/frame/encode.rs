@@ -121,6 +121,8 @@ pub struct ReplyHead<'a> {
     pub shard: Option<u32>,
     /// The span that the server made of the call, or empty.
     pub traceresponse: &'a str,
+    /// Another reply to the same call follows.
+    pub more: bool,
 }
 
 /// A successful reply of the lease queue. Its message is written once, where it stays.
@@ -216,12 +218,16 @@ fn reply_fields_length(head: &ReplyHead<'_>) -> usize {
         } else {
             piece_length(response.len())
         }
+        + if head.more { number_length(1) } else { 0 }
 }
 
 fn put_reply_fields(out: &mut impl BufMut, head: &ReplyHead<'_>) {
     put_number(out, 1, head.id);
     if let Some(shard) = head.shard {
         put_number(out, 4, u64::from(shard));
+    }
+    if head.more {
+        put_number(out, 5, 1);
     }
     if !head.traceresponse.is_empty() {
         put_piece(out, 6, head.traceresponse.as_bytes());

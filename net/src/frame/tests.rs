@@ -83,11 +83,13 @@ fn a_library_reads_what_is_written_here() {
         id: u64::MAX,
         shard: Some(0),
         traceresponse: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        more: true,
     };
     let Kind::Reply(said) = library(&encode::reply(&head, Encoding::Proto, &reply)) else {
         panic!("a reply");
     };
     assert_eq!((said.id, said.shard), (u64::MAX, Some(0)));
+    assert!(said.more);
     assert_eq!(said.traceresponse, head.traceresponse);
     let Some(wire::reply::Outcome::Body(body)) = said.outcome else {
         panic!("a body");

@@ -15,7 +15,7 @@ use super::deliveries::Deliveries;
 use super::limits::{QuicCounters, QuicLimits, add};
 use super::partials::Partials;
 use super::reason;
-use super::stream::{Answer, FrameService, Greeting, IncomingCall, Stream, Unwanted};
+use super::stream::{Answer, Flag, FrameService, Greeting, IncomingCall, Stream};
 use crate::frame::{
     CallFrame, Frame, FrameError, HELLO_BYTES_MAX, Hello, VERSION, Welcome, encode,
 };
@@ -45,8 +45,37 @@ pub(super) struct Answered {
     pub(super) connection: ConnectionKey,
     stream: StreamId,
     id: u64,
-    unwanted: Rc<Unwanted>,
+    unwanted: Rc<Flag>,
     answer: Option<Answer>,
+    /// Another follows.
+    more: bool,
+}
+
+/// Where a call's replies before its last go.
+#[derive(Debug)]
+pub struct Replies {
+    answers: Rc<Answers>,
+    connection: ConnectionKey,
+    stream: StreamId,
+    id: u64,
+    unwanted: Rc<Flag>,
+}
+
+impl Replies {
+    /// Sends a reply's frame, which must say that another follows, and waits until the connection
+    /// has taken it. At a client that reads nothing that may take for ever.
+    pub async fn send(&self, frame: Bytes) {
+        let taken = Rc::new(Flag::default());
+        self.answers.put(Answered {
+            connection: self.connection,
+            stream: self.stream,
+            id: self.id,
+            unwanted: Rc::clone(&self.unwanted),
+            answer: Some(Answer::one_of_several(frame, Rc::clone(&taken))),
+            more: true,
+        });
+        poll_fn(|cx| taken.poll(cx)).await;
+    }
 }
 
 impl Answers {
@@ -157,14 +186,17 @@ impl Connection {
         answered: Answered,
         shared: &mut Shared<S>,
     ) {
-        self.calls -= 1;
+        let is_last = !answered.more;
+        self.calls -= usize::from(is_last);
         if let Some(stream) = self.streams.get_mut(&answered.stream)
             // A call may be taken back when its answer is on its way to here, and its id given to
             // another.
             && !answered.unwanted.is_set()
             && let Some(answer) = answered.answer
         {
-            stream.calls.remove(&answered.id);
+            if is_last {
+                stream.calls.remove(&answered.id);
+            }
             self.unsent += answer_length(stream, answer);
             self.write(answered.stream, shared);
         } else if let Some(stream) = self.streams.get(&answered.stream)
@@ -323,7 +355,7 @@ impl Connection {
                     return Err(unexpected("two open calls have the same id"));
                 }
                 let greeting = Rc::clone(greeting);
-                let unwanted = Rc::new(Unwanted::default());
+                let unwanted = Rc::new(Flag::default());
                 stream.calls.insert(call.id, Rc::clone(&unwanted));
                 self.calls += 1;
                 self.begin(now, id, call, greeting, unwanted, shared);
@@ -352,7 +384,7 @@ impl Connection {
         stream: StreamId,
         call: CallFrame,
         greeting: Rc<Greeting>,
-        unwanted: Rc<Unwanted>,
+        unwanted: Rc<Flag>,
         shared: &Shared<S>,
     ) {
         let (connection, id) = (self.key, call.id);
@@ -362,6 +394,13 @@ impl Connection {
             greeting,
             peer: self.quic.remote_address(),
             came: now,
+            replies: Replies {
+                answers: Rc::clone(&answers),
+                connection,
+                stream,
+                id,
+                unwanted: Rc::clone(&unwanted),
+            },
         };
         let service = Rc::clone(&shared.service);
         spawn(async move {
@@ -381,6 +420,7 @@ impl Connection {
                 id,
                 unwanted,
                 answer,
+                more: false,
             });
         });
     }

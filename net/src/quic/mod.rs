@@ -19,6 +19,7 @@ mod partials;
 mod socket;
 mod stream;
 
+pub use self::connection::Replies;
 pub use self::endpoint::{Endpoint, serve};
 pub use self::ids::{QuicKeys, SECRET_BYTES};
 pub use self::lanes::{Lanes, lanes};

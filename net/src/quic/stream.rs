@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::connection::Replies;
 use super::deliveries::{Trace, Undo};
 use super::partials::Partial;
 use crate::frame::{CallFrame, FrameReader};
@@ -42,18 +43,26 @@ pub struct IncomingCall {
     pub peer: SocketAddr,
     /// When it had come.
     pub came: Instant,
+    /// Where replies before the last go, for procedures that have several.
+    pub replies: Replies,
 }
 
 /// A reply's frame.
 pub struct Answer {
     bytes: Bytes,
     undo: Option<(Trace, Undo)>,
+    /// Raised when it has been taken, or never will be.
+    taken: Option<Rc<Flag>>,
 }
 
 impl Answer {
     /// Of a frame with its length in front.
     pub fn new(bytes: Bytes) -> Answer {
-        Answer { bytes, undo: None }
+        Answer {
+            bytes,
+            undo: None,
+            taken: None,
+        }
     }
 
     /// As [`Answer::new`]; `undo` is called if the client never acknowledges it.
@@ -62,6 +71,16 @@ impl Answer {
         Answer {
             bytes,
             undo: Some((trace, Box::new(undo))),
+            taken: None,
+        }
+    }
+
+    /// One of several, whose successor waits for the flag.
+    pub(super) fn one_of_several(bytes: Bytes, taken: Rc<Flag>) -> Answer {
+        Answer {
+            bytes,
+            undo: None,
+            taken: Some(taken),
         }
     }
 }
@@ -70,6 +89,9 @@ impl Drop for Answer {
     fn drop(&mut self) {
         if let Some((_, undo)) = self.undo.take() {
             undo();
+        }
+        if let Some(taken) = self.taken.take() {
+            taken.set();
         }
     }
 }
@@ -82,14 +104,15 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// How a call that is worked on is told that nobody wants its answer.
+/// A flag that one task waits for: that nobody wants a call's answer any more, or that a reply has
+/// been taken.
 #[derive(Debug, Default)]
-pub(super) struct Unwanted {
+pub(super) struct Flag {
     is_set: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
 }
 
-impl Unwanted {
+impl Flag {
     pub(super) fn set(&self) {
         self.is_set.set(true);
         if let Some(waker) = self.waiting.borrow_mut().take() {
@@ -120,7 +143,7 @@ pub(super) struct Stream {
     pub(super) reader: FrameReader,
     pub(super) greeting: Option<Rc<Greeting>>,
     /// The calls that are worked on, by their ids.
-    pub(super) calls: BTreeMap<u64, Rc<Unwanted>>,
+    pub(super) calls: BTreeMap<u64, Rc<Flag>>,
     outbox: VecDeque<Answer>,
     unsent: usize,
     /// The client sends nothing more, or nothing more is taken from it.
