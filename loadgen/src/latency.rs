@@ -3,6 +3,14 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+/// The longest latency that is told apart, µs.
+const LATENCY_US_MAX: u64 = 10 * 60 * 1_000_000;
+
+/// An empty histogram for latencies in µs, to three digits.
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are constants")
+}
+
 /// Latencies of one kind of operation, µs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Latency {

@@ -1,5 +1,5 @@
-//! Drives a running OmniRelay with enqueues, leases and completions over HTTP/2, and keeps account
-//! of every item. `omnirelay-loadgen` is its command line; the measurements of whole processes in
+//! Drives a running OmniRelay with enqueues, leases and completions over HTTP/2, gRPC or QUIC, and
+//! keeps account of every item. `omnirelay-loadgen` is its command line; the measurements of whole processes in
 //! `bench/` use it too.
 
 mod connection;
@@ -8,15 +8,22 @@ mod duration;
 mod latency;
 mod ledger;
 mod load;
+mod memory;
+mod open_files;
 mod pacer;
 mod producer;
 mod run;
 mod worker;
 
-pub use connection::{CallError, Caller, Connection, Target, Transport};
+pub use connection::{
+    CallError, Caller, ConnectError, Connection, Dialer, Sockets, Target, Transport,
+};
 pub use duration::parse_duration;
-pub use latency::Latency;
+pub use latency::{Latency, latency_histogram};
 pub use ledger::Ledger;
 pub use load::{Load, OpenError, Shape};
+pub use memory::resident_bytes;
+pub use open_files::allow_open_files;
+pub use pacer::{intended, pace};
 pub use producer::RESOURCE_TYPE;
 pub use run::{CallTime, Latencies, Pace, Run};

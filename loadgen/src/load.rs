@@ -1,5 +1,6 @@
 //! Load: producers and workers on connections of their own.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,11 +8,19 @@ use std::time::Duration;
 use omnirelay_net::rpc::{self, Procedure};
 use tokio::task::JoinSet;
 
-use crate::connection::{Caller, Connection, Target};
+use crate::connection::{Caller, ConnectError, Connection, Dialer, Sockets, Target};
 use crate::pacer;
-use crate::producer::produce;
+use crate::producer::{fill, produce};
 use crate::run::{Pace, Run};
 use crate::worker::work;
+
+/// Items to a call that fills a queue, and bytes of their bodies; the largest body fits twice.
+const FILL_BATCH_MAX: usize = 500;
+const FILL_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(2 * rpc::BODY_BYTES_MAX <= rpc::BATCH_BYTES_MAX);
+
+/// Calls that fill a queue, on each connection.
+const FILL_CALLS: usize = 2;
 
 /// How much is in flight, and what.
 #[derive(Debug, Clone, Copy)]
@@ -31,12 +40,12 @@ pub struct Shape {
 /// Why a load could not be put on.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The server could not be reached.
-    Unreachable {
-        /// Where it should be.
+    /// There is no connection.
+    Connect {
+        /// Where the server should be.
         address: String,
-        /// What the system said.
-        cause: String,
+        /// Why.
+        error: ConnectError,
     },
     /// The server, or the protocol, does not allow it.
     Refused(rpc::Error),
@@ -45,17 +54,34 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable { address, cause } => write!(
-                out,
-                "cannot reach {address}: {cause}\n\
-                 help: is the server running? start it with `omnirelay serve`"
-            ),
+            Self::Connect { address, error } => {
+                match error {
+                    ConnectError::Files(words) => write!(out, "{words}"),
+                    error => write!(out, "cannot reach {address}: {error}"),
+                }?;
+                write!(out, "\nhelp: {}", error.help())
+            }
             Self::Refused(error) => write!(out, "the server refused: {error}"),
         }
     }
 }
 
 impl std::error::Error for OpenError {}
+
+impl OpenError {
+    /// A connection to the target that ended at once, for this reason.
+    pub fn broken(target: &Target, cause: String) -> Self {
+        Self::connect(target, ConnectError::broken(target, cause))
+    }
+
+    /// No connection to the target, for this reason.
+    pub fn connect(target: &Target, error: ConnectError) -> Self {
+        Self::Connect {
+            address: target.address.clone(),
+            error,
+        }
+    }
+}
 
 impl From<rpc::Error> for OpenError {
     fn from(error: rpc::Error) -> Self {
@@ -80,9 +106,11 @@ impl Load {
     /// # Errors
     /// If the server cannot be reached.
     pub async fn open(target: &Target, shape: Shape, pace: Pace) -> Result<Self, OpenError> {
+        let no_connection = |error| OpenError::connect(target, error);
+        let dialer = Dialer::new(target, Sockets::Own).map_err(no_connection)?;
         let mut connections = Vec::with_capacity(2 * shape.connections);
         for _ in 0..2 * shape.connections {
-            connections.push(open(target).await?);
+            connections.push(dialer.open().await.map_err(no_connection)?);
         }
         let workers = connections.split_off(shape.connections);
         Ok(Self {
@@ -122,6 +150,25 @@ impl Load {
                     run.permits.close();
                 }
             });
+        }
+        Ok(())
+    }
+
+    /// Sets the producers' connections to enqueue so many items as fast as the server takes them,
+    /// whatever the pace. Must be called on a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// If the target has a name that no header can carry.
+    pub fn start_filling(&mut self, items: u64) -> Result<(), OpenError> {
+        let batch = (FILL_BYTES_MAX / self.shape.size.max(1)).clamp(2, FILL_BATCH_MAX);
+        let left = Rc::new(Cell::new(items));
+        for connection in &self.producers {
+            let enqueue = Caller::new(connection, &self.target, Procedure::EnqueueBatch)?;
+            for _ in 0..FILL_CALLS {
+                let (run, left) = (Rc::clone(&self.run), Rc::clone(&left));
+                self.tasks
+                    .spawn_local(fill(run, enqueue.clone(), left, batch));
+            }
         }
         Ok(())
     }
@@ -175,13 +222,4 @@ impl Load {
             ],
         }
     }
-}
-
-async fn open(target: &Target) -> Result<Connection, OpenError> {
-    Connection::open(target)
-        .await
-        .map_err(|cause| OpenError::Unreachable {
-            address: target.address.clone(),
-            cause,
-        })
 }

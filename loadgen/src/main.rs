@@ -1,17 +1,19 @@
-//! `omnirelay-loadgen` drives a running OmniRelay with lease cycles, measures them, and verifies
-//! that every acknowledged item is leased and completed exactly once.
+//! `omnirelay-loadgen` drives a running OmniRelay with one of several scenarios, measures it, and
+//! verifies that every acknowledged item is leased and completed exactly once.
 
 mod args;
-mod cycle;
+mod progress;
 mod report;
+mod scenario;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use omnirelay_loadgen::{OpenError, cpu};
+use omnirelay_loadgen::{ConnectError, OpenError, cpu};
 
-use args::{Args, Command, Verb};
-use cycle::Failure;
+use args::{Args, Scenario};
+use report::{Files, Report};
+use scenario::Failure;
 
 /// The run worked but what it found is wrong, or it could not be made at all.
 const EXIT_FAILED: u8 = 1;
@@ -21,41 +23,55 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_UNREACHABLE: u8 = 3;
 
 fn main() -> ExitCode {
-    let Args {
-        verb: Verb::Cycle(command),
-    } = Args::parse();
-    match run(&command) {
+    let scenario = Args::parse().scenario;
+    match run(&scenario) {
+        Ok(report) if report.verdict.is_good() => ExitCode::SUCCESS,
         Ok(report) => {
-            if command.json {
-                println!("{}", report.to_json());
-            } else {
-                print!("{}", report.to_table());
-            }
-            if report.verified() {
-                return ExitCode::SUCCESS;
-            }
-            eprintln!("error: verification failed: {}", report.complaint());
+            let complaint = report.verdict.complaint();
+            eprintln!("error: verification failed: {complaint}");
             ExitCode::from(EXIT_FAILED)
         }
         Err(failure) => {
             eprintln!("error: {failure}");
-            ExitCode::from(match failure {
-                Failure::Usage(_) => EXIT_USAGE,
-                Failure::Open(OpenError::Unreachable { .. }) => EXIT_UNREACHABLE,
-                Failure::Open(OpenError::Refused(_)) | Failure::Io(_) => EXIT_FAILED,
-            })
+            ExitCode::from(exit_code(&failure))
         }
     }
 }
 
-fn run(command: &Command) -> Result<report::Report, Failure> {
-    command.check().map_err(Failure::Usage)?;
-    if let Some(core) = command.cpu {
+fn exit_code(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Usage(_) => EXIT_USAGE,
+        Failure::Open(OpenError::Connect { error, .. }) => match error {
+            ConnectError::Files(_) => EXIT_USAGE,
+            ConnectError::Exhausted(_) => EXIT_FAILED,
+            ConnectError::Unreachable { .. } | ConnectError::Untrusted(_) => EXIT_UNREACHABLE,
+        },
+        Failure::Open(OpenError::Refused(_)) | Failure::Io(_) | Failure::Stopped(_) => EXIT_FAILED,
+    }
+}
+
+/// Makes a run, and says what came of it.
+fn run(scenario: &Scenario) -> Result<Report, Failure> {
+    scenario.check().map_err(Failure::Usage)?;
+    let (_, process, output) = scenario.common();
+    let files = Files::open(output).map_err(|error| Failure::Usage(error.to_string()))?;
+    if let Some(core) = process.cpu {
         cpu::pin(&[core]).map_err(|error| Failure::Usage(format!("--cpu {core}: {error}")))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::Io)?;
-    tokio::task::LocalSet::new().block_on(&runtime, cycle::cycle(command))
+    let report = tokio::task::LocalSet::new().block_on(&runtime, scenario::run(scenario))?;
+    if output.json {
+        let document = serde_json::to_string(&report).expect("numbers serialise");
+        println!("{document}");
+    } else {
+        print!("{report}");
+    }
+    let (title, settings) = scenario::words(scenario);
+    files
+        .write(&report, &title, &settings)
+        .map_err(|error| Failure::Stopped(error.to_string()))?;
+    Ok(report)
 }

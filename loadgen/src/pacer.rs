@@ -17,7 +17,10 @@ use tokio::time::Instant;
 /// Lets calls go at their times: gives `permits` one for each call that is due, until it is
 /// closed. A timerfd, because tokio's own timers are a millisecond coarse and latencies here are
 /// a tenth of that.
-pub(crate) async fn pace(permits: &Semaphore, start: Instant, period: Duration) -> io::Result<()> {
+///
+/// # Errors
+/// If this machine has no such timer.
+pub async fn pace(permits: &Semaphore, start: Instant, period: Duration) -> io::Result<()> {
     // SAFETY: a Timer owns its one descriptor and never gives it up before it is dropped.
     let timer = unsafe { AsyncFd::register_with_interest(Timer::new()?, Interest::READABLE)? };
     let mut released: u64 = 0;
@@ -40,7 +43,7 @@ pub(crate) async fn pace(permits: &Semaphore, start: Instant, period: Duration) 
 }
 
 /// When call number `call` is meant to begin.
-pub(crate) fn intended(start: Instant, period: Duration, call: u64) -> Instant {
+pub fn intended(start: Instant, period: Duration, call: u64) -> Instant {
     start + Duration::from_nanos(nanos(period).saturating_mul(call))
 }
 

@@ -1,5 +1,6 @@
 //! Producers: calls that enqueue.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use omnirelay_net::messages::{EnqueueBatchRequest, EnqueueRequest, EnqueueRespon
 use omnirelay_net::rpc::{Call, Error, Reply};
 use tokio::time::Instant;
 
-use crate::connection::{CallError, Caller};
+use crate::connection::Caller;
 use crate::pacer::intended;
 use crate::run::{CallTime, Pace, Present, Run};
 
@@ -19,47 +20,84 @@ pub const RESOURCE_TYPE: &str = "omnirelay-loadgen";
 pub(crate) const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Enqueues, one call after the other, until the permits are closed or the connection fails.
-pub(crate) async fn produce(run: Rc<Run>, mut caller: Caller) {
+pub(crate) async fn produce(run: Rc<Run>, caller: Caller) {
     let _present = Present::new(&run.producers, &run.progress);
-    let mut call = template(&run);
+    let mut enqueue = Enqueue::new(&run, caller, run.batch);
     while let Ok(permit) = run.permits.acquire().await {
         permit.forget();
         let number = run.calls.get();
         run.calls.set(number + 1);
         let began = match run.pace {
-            Pace::Backlog(_) => Instant::now(),
+            Pace::Backlog(_) | Pace::Unbounded => Instant::now(),
             Pace::Period(period) => intended(run.start, period, number),
         };
-        let first = run.ledger.borrow_mut().begin(run.batch, run.us(began));
-        name_items(&run, &mut call, first);
-        match caller.call(&call).await {
+        if !enqueue.send(&run, run.batch, began).await {
+            return;
+        }
+    }
+}
+
+/// Enqueues items, `batch` to a call and whatever the pace, until `left` has none or the
+/// connection fails.
+pub(crate) async fn fill(run: Rc<Run>, caller: Caller, left: Rc<Cell<u64>>, batch: usize) {
+    let _present = Present::new(&run.producers, &run.progress);
+    let mut enqueue = Enqueue::new(&run, caller, batch);
+    while left.get() > 0 && !run.permits.is_closed() {
+        let items = usize::try_from(left.get()).unwrap_or(usize::MAX).min(batch);
+        left.set(left.get() - items as u64);
+        if !enqueue.send(&run, items, Instant::now()).await {
+            return;
+        }
+    }
+}
+
+/// A connection's enqueue calls, in the memory of the last one.
+struct Enqueue {
+    caller: Caller,
+    call: Call,
+}
+
+impl Enqueue {
+    fn new(run: &Run, caller: Caller, batch: usize) -> Self {
+        let call = template(run, batch);
+        Self { caller, call }
+    }
+
+    /// Makes one call with so many new items, at most as many as the last; whether the connection
+    /// can go on.
+    async fn send(&mut self, run: &Run, items: usize, began: Instant) -> bool {
+        let first = run.ledger.borrow_mut().begin(items, run.us(began));
+        if let Call::EnqueueBatch(batch) = &mut self.call {
+            batch.items.truncate(items);
+        }
+        name_items(run, &mut self.call, first);
+        match self.caller.call(&self.call).await {
             Ok(reply) => {
                 let ended = Instant::now();
                 run.enqueue_took(CallTime { began, ended });
                 let took_us = u64::try_from((ended - began).as_micros()).unwrap_or(u64::MAX);
-                let accepted = take_reply(&run, first, reply);
+                let accepted = take_reply(run, first, items, reply);
                 run.latencies
                     .borrow_mut()
                     .enqueue
                     .saturating_record_n(took_us, accepted);
+                true
             }
             Err(error) => {
                 if !run.call_failed("enqueue", &error) {
-                    return;
+                    return false;
                 }
-                if let CallError::Refused(_) = error {
-                    (first..first + run.batch as u64)
-                        .for_each(|item| run.ledger.borrow_mut().refuse(item));
-                    run.leave_backlog(run.batch);
-                    tokio::time::sleep(REFUSAL_PAUSE).await;
-                }
+                (first..first + items as u64).for_each(|item| run.ledger.borrow_mut().refuse(item));
+                run.leave_backlog(items);
+                tokio::time::sleep(REFUSAL_PAUSE).await;
+                true
             }
         }
     }
 }
 
 /// A call whose items only lack their names.
-fn template(run: &Run) -> Call {
+fn template(run: &Run, batch: usize) -> Call {
     let request = EnqueueRequest {
         payload: Some(Payload {
             resource_type: RESOURCE_TYPE.to_owned(),
@@ -69,9 +107,9 @@ fn template(run: &Run) -> Call {
         }),
         ..EnqueueRequest::default()
     };
-    match run.batch {
+    match batch {
         1 => Call::Enqueue(request),
-        batch => Call::EnqueueBatch(EnqueueBatchRequest {
+        _ => Call::EnqueueBatch(EnqueueBatchRequest {
             items: vec![request; batch],
             namespace: None,
         }),
@@ -93,10 +131,10 @@ fn name_items(run: &Run, call: &mut Call, first: u64) {
 }
 
 /// Enters a reply in the ledger; how many items were accepted.
-fn take_reply(run: &Run, first: u64, reply: Reply) -> u64 {
+fn take_reply(run: &Run, first: u64, items: usize, reply: Reply) -> u64 {
     match reply {
         Reply::Enqueue(response) => u64::from(take_one(run, first, Ok(response))),
-        Reply::EnqueueBatch(batch) if batch.results.len() == run.batch => {
+        Reply::EnqueueBatch(batch) if batch.results.len() == items => {
             let outcomes = batch.results.into_iter().map(|result| match result.error {
                 Some(error) => Err(Error::from(error)),
                 None => Ok(EnqueueResponse {
@@ -111,7 +149,7 @@ fn take_reply(run: &Run, first: u64, reply: Reply) -> u64 {
                 .sum()
         }
         _ => {
-            run.error(|| format!("enqueue: the reply does not have {} results", run.batch));
+            run.error(|| format!("enqueue: the reply does not have {items} results"));
             0
         }
     }

@@ -9,10 +9,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::connection::CallError;
+use crate::latency::latency_histogram;
 use crate::ledger::Ledger;
-
-/// The longest latency that is told apart, µs.
-const LATENCY_US_MAX: u64 = 10 * 60 * 1_000_000;
 
 /// The most slow calls that are remembered one by one; far more than a run that is of use has.
 const SLOW_CALLS_MAX: usize = 1_000_000;
@@ -22,6 +20,8 @@ const SLOW_CALLS_MAX: usize = 1_000_000;
 pub enum Pace {
     /// Closed loop: as fast as the server, with so many calls' items enqueued and not completed.
     Backlog(usize),
+    /// Closed loop: as fast as the server, however much is enqueued and not completed.
+    Unbounded,
     /// Open loop: a call every period, whatever the server does.
     Period(Duration),
 }
@@ -74,6 +74,8 @@ pub struct Run {
     /// Enqueue calls that take longer are remembered one by one.
     slow_after: Duration,
     slow_calls: RefCell<Vec<CallTime>>,
+    /// Items of other runs that were taken away.
+    pub(crate) others_completed: Cell<u64>,
     completed_since_permit: Cell<usize>,
     errors: Cell<u64>,
     first_error: RefCell<Option<String>>,
@@ -82,8 +84,6 @@ pub struct Run {
 impl Run {
     /// A run that begins now.
     pub(crate) fn new(batch: usize, size: usize, pace: Pace, slow_after: Duration) -> Self {
-        let histogram =
-            || Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are constants");
         Self {
             id: run_id(),
             start: Instant::now(),
@@ -94,14 +94,15 @@ impl Run {
             pace,
             permits: Semaphore::new(match pace {
                 Pace::Backlog(calls) => calls,
+                Pace::Unbounded => Semaphore::MAX_PERMITS,
                 Pace::Period(_) => 0,
             }),
             calls: Cell::new(0),
             ledger: RefCell::default(),
             latencies: RefCell::new(Latencies {
-                enqueue: histogram(),
-                lease: histogram(),
-                complete: histogram(),
+                enqueue: latency_histogram(),
+                lease: latency_histogram(),
+                complete: latency_histogram(),
             }),
             producers: Cell::new(0),
             workers: Cell::new(0),
@@ -109,6 +110,7 @@ impl Run {
             workers_stop: Cell::new(false),
             slow_after,
             slow_calls: RefCell::default(),
+            others_completed: Cell::new(0),
             completed_since_permit: Cell::new(0),
             errors: Cell::new(0),
             first_error: RefCell::new(None),
@@ -119,6 +121,19 @@ impl Run {
     pub(crate) fn us(&self, instant: Instant) -> u32 {
         let since = instant.saturating_duration_since(self.start);
         u32::try_from(since.as_micros()).unwrap_or(u32::MAX)
+    }
+
+    /// Forgets how long calls took so far.
+    pub fn reset_latencies(&self) {
+        let mut latencies = self.latencies.borrow_mut();
+        let Latencies {
+            enqueue,
+            lease,
+            complete,
+        } = &mut *latencies;
+        for histogram in [enqueue, lease, complete] {
+            histogram.reset();
+        }
     }
 
     /// Items left the backlog.
@@ -164,6 +179,11 @@ impl Run {
                 false
             }
         }
+    }
+
+    /// Completions so far, those of items that other runs left behind among them.
+    pub fn all_completed(&self) -> u64 {
+        self.ledger.borrow().completed() + self.others_completed.get()
     }
 
     /// Errors so far.

@@ -76,7 +76,7 @@ fn take_leases(run: &Run, asked: Instant, leases: Vec<LeaseResponse>) -> Vec<Hel
                 Grant::First { began_us } => {
                     // A worker that waited before there was anything did not wait for this item.
                     let from_us = match run.pace {
-                        Pace::Backlog(_) => began_us.max(asked_us),
+                        Pace::Backlog(_) | Pace::Unbounded => began_us.max(asked_us),
                         Pace::Period(_) => began_us,
                     };
                     let took_us = now_us.saturating_sub(from_us).into();
@@ -161,7 +161,7 @@ async fn finish(run: &Run, complete: &mut Caller, held: Vec<Held>) -> bool {
     let mut completed = 0;
     for (item, outcome) in items.into_iter().zip(outcomes) {
         match (item, outcome) {
-            (None, Ok(true)) => {}
+            (None, Ok(true)) => run.others_completed.set(run.others_completed.get() + 1),
             (Some(item), Ok(true)) => {
                 run.ledger.borrow_mut().complete(item);
                 completed += 1;

@@ -4,8 +4,11 @@ mod fake_server;
 
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
-use fake_server::Fault;
+use fake_server::{Fault, Running};
+use quinn::{ConnectionError, VarInt};
 use serde_json::Value;
 
 fn command(address: SocketAddr, options: &[&str]) -> Command {
@@ -48,7 +51,7 @@ fn verdict(output: &Output) -> (Option<i32>, u64, u64, bool) {
 }
 
 /// How calls travel.
-const TRANSPORTS: [&str; 2] = ["http", "grpc"];
+const TRANSPORTS: [&str; 3] = ["http", "grpc", "quic"];
 
 fn run_over(transport: &str, fault: Fault, options: &[&str]) -> Output {
     run(fault, &[&["--transport", transport], options].concat())
@@ -98,7 +101,12 @@ fn an_open_loop_keeps_its_rate() {
 
 #[test]
 fn a_lost_item_is_reported() {
-    for (transport, form) in [("http", &[][..]), ("http", MANY), ("grpc", MANY)] {
+    for (transport, form) in [
+        ("http", &[][..]),
+        ("http", MANY),
+        ("grpc", MANY),
+        ("quic", MANY),
+    ] {
         let output = run_over(transport, Fault::Loses, form);
         assert_eq!(verdict(&output), (Some(1), 1, 0, false), "{form:?}");
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -111,7 +119,12 @@ fn a_lost_item_is_reported() {
 
 #[test]
 fn a_doubled_item_is_reported() {
-    for (transport, form) in [("http", &[][..]), ("http", MANY), ("grpc", MANY)] {
+    for (transport, form) in [
+        ("http", &[][..]),
+        ("http", MANY),
+        ("grpc", MANY),
+        ("quic", MANY),
+    ] {
         let output = run_over(transport, Fault::Doubles, form);
         assert_eq!(verdict(&output), (Some(1), 0, 1, false), "{form:?}");
     }
@@ -201,17 +214,48 @@ fn a_table_is_for_people() {
     }
 }
 
+/// How long a server may take to hear of something.
+const HEARD_MAX: Duration = Duration::from_secs(30);
+
+fn expect_leave_taking(ends: &Receiver<ConnectionError>, connections: usize) {
+    for _ in 0..connections {
+        let end = ends.recv_timeout(HEARD_MAX).unwrap();
+        let ConnectionError::ApplicationClosed(close) = &end else {
+            panic!("the client did not take its leave: {end}");
+        };
+        assert_eq!(close.error_code, VarInt::from_u32(0), "{end}");
+    }
+}
+
+#[test]
+fn at_the_end_a_quic_server_is_told_of_every_connection() {
+    let server = fake_server::start(Fault::None);
+    let options = ["--transport", "quic", "--connections", "3"];
+    let mut command = command(server.address, &["--duration", "100ms", "--json"]);
+    let output = command.args(options).output().unwrap();
+    assert_eq!(verdict(&output), (Some(0), 0, 0, false));
+    // Three producers, three workers, and the one that asks for counts.
+    expect_leave_taking(&server.quic_ends, 7);
+}
+
 #[test]
 fn ctrl_c_ends_a_run_with_its_result_so_far() {
-    let server = fake_server::start(Fault::None);
-    let mut command = command(server.address, &["--duration", "1h", "--json"]);
+    for transport in TRANSPORTS {
+        let server = fake_server::start(Fault::None);
+        end_by_ctrl_c(transport, &server);
+        if transport == "quic" {
+            expect_leave_taking(&server.quic_ends, 3);
+        }
+    }
+}
+
+fn end_by_ctrl_c(transport: &str, server: &Running) {
+    let options = ["--duration", "1h", "--json", "--transport", transport];
+    let mut command = command(server.address, &options);
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
     let pid = libc::pid_t::try_from(child.id()).unwrap();
     // The run has begun, and listens for Ctrl-C, once the server has seen items.
-    server
-        .faulty_item
-        .recv_timeout(std::time::Duration::from_secs(30))
-        .unwrap();
+    server.faulty_item.recv_timeout(HEARD_MAX).unwrap();
     // SAFETY: the child is not reaped yet, so the id is still its own.
     unsafe { libc::kill(pid, libc::SIGINT) };
     let output = child.wait_with_output().unwrap();

@@ -1,5 +1,8 @@
 //! Calls over HTTP/2: with YARPC's headers, or as gRPC.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
@@ -10,9 +13,14 @@ use omnirelay_net::rpc::{
     self, Call, Encoding, Error, Procedure, Reply, RequestHead, decode_reply, encode_call,
     parse_response,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::{CallError, REPLY_BYTES_MAX};
+use super::dialer::ConnectError;
+use super::{CallError, REPLY_BYTES_MAX, Target, Transport};
 
 /// Bytes that may be on their way on a stream and on a connection without an update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1_024 * 1_024;
@@ -21,19 +29,56 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 * 1_024 * 1_024;
 /// What sends requests on a connection; clones share it.
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
-pub(super) async fn open(address: &str) -> Result<Sender, String> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| error.to_string())?;
-    stream
-        .set_nodelay(true)
-        .map_err(|error| error.to_string())?;
+/// How to speak TLS with a server.
+pub(super) struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Tls").field("name", &self.name).finish()
+    }
+}
+
+impl Tls {
+    /// # Errors
+    /// If no certificate can have the server's name.
+    pub(super) fn new(config: ClientConfig, host: &str) -> Result<Self, String> {
+        let name = ServerName::try_from(host.to_owned());
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            name: name.map_err(|_| format!("`{host}` is no name that a certificate can have"))?,
+        })
+    }
+}
+
+pub(super) async fn open(address: &str, tls: Option<&Tls>) -> Result<Sender, ConnectError> {
+    let of_io = |error| ConnectError::of_io(&error);
+    let stream = TcpStream::connect(address).await.map_err(of_io)?;
+    stream.set_nodelay(true).map_err(of_io)?;
+    match tls {
+        None => greet(stream).await,
+        Some(Tls { connector, name }) => {
+            let secured = connector.connect(name.clone(), stream).await;
+            greet(secured.map_err(of_io)?).await
+        }
+    }
+}
+
+/// Begins to speak HTTP/2.
+async fn greet<S>(stream: S) -> Result<Sender, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let opening = builder.handshake::<_, Full<Bytes>>(TokioIo::new(stream));
-    let (sender, driver) = opening.await.map_err(|error| error.to_string())?;
+    let (sender, driver) = opening
+        .await
+        .map_err(|error| ConnectError::unreachable(error.to_string()))?;
     // Its end shows in the calls that fail with it.
     tokio::spawn(driver);
     Ok(sender)
@@ -49,14 +94,16 @@ pub(super) struct HttpCaller {
 }
 
 impl HttpCaller {
-    pub(super) fn new(
-        sender: &Sender,
-        is_grpc: bool,
-        address: &str,
-        head: &RequestHead,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(sender: &Sender, target: &Target, head: &RequestHead) -> Result<Self, Error> {
+        let is_grpc = target.transport == Transport::Grpc;
+        let address = &target.address;
+        let scheme = match target.ca {
+            Some(_) => "https",
+            None => "http",
+        };
         let uri = |path: &str| {
-            format!("http://{address}{path}").parse().map_err(|error| {
+            let uri = format!("{scheme}://{address}{path}").parse();
+            uri.map_err(|error| {
                 Error::header_malformed(format!("`{address}` is not an address: {error}"))
             })
         };

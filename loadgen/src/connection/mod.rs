@@ -1,5 +1,6 @@
 //! One connection and the calls on it.
 
+mod dialer;
 mod http;
 mod quic;
 
@@ -7,13 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use omnirelay_net::rpc::{Call, Encoding, Error, Procedure, Reply, RequestHead};
-use omnirelay_net::tls::ServerCheck;
+use omnirelay_net::tls::ClientFiles;
 
+pub use self::dialer::{ConnectError, Dialer, Sockets};
 use self::http::HttpCaller;
 use self::quic::QuicConnection;
-
-/// How long a connection may take to open.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long connections may take to end.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -39,13 +38,23 @@ pub struct Target {
     pub address: String,
     /// How calls travel.
     pub transport: Transport,
-    /// Who has signed the server's certificate, where there is one; without it the server is
-    /// believed to be who it says.
+    /// Who has signed the server's certificate. Without it HTTP and gRPC are in plain text, and
+    /// over QUIC the server is believed to be who it says.
     pub ca: Option<PathBuf>,
+    /// The certificate to show the server, where it asks for one.
+    pub client: Option<ClientFiles>,
     /// The namespace to work in.
     pub namespace: String,
     /// How bodies are encoded.
     pub encoding: Encoding,
+}
+
+impl Target {
+    /// The address without its port.
+    fn host(&self) -> &str {
+        let (host, _) = self.address.rsplit_once(':').unwrap_or((&self.address, ""));
+        host.trim_matches(['[', ']'])
+    }
 }
 
 /// An open connection; clones share it.
@@ -68,29 +77,22 @@ pub enum CallError {
 }
 
 impl Connection {
-    /// Opens a connection. Over QUIC it must be called on a [`tokio::task::LocalSet`].
+    /// Opens one connection. Over QUIC it must be called on a [`tokio::task::LocalSet`].
     ///
     /// # Errors
-    /// What kept it from being opened, in words.
-    pub async fn open(target: &Target) -> Result<Self, String> {
-        let connecting = async {
-            match target.transport {
-                Transport::Http | Transport::Grpc => {
-                    http::open(&target.address).await.map(Kind::Http)
-                }
-                Transport::Quic => {
-                    let check = match &target.ca {
-                        Some(ca) => ServerCheck::Ca(ca.clone()),
-                        None => ServerCheck::Unverified,
-                    };
-                    let config = quic::config(&check)?;
-                    let opened = QuicConnection::open(&target.address, config).await;
-                    opened.map(Kind::Quic)
-                }
-            }
-        };
-        let opened = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
-        Ok(Self(opened.map_err(|_| "timed out".to_owned())??))
+    /// What kept it from being opened.
+    pub async fn open(target: &Target) -> Result<Self, ConnectError> {
+        Dialer::new(target, Sockets::Own)?.open().await
+    }
+
+    /// Why no call can be made any more; `None` while it is good, as far as this side knows.
+    pub fn failure(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Http(sender) => sender
+                .is_closed()
+                .then(|| "the connection has ended".to_owned()),
+            Kind::Quic(connection) => connection.failure(),
+        }
     }
 
     /// Ends connections with all calls on them, and sees that the server knows.
@@ -146,8 +148,7 @@ impl Caller {
             Kind::Http(sender) => {
                 let head =
                     RequestHead::new("omnirelay-loadgen", "omnirelay", name, target.encoding);
-                let is_grpc = target.transport == Transport::Grpc;
-                let caller = HttpCaller::new(sender, is_grpc, &target.address, &head)?;
+                let caller = HttpCaller::new(sender, target, &head)?;
                 Way::Http(Box::new(caller))
             }
             Kind::Quic(connection) => Way::Quic {

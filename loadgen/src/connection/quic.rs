@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use omnirelay_net::frame::encode::{self, CallHead};
-use omnirelay_net::frame::{ALPN, Frame, FrameReader, Hello, ReplyFrame, VERSION};
+use omnirelay_net::frame::{Frame, FrameReader, Hello, ReplyFrame, VERSION};
 use omnirelay_net::rpc::{Call, Encoding, Procedure, Reply, decode_reply};
-use omnirelay_net::tls::{ServerCheck, client_config};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, RecvStream, SendStream, TransportConfig, VarInt};
-use tokio::net::lookup_host;
+use quinn::{ClientConfig, ConnectionError, RecvStream, SendStream, TransportConfig, VarInt};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
+use tokio_rustls::rustls;
 
+use super::dialer::{ConnectError, Sockets};
 use super::{CallError, REPLY_BYTES_MAX};
 
 /// Bytes that may be on their way to this side without an update.
@@ -27,6 +27,14 @@ const WINDOW_BYTES: u32 = 64 * 1_024 * 1_024;
 /// that only waits says that it is there.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// The same for connections of which there are very many, and which never wait for leases: what
+/// keeps them alive must not be a load of its own.
+const SHARED_IDLE_MAX: Duration = Duration::from_secs(60);
+const SHARED_KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// QUIC's error codes for alerts of TLS (RFC 9001, 4.8).
+const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
 
 /// An open connection; clones share it.
 #[derive(Debug, Clone)]
@@ -59,38 +67,63 @@ impl Drop for Shared {
 }
 
 /// What all connections of a run are opened with.
-pub(super) fn config(check: &ServerCheck) -> Result<ClientConfig, String> {
-    let tls = client_config(check, None, &[ALPN]).map_err(|error| error.to_string())?;
+pub(super) fn config(tls: rustls::ClientConfig, sockets: Sockets) -> Result<ClientConfig, String> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
+    let (idle_max, keep_alive) = match sockets {
+        Sockets::Own => (IDLE_MAX, KEEP_ALIVE),
+        Sockets::Shared => (SHARED_IDLE_MAX, SHARED_KEEP_ALIVE),
+    };
     let mut transport = TransportConfig::default();
     transport
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(u64::from(WINDOW_BYTES))
-        .keep_alive_interval(Some(KEEP_ALIVE));
-    transport.max_idle_timeout(Some(IDLE_MAX.try_into().map_err(|_| "too long")?));
+        .keep_alive_interval(Some(keep_alive));
+    transport.max_idle_timeout(Some(idle_max.try_into().map_err(|_| "too long")?));
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
+/// A UDP socket from which a server can be reached.
+pub(super) fn socket(remote: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    quinn::Endpoint::client((any, 0).into())
+}
+
+/// Why the handshake came to nothing.
+fn refused(error: &ConnectionError) -> ConnectError {
+    let code = match error {
+        ConnectionError::TransportError(error) => Some(error.code),
+        ConnectionError::ConnectionClosed(close) => Some(close.error_code),
+        _ => None,
+    };
+    match code {
+        Some(code) if TLS_ALERTS.contains(&u64::from(code)) => {
+            ConnectError::Untrusted(error.to_string())
+        }
+        _ => ConnectError::unreachable(error.to_string()),
+    }
+}
+
 impl QuicConnection {
-    /// Each connection has a socket of its own: the server's cores are picked by the client's port.
-    pub(super) async fn open(address: &str, config: ClientConfig) -> Result<Self, String> {
-        let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
-        let host = host.trim_matches(['[', ']']);
-        let mut found = lookup_host(address).await.map_err(|e| e.to_string())?;
-        let remote = found.next().ok_or("the name has no address")?;
-        let any: IpAddr = match remote {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let endpoint = quinn::Endpoint::client((any, 0).into()).map_err(|e| e.to_string())?;
+    pub(super) async fn open(
+        endpoint: quinn::Endpoint,
+        config: ClientConfig,
+        remote: SocketAddr,
+        host: &str,
+    ) -> Result<Self, ConnectError> {
         let connecting = endpoint
             .connect_with(config, remote, host)
-            .map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
-        let (mut out, back) = connection.open_bi().await.map_err(|e| e.to_string())?;
+            .map_err(|error| ConnectError::unreachable(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| refused(&error))?;
+        let (mut out, back) = connection
+            .open_bi()
+            .await
+            .map_err(|error| refused(&error))?;
         let hello = Hello {
             version_min: VERSION,
             version_max: VERSION,
@@ -101,7 +134,7 @@ impl QuicConnection {
         };
         out.write_all(&encode::hello(&hello))
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| ConnectError::unreachable(error.to_string()))?;
         let woken = Rc::new(Notify::new());
         let shared = Rc::new(Shared {
             state: RefCell::default(),
@@ -121,6 +154,12 @@ impl QuicConnection {
 
     pub(super) async fn closed(&self) {
         self.0.endpoint.wait_idle().await;
+    }
+
+    /// Why no call can be made any more.
+    pub(super) fn failure(&self) -> Option<String> {
+        let said = self.0.state.borrow().failure.clone();
+        said.or_else(|| Some(self.0.connection.close_reason()?.to_string()))
     }
 
     pub(super) async fn call(

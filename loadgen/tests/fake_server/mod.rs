@@ -1,4 +1,10 @@
-//! A lease queue in memory behind a real socket, with faults to order.
+//! A lease queue in memory behind real sockets, with faults to order: HTTP/2 and gRPC over TCP,
+//! with TLS where there are certificates, and frames over QUIC on the same port.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+mod certificates;
+mod quic;
 
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
@@ -6,6 +12,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +32,12 @@ use omnirelay_net::rpc::{
     Call, Error, Procedure, REQUEST_BYTES_MAX, Reply, RequestHead, decode_call, error_response,
     reply_response, validate_call,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio_rustls::{TlsAcceptor, rustls};
+
+pub(crate) use certificates::Certificates;
 
 /// The item that a fault befalls.
 const FAULTY_ITEM: u64 = 16;
@@ -43,6 +54,24 @@ pub(crate) enum Fault {
     RefusesAndKeeps,
     /// Changes the item's body.
     Corrupts,
+    /// Ends all connections after so many calls.
+    EndsConnections,
+    /// Takes ten connections and no more.
+    TakesTenConnections,
+}
+
+/// Calls after which connections end.
+const CALLS_UNTIL_END: usize = 20;
+
+/// What a server has seen.
+#[derive(Default)]
+struct Seen {
+    connections: u64,
+    /// Connections that made a call.
+    callers: HashSet<u64>,
+    /// How many items waited when enqueue calls came.
+    pending: Vec<usize>,
+    calls: usize,
 }
 
 #[derive(Default)]
@@ -58,6 +87,9 @@ struct Server {
     queue: RefCell<Queue>,
     arrival: Notify,
     faulty_item: Sender<()>,
+    seen: Arc<Mutex<Seen>>,
+    /// Connections are to end.
+    end: Notify,
 }
 
 /// A server that runs.
@@ -65,12 +97,41 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     /// Told once the server has seen the item that a fault befalls.
     pub(crate) faulty_item: Receiver<()>,
+    /// How QUIC connections ended, one by one.
+    pub(crate) quic_ends: Receiver<quinn::ConnectionError>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Running {
+    /// How many connections made a call.
+    pub(crate) fn callers(&self) -> usize {
+        self.seen.lock().unwrap().callers.len()
+    }
+
+    /// The fewest items that waited when an enqueue call came, since there first were so many.
+    pub(crate) fn least_while_long(&self, items: usize) -> usize {
+        let seen = self.seen.lock().unwrap();
+        let long = seen.pending.iter().skip_while(|pending| **pending < items);
+        *long.min().expect("there were so many")
+    }
 }
 
 /// Starts a server on a thread of its own, which ends with the process.
 pub(crate) fn start(fault: Fault) -> Running {
+    run(fault, None)
+}
+
+/// Starts a server that speaks TLS only, and asks for a client certificate.
+pub(crate) fn start_secure(certificates: &Certificates) -> Running {
+    run(Fault::None, Some(certificates.asking.clone()))
+}
+
+fn run(fault: Fault, tls: Option<rustls::ServerConfig>) -> Running {
     let (tell, told) = channel();
     let (tell_faulty_item, faulty_item) = channel();
+    let (tell_quic_end, quic_ends) = channel();
+    let seen = Arc::new(Mutex::default());
+    let seen_there = Arc::clone(&seen);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -78,39 +139,83 @@ pub(crate) fn start(fault: Fault) -> Running {
             .unwrap();
         let set = tokio::task::LocalSet::new();
         set.block_on(&runtime, async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (listener, socket) = bind().await;
             tell.send(listener.local_addr().unwrap()).unwrap();
-            serve(fault, listener, tell_faulty_item).await;
+            let server = Rc::new(Server {
+                fault,
+                queue: RefCell::default(),
+                arrival: Notify::new(),
+                faulty_item: tell_faulty_item,
+                seen: seen_there,
+                end: Notify::new(),
+            });
+            let quic_tls = tls.clone().unwrap_or_else(certificates::self_signed);
+            let over_quic = quic::serve(Rc::clone(&server), socket, quic_tls, tell_quic_end);
+            tokio::task::spawn_local(over_quic);
+            serve(server, listener, tls).await;
         });
     });
     Running {
         address: told.recv().unwrap(),
         faulty_item,
+        quic_ends,
+        seen,
     }
 }
 
-async fn serve(fault: Fault, listener: TcpListener, faulty_item: Sender<()>) {
-    let server = Rc::new(Server {
-        fault,
-        queue: RefCell::default(),
-        arrival: Notify::new(),
-        faulty_item,
+/// A port that nobody has, over TCP and UDP.
+async fn bind() -> (TcpListener, std::net::UdpSocket) {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(socket) = quic::socket(listener.local_addr().unwrap()) {
+            return (listener, socket);
+        }
+    }
+}
+
+async fn serve(server: Rc<Server>, listener: TcpListener, tls: Option<rustls::ServerConfig>) {
+    let acceptor = tls.map(|mut config| {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
     });
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let server = Rc::clone(&server);
+        let Some(number) = server.number_connection() else {
+            continue;
+        };
+        let (server, acceptor) = (Rc::clone(&server), acceptor.clone());
         tokio::task::spawn_local(async move {
-            let service = service_fn(|request| answer(Rc::clone(&server), request));
-            let mut builder = http2::Builder::new(LocalExecutor);
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(1_000);
-            // A client that leaves is no concern of the server's.
-            let _ = builder
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match acceptor {
+                None => speak_http(server, number, stream).await,
+                // Clients that are not trusted, or do not trust, get no further.
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        speak_http(server, number, stream).await;
+                    }
+                }
+            }
         });
+    }
+}
+
+async fn speak_http<S>(server: Rc<Server>, number: u64, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(|request| {
+        server.note_call(number);
+        answer(Rc::clone(&server), request)
+    });
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1_000);
+    // A client that leaves is no concern of the server's.
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _ = served => {}
+        () = server.end.notified() => {}
     }
 }
 
@@ -187,6 +292,9 @@ async fn handle(server: &Server, head: &RequestHead, body: &Bytes) -> Result<Rep
     }
     let call = decode_call(procedure, head.encoding, body)?;
     validate_call(&call)?;
+    if let Call::Enqueue(_) | Call::EnqueueBatch(_) = call {
+        server.note_enqueue();
+    }
     match call {
         Call::Enqueue(request) => server.enqueue(request).map(Reply::Enqueue),
         Call::EnqueueBatch(batch) => {
@@ -235,6 +343,30 @@ async fn handle(server: &Server, head: &RequestHead, body: &Bytes) -> Result<Rep
 }
 
 impl Server {
+    /// The number of a new connection; `None` if it is refused.
+    fn number_connection(&self) -> Option<u64> {
+        let mut seen = self.seen.lock().unwrap();
+        if self.fault == Fault::TakesTenConnections && seen.connections == 10 {
+            return None;
+        }
+        seen.connections += 1;
+        Some(seen.connections)
+    }
+
+    fn note_call(&self, connection: u64) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.callers.insert(connection);
+        seen.calls += 1;
+        if self.fault == Fault::EndsConnections && seen.calls > CALLS_UNTIL_END {
+            self.end.notify_waiters();
+        }
+    }
+
+    fn note_enqueue(&self) {
+        let pending = self.queue.borrow().pending.len();
+        self.seen.lock().unwrap().pending.push(pending);
+    }
+
     fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueResponse, Error> {
         let mut payload = request.payload.expect("validation sees to it");
         let mut queue = self.queue.borrow_mut();

@@ -33,6 +33,7 @@ pub(crate) fn target(server: &Server) -> Target {
     Target {
         transport: Transport::Http,
         ca: None,
+        client: None,
         address: server.addresses.rpc.to_string(),
         namespace: DEFAULT_NAMESPACE.to_owned(),
         encoding: Encoding::Proto,
