@@ -161,13 +161,19 @@ fn every_command_that_calls_a_server_exits_with_3_where_there_is_none() {
     std::fs::write(dir.path().join("s.json"), script).unwrap();
     let item = include_str!("cli_support/item.json");
     std::fs::write(dir.path().join("i.json"), item).unwrap();
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 21] = [
         &["request", "--service=s", "--procedure=a::b"],
         &[
             "request",
             "--service=s",
             "--procedure=a::b",
             "--transport=grpc",
+        ],
+        &[
+            "request",
+            "--service=s",
+            "--procedure=a::b",
+            "--transport=quic",
         ],
         &["lease", "enqueue", "--type=t", "--id=i"],
         &["lease", "take"],
@@ -221,6 +227,41 @@ fn every_command_that_calls_a_server_exits_with_3_where_there_is_none() {
             "{arguments:?}: {refused}"
         );
     }
+}
+
+#[test]
+fn where_udp_has_no_answer_the_way_over_tcp_is_named() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let call = ["request", "--service=s", "--procedure=a::b"];
+    let refused = run(&[&call[..], &["--transport=quic", "--address", &address]].concat());
+    let expected = format!(
+        "error[cli.unreachable]: cannot reach {address}: no answer over UDP within 5 s\n\
+         help: is the server running, and does UDP come through to it? start it with \
+         `omnirelay serve`, name another with --address, or go over TCP with the transport http \
+         or grpc\n"
+    );
+    assert_eq!(refused.stderr, expected);
+    assert_eq!(refused.code, Some(3));
+}
+
+#[test]
+fn over_quic_a_server_beyond_loopback_has_to_prove_who_it_is() {
+    let call = ["request", "--service=s", "--procedure=a::b"];
+    let to = |address| {
+        let there = ["--transport=quic", "--address", address];
+        run(&[&call[..], &there].concat())
+    };
+    insta::assert_snapshot!(to("192.0.2.1:7420"), @r"
+    error[cli.usage]: 192.0.2.1:7420 over QUIC without --ca
+    help: name the CA of the server's certificate with --ca: a file of your own, a node's <data-dir>/tls/server.crt, or the system's, as /etc/ssl/certs/ca-certificates.crt
+    exit 2
+    ");
+    insta::assert_snapshot!(to("http://127.0.0.1:7420"), @r"
+    error[cli.usage]: http://127.0.0.1:7420 over QUIC
+    help: leave out http://: QUIC always speaks TLS
+    exit 2
+    ");
 }
 
 #[test]

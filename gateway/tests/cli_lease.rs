@@ -224,7 +224,12 @@ fn several_items_are_taken_one_document_a_line() {
 fn a_request_prints_the_replys_body_and_with_v_its_head() {
     let dir = tempfile::tempdir().unwrap();
     let server = serve(dir.path());
-    for (transport, first_line) in [("http", "HTTP/1.1 200 OK\n"), ("grpc", "HTTP/2.0 200 OK\n")] {
+    let heads = [
+        ("http", "HTTP/1.1 200 OK\n", "\nrpc-service: svc\n"),
+        ("grpc", "HTTP/2.0 200 OK\n", "\nrpc-service: svc\n"),
+        ("quic", "omnirelay/1 success\n", "\nserver: omnirelay/"),
+    ];
+    for (transport, first_line, field) in heads {
         let request = |arguments: &[&str]| {
             let common = [
                 "request",
@@ -251,10 +256,7 @@ fn a_request_prints_the_replys_body_and_with_v_its_head() {
             "1s",
         ]);
         assert!(verbose.stderr.starts_with(first_line), "{verbose}");
-        assert!(
-            verbose.stderr.contains("\nrpc-service: svc\n"),
-            "{verbose}"
-        );
+        assert!(verbose.stderr.contains(field), "{verbose}");
         insta::assert_snapshot!(request(&["resourcelease::enqueue"]), @r"
     error[resourcelease.payload.required]: payload is missing
     help: correct the request and try again
@@ -277,19 +279,18 @@ fn a_request_prints_the_replys_body_and_with_v_its_head() {
     ");
             }
     }
-    let both = [
-        "request",
-        "--transport",
-        "grpc",
-        "--url",
-        "http://h/",
-        "--service",
-        "s",
-        "--procedure",
-        "a::b",
-    ];
-    insta::assert_snapshot!(run_in(dir.path(), &both), @r"
+    let both = |transport| {
+        let call = ["request", "--service", "s", "--procedure", "a::b"];
+        let there = ["--url", "http://h/", "--transport", transport];
+        run_in(dir.path(), &[&call[..], &there].concat())
+    };
+    insta::assert_snapshot!(both("grpc"), @r"
     error[cli.usage]: a URL is for transport http: gRPC's path is the procedure's
+    help: say where the server is by its address
+    exit 2
+    ");
+    insta::assert_snapshot!(both("quic"), @r"
+    error[cli.usage]: a URL is for transport http: frames over QUIC have no path
     help: say where the server is by its address
     exit 2
     ");

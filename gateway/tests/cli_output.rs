@@ -50,10 +50,14 @@ fn every_command_that_prints_data_has_a_table_and_one_document_a_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = node(dir.path());
     let service = ["--service=s", "--procedure=resourcelease::stats"];
-    let commands: [(&[&str], &str); 14] = [
+    let commands: [(&[&str], &str); 15] = [
         (&["request", service[0], service[1]], "KEY "),
         (
             &["request", service[0], service[1], "--transport=grpc"],
+            "KEY ",
+        ),
+        (
+            &["request", service[0], service[1], "--transport=quic"],
             "KEY ",
         ),
         (&["lease", "enqueue", "--type=t", "--id=i"], "SEQUENCE "),

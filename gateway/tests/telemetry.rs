@@ -466,7 +466,7 @@ async fn the_client_library_passes_a_trace_on() {
 }
 
 #[test]
-fn commands_pass_a_trace_on_over_http_and_grpc() {
+fn commands_pass_a_trace_on_over_every_transport() {
     let (dir, collector) = (directory(), Collector::start());
     let node = launch(&dir, &collector).start();
     let traceparent = format!("00-{TRACE}-{CALLER_SPAN}-01");
@@ -476,6 +476,9 @@ fn commands_pass_a_trace_on_over_http_and_grpc() {
     command(&node, &[], &[&["request"], &stats[..], &said].concat());
     let grpc = ["request", "--transport", "grpc"];
     command(&node, &[], &[&grpc[..], &peek, &said].concat());
+    let quic = ["request", "--transport", "quic"];
+    let drain = ["--service", "queue", "--procedure", "resourcelease::drain"];
+    command(&node, &[], &[&quic[..], &drain, &said].concat());
     let env = [("TRACEPARENT", &*traceparent)];
     let enqueue = [
         "lease", "enqueue", "--type", "table", "--id", "a", "--body", "x",
@@ -487,7 +490,13 @@ fn commands_pass_a_trace_on_over_http_and_grpc() {
         &["lease", "dead-letters"],
     );
 
-    for (operation, transport) in [("stats", "http"), ("peek", "grpc"), ("enqueue", "http")] {
+    let expected = [
+        ("stats", "http"),
+        ("peek", "grpc"),
+        ("drain", "quic"),
+        ("enqueue", "http"),
+    ];
+    for (operation, transport) in expected {
         let span = span_of(&collector, operation);
         assert_eq!(hex(&span.trace_id), TRACE);
         assert_eq!(hex(&span.parent_span_id), CALLER_SPAN);
@@ -503,7 +512,7 @@ fn commands_pass_a_trace_on_over_http_and_grpc() {
     );
     assert_eq!(attribute(&peeked, "rpc.system").as_deref(), Some("grpc"));
     node.stop();
-    assert_eq!(collector.spans().len(), 3);
+    assert_eq!(collector.spans().len(), 4);
 }
 
 /// The sum of a metric's series.

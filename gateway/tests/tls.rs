@@ -356,6 +356,51 @@ fn commands_speak_tls_and_say_what_is_wrong_with_it() {
 }
 
 #[test]
+fn a_request_over_quic_says_what_is_wrong_with_tls_as_the_others_do() {
+    let dir = with_certificates();
+    let at = dir.path();
+    ok(at, "cert issue worker --client");
+    let node = start(at, &[&NODE[..], &["tls.client_ca=ca.crt"]].concat());
+    let call = "request --transport quic --service s --procedure resourcelease::stats";
+    let stats = format!("{call} --address {} --ca ca.crt", node.address);
+    let said = ok(at, &format!("{stats} --cert worker.crt --key worker.key"));
+    assert!(said.starts_with("{\"stats\":"), "{said}");
+
+    let outcome = refused(at, &stats);
+    assert!(
+        outcome.stderr.contains("wants a client certificate"),
+        "{outcome}"
+    );
+    assert!(outcome.stderr.contains("--cert and --key"), "{outcome}");
+    assert_eq!(outcome.code, Some(3));
+
+    ok(at, "cert init-ca --dir other");
+    let outcome = refused(at, &stats.replace("ca.crt", "other/ca.crt"));
+    let words = format!(
+        "error[cli.tls]: the certificate of {} is not trusted",
+        node.address
+    );
+    assert!(outcome.stderr.starts_with(&words), "{outcome}");
+    assert!(
+        outcome.stderr.contains("pass the CA that signed it"),
+        "{outcome}"
+    );
+    assert_eq!(outcome.code, Some(3));
+    let by_name = stats.replace("127.0.0.1", "localhost");
+    let known = "--cert worker.crt --key worker.key";
+    ok(at, &format!("{by_name} {known}"));
+
+    ok(at, "cert issue node --dns elsewhere.example --force");
+    let shown = fingerprint(at, "node.crt");
+    until("the reload", || fingerprint(at, &node.address) == shown);
+    let outcome = refused(at, &format!("{stats} {known}"));
+    assert!(
+        outcome.stderr.contains("cert issue --dns NAME"),
+        "{outcome}"
+    );
+}
+
+#[test]
 fn certificates_are_replaced_while_connections_live() {
     let dir = with_certificates();
     let at = dir.path();

@@ -1,5 +1,7 @@
 //! Where a server is: `host:port`, as it is typed and as it is resolved.
 
+use std::net::IpAddr;
+
 use super::failure::Failure;
 use super::secure::{Server, TlsArgs};
 
@@ -73,6 +75,15 @@ pub(super) struct Address {
     pub(super) host_port: String,
 }
 
+impl Address {
+    /// Whether it is this machine's alone.
+    pub(super) fn is_loopback(&self) -> bool {
+        let (host, _) = self.host_port.rsplit_once(':').unwrap_or_default();
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+}
+
 /// Reads `host:port`, or `https://host:port`.
 ///
 /// # Errors
@@ -115,6 +126,17 @@ pub(super) fn parse(text: &str) -> Result<Address, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_is_known_by_its_names() {
+        let is_loopback = |text| parse(text).unwrap().is_loopback();
+        for here in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in ["10.0.0.1:1", "[::2]:1", "localhost.example:1", "0.0.0.0:1"] {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
+    }
 
     #[test]
     fn an_address_is_a_host_and_a_port() {

@@ -1,6 +1,7 @@
 //! A small HTTP client: one connection, one call at a time, every step within a time limit.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,7 +27,7 @@ use super::failure::{Failure, chain};
 pub use super::secure::Server;
 
 /// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may take to find out what else is spoken where a call failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,10 +40,10 @@ const TLS_ALERT: [u8; 2] = [21, 3];
 
 /// How much longer than the call's own deadline a reply is waited for: the server answers before
 /// the deadline, this is for the way back.
-const REPLY_GRACE: Duration = Duration::from_secs(2);
+pub(super) const REPLY_GRACE: Duration = Duration::from_secs(2);
 
 /// Largest reply that is read: the largest batch of leases with room to spare.
-const REPLY_BYTES_MAX: usize = 64 << 20;
+pub(super) const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// Runs a command's future to its end on this thread.
 ///
@@ -370,15 +371,17 @@ fn is_tls_only(body: &[u8]) -> bool {
     !body.is_empty() && TLS_ONLY.ends_with(body)
 }
 
+/// The addresses of a name.
+pub(super) async fn resolve(address: &str) -> Result<impl Iterator<Item = SocketAddr>, Failure> {
+    lookup_host(address).await.map_err(|error| {
+        let help = "check the name in --address, or write an IP address: 127.0.0.1:7420";
+        Failure::unreachable(address, error, help)
+    })
+}
+
 /// Connects to the first of a name's addresses that answers; else says why none of them did.
 async fn first_that_answers(address: &str) -> Result<TcpStream, Failure> {
-    let found = match lookup_host(address).await {
-        Ok(found) => found,
-        Err(error) => {
-            let help = "check the name in --address, or write an IP address: 127.0.0.1:7420";
-            return Err(Failure::unreachable(address, error, help));
-        }
-    };
+    let found = resolve(address).await?;
     let mut reasons = Vec::new();
     for candidate in found {
         match TcpStream::connect(candidate).await {

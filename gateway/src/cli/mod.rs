@@ -18,6 +18,7 @@ mod log_level;
 mod man;
 mod output;
 mod progress;
+mod quic;
 mod replication;
 mod request;
 mod script;

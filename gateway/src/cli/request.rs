@@ -1,6 +1,6 @@
 //! `omnirelay request`: one RPC, as it is.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,7 +15,7 @@ use super::client::{Response, block_on};
 use super::failure::Failure;
 use super::output;
 use super::secure::TlsArgs;
-use super::target::{Target, Transport, empty_body};
+use super::target::{AnswerHead, Target, Transport, empty_body};
 use super::trace::TraceArgs;
 
 /// Send one RPC and print its reply
@@ -23,7 +23,7 @@ use super::trace::TraceArgs;
 /// The reply goes to stdout; with -v its head goes to stderr.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "EXAMPLE:\n  omnirelay request --service resourcelease --procedure resourcelease::stats --body '{}'\n  omnirelay request --transport grpc --service resourcelease --procedure resourcelease::stats -o table"
+    after_help = "EXAMPLE:\n  omnirelay request --service resourcelease --procedure resourcelease::stats --body '{}'\n  omnirelay request --transport grpc --service resourcelease --procedure resourcelease::stats -o table\n  omnirelay request --transport quic --service resourcelease --procedure resourcelease::stats"
 )]
 pub(super) struct RequestArgs {
     /// How the call travels
@@ -91,8 +91,8 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
         .unwrap_or_else(|| empty_body(args.encoding));
     let target = Target::new(args.transport, &args.server.address, args.url.as_deref())?;
     let trust = args.tls.trust()?;
-    let (response, reply) = block_on(target.call(&trust, &head, body, args.trace.context()))
-        .map_err(|failure| {
+    let answer =
+        block_on(target.call(&trust, &head, body, args.trace.context())).map_err(|failure| {
             let option = if args.url.is_some() {
                 "--url"
             } else {
@@ -101,9 +101,9 @@ pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
             failure.of_option(option)
         })?;
     if args.verbose {
-        print_head(&response);
+        print_head(&answer.head);
     }
-    print(&reply?, args.encoding, args.output)
+    print(&answer.reply?, args.encoding, args.output)
 }
 
 fn print(body: &[u8], encoding: Encoding, output: ReplyOutput) -> Result<(), Failure> {
@@ -130,17 +130,22 @@ pub(super) fn reply_document(body: &[u8], encoding: Encoding) -> Value {
     document.unwrap_or_else(|| json!({"base64": STANDARD.encode(body)}))
 }
 
-fn print_head(response: &Response) {
+fn print_head(head: &AnswerHead) {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "{:?} {}", response.version, response.status);
+    let _ = match head {
+        AnswerHead::Http(response) => write_response_head(&mut stderr, response),
+        AnswerHead::Quic(head) => write!(stderr, "{head}"),
+    };
+}
+
+fn write_response_head(out: &mut impl Write, response: &Response) -> io::Result<()> {
+    writeln!(out, "{:?} {}", response.version, response.status)?;
     let trailers = response.trailers.iter().flatten();
     for (name, value) in response.headers.iter().chain(trailers) {
-        let _ = writeln!(
-            stderr,
-            "{name}: {}",
-            output::printable(&String::from_utf8_lossy(value.as_bytes()))
-        );
+        let value = String::from_utf8_lossy(value.as_bytes());
+        writeln!(out, "{name}: {}", output::printable(&value))?;
     }
+    Ok(())
 }
 
 /// Every name of an encoding is taken; the short ones are offered.

@@ -90,8 +90,7 @@ impl Trust {
             (None, Some(Scheme::Https)) => {
                 return Err(Failure::usage(
                     format!("https://{} without --ca", address.host_port),
-                    "name the CA of the server's certificate with --ca: a file of your own, a node's \
-                     <data-dir>/tls/server.crt, or the system's, as /etc/ssl/certs/ca-certificates.crt",
+                    NAME_THE_CA,
                 ));
             }
         };
@@ -100,7 +99,32 @@ impl Trust {
             config: config.map(Arc::new),
         })
     }
+
+    /// The server at an address, over QUIC, which is never in plain text: on loopback, where
+    /// nobody is trusted, one is believed to be who it says.
+    ///
+    /// # Errors
+    /// `cli.usage` for an address beyond loopback without anybody to trust, or of plain text.
+    pub(super) fn quic_server(&self, address: &Address) -> Result<Server, Failure> {
+        match (&self.0, address.scheme) {
+            (_, Some(Scheme::Http)) => Err(Failure::usage(
+                format!("http://{} over QUIC", address.host_port),
+                "leave out http://: QUIC always speaks TLS",
+            )),
+            (None, None) if address.is_loopback() => Server::unverified(&address.host_port),
+            (None, None) => Err(Failure::usage(
+                format!("{} over QUIC without --ca", address.host_port),
+                NAME_THE_CA,
+            )),
+            _ => self.server(address),
+        }
+    }
 }
+
+/// Whom to trust.
+const NAME_THE_CA: &str = "name the CA of the server's certificate with --ca: a file of your own, a \
+                           node's <data-dir>/tls/server.crt, or the system's, as \
+                           /etc/ssl/certs/ca-certificates.crt";
 
 /// A server, and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -137,6 +161,17 @@ impl Server {
         })
     }
 
+    /// The host that the server's certificate has to name.
+    pub(super) fn host(&self) -> &str {
+        let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// How TLS is spoken with it, where it is.
+    pub(super) fn tls(&self) -> Option<&ClientConfig> {
+        self.config.as_deref()
+    }
+
     pub(super) fn is_secure(&self) -> bool {
         self.config.is_some()
     }
@@ -156,8 +191,7 @@ impl Server {
         let config = self.config.as_deref().expect("it is spoken to over TLS");
         let mut config = config.clone();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = self.host();
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Failure::usage(
                 format!("{host} is no name that a certificate can have"),
@@ -190,7 +224,8 @@ impl Server {
             .unwrap_or_else(|| Failure::no_tls(&self.address, error))
     }
 
-    fn no_trust(&self, error: &Error) -> Failure {
+    /// What it means that there is no trust between the two.
+    pub(super) fn no_trust(&self, error: &Error) -> Failure {
         let address = &self.address;
         let no_client = format!(
             "pass the certificate and key of a client with --cert and --key; `omnirelay cert issue \

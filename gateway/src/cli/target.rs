@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::address::{Address, Scheme};
 use super::client::{Connection, Response};
 use super::failure::Failure;
+use super::quic::{self, ReplyHead};
 use super::secure::Trust;
 
 /// How a call travels.
@@ -19,6 +20,8 @@ pub(super) enum Transport {
     Http,
     /// gRPC, with the procedure as YARPC maps it to a path
     Grpc,
+    /// A frame over QUIC
+    Quic,
 }
 
 /// Where a call goes.
@@ -28,10 +31,23 @@ pub(super) enum Target {
     Http { address: Address, path: Uri },
     /// The procedure is the path.
     Grpc { address: Address },
+    /// The procedure is in the frame.
+    Quic { address: Address },
 }
 
-/// A response, and what it means.
-pub(super) type Answer = (Response, Result<Bytes, rpc::Error>);
+/// A reply as it came, and what it means.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: AnswerHead,
+    pub(super) reply: Result<Bytes, rpc::Error>,
+}
+
+/// What a reply says besides its body.
+#[derive(Debug)]
+pub(super) enum AnswerHead {
+    Http(Response),
+    Quic(ReplyHead),
+}
 
 impl Target {
     /// What the URL names, where there is one, else the address.
@@ -55,8 +71,15 @@ impl Target {
             (Transport::Grpc, None) => Ok(Target::Grpc {
                 address: address.clone(),
             }),
+            (Transport::Quic, None) => Ok(Target::Quic {
+                address: address.clone(),
+            }),
             (Transport::Grpc, Some(_)) => Err(Failure::usage(
                 "a URL is for transport http: gRPC's path is the procedure's",
+                "say where the server is by its address",
+            )),
+            (Transport::Quic, Some(_)) => Err(Failure::usage(
+                "a URL is for transport http: frames over QUIC have no path",
                 "say where the server is by its address",
             )),
         }
@@ -82,12 +105,21 @@ impl Target {
                     Some(error) => Err(error),
                     None => Ok(response.body.clone()),
                 };
-                Ok((response, reply))
+                let head = AnswerHead::Http(response);
+                Ok(Answer { head, reply })
             }
             Target::Grpc { address } => {
                 let mut connection = Connection::open_http2(&trust.server(address)?).await?;
                 connection.trace(trace);
-                connection.grpc(head, &body).await
+                let (response, reply) = connection.grpc(head, &body).await?;
+                let head = AnswerHead::Http(response);
+                Ok(Answer { head, reply })
+            }
+            Target::Quic { address } => {
+                let server = trust.quic_server(address)?;
+                let (head, reply) = quic::call(&server, head, &body, trace).await?;
+                let head = AnswerHead::Quic(head);
+                Ok(Answer { head, reply })
             }
         }
     }

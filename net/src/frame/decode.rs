@@ -273,6 +273,8 @@ pub struct ReplyFrame {
     pub shard: Option<u32>,
     /// Another reply to the same call follows.
     pub more: bool,
+    /// The span that the server made of the call, or empty.
+    pub traceresponse: String,
 }
 
 impl ReplyFrame {
@@ -282,6 +284,7 @@ impl ReplyFrame {
             outcome: Ok(Bytes::new()),
             shard: None,
             more: false,
+            traceresponse: String::new(),
         };
         let mut fields = Fields::new(frame, message);
         while let Some((tag, value)) = fields.next()? {
@@ -291,6 +294,10 @@ impl ReplyFrame {
                 (3, Value::Piece(error)) => reply.outcome = Err(decode_error(frame, error)?),
                 (4, Value::Number(shard)) => reply.shard = Some(shard as u32),
                 (5, Value::Number(more)) => reply.more = more != 0,
+                (6, Value::Piece(span)) => {
+                    let span = checked_text(frame, span)?.of(frame);
+                    reply.traceresponse = String::from_utf8_lossy(span).into_owned();
+                }
                 _ => {}
             }
         }

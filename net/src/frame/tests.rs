@@ -91,6 +91,13 @@ fn a_library_reads_what_is_written_here() {
     assert_eq!((said.id, said.shard), (u64::MAX, Some(0)));
     assert!(said.more);
     assert_eq!(said.traceresponse, head.traceresponse);
+    let mut reader = FrameReader::default();
+    reader.push(encode::reply(&head, Encoding::Proto, &reply));
+    let frame = reader.next(FRAME_BYTES_MAX).unwrap().unwrap();
+    let Ok(Frame::Reply(read)) = Frame::decode(&frame) else {
+        panic!("a reply");
+    };
+    assert_eq!(read.traceresponse, head.traceresponse);
     let Some(wire::reply::Outcome::Body(body)) = said.outcome else {
         panic!("a body");
     };

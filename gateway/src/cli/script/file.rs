@@ -350,7 +350,7 @@ mod tests {
         insta::assert_snapshot!(step(r#""type": "request", "service": "s""#), @"step 2 (request): missing field `procedure`");
         insta::assert_snapshot!(step(r#""type": "introspect", "url": "quic://h""#), @"step 2 (introspect): url: the URL quic://h: it begins neither with https:// nor with http://");
         insta::assert_snapshot!(request(r#""bdy": 1"#), @"step 2 (request): bdy: unknown field `bdy`, expected one of `name`, `transport`, `address`, `url`, `service`, `procedure`, `caller`, `encoding`, `headers`, `shardKey`, `body`, `bodyFile`, `bodyBase64`, `timeout`, `expect`, `capture`");
-        insta::assert_snapshot!(request(r#""transport": "quic""#), @"step 2 (request): transport: unknown variant `quic`, expected `http` or `grpc`");
+        insta::assert_snapshot!(request(r#""transport": "udp""#), @"step 2 (request): transport: unknown variant `udp`, expected one of `http`, `grpc`, `quic`");
         insta::assert_snapshot!(request(r#""encoding": "xml""#), @"step 2 (request): encoding: encoding `xml` is not supported; use json, proto or raw");
         insta::assert_snapshot!(request(r#""expect": {"status": "abort"}"#), @"step 2 (request): expect.status: `abort` is no status; is it `aborted`?");
         insta::assert_snapshot!(request(r#""expect": {"body": {"a.b": 1}}"#), @r#"step 2 (request): expect.body.a.b: `a.b` is no JSON pointer: write /a/b, or "" for the whole document"#);
@@ -360,6 +360,7 @@ mod tests {
         insta::assert_snapshot!(request(r#""bodyBase64": "?""#), @"step 2 (request): bodyBase64: it is not base64: Invalid symbol 63, offset 0.");
         insta::assert_snapshot!(request(r#""address": "localhost""#), @"step 2 (request): address: an address is host:port, such as 127.0.0.1:7420 or [::1]:7420; it names no port");
         insta::assert_snapshot!(request(r#""transport": "grpc", "url": "http://h""#), @"step 2 (request): url: a URL is for transport http: gRPC's path is the procedure's");
+        insta::assert_snapshot!(request(r#""transport": "quic", "url": "http://h""#), @"step 2 (request): url: a URL is for transport http: frames over QUIC have no path");
     }
 
     #[test]

@@ -87,9 +87,8 @@ async fn call(
     };
     let url = request.url.as_deref().map(fill).transpose()?;
     let target = Target::new(request.transport, &server, url.as_deref())?;
-    let (_, reply) = target
-        .call(&defaults.trust, &head, body, defaults.trace)
-        .await?;
+    let answer = target.call(&defaults.trust, &head, body, defaults.trace);
+    let reply = answer.await?.reply;
     let document = match &reply {
         Ok(body) => reply_document(body, request.encoding),
         Err(error) => check::error_document(error),
