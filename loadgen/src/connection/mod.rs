@@ -14,8 +14,8 @@ pub use self::dialer::{ConnectError, Dialer, Sockets};
 use self::http::HttpCaller;
 use self::quic::QuicConnection;
 
-/// How long connections may take to end.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long connections may take to end; on a busy machine very many need a while.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The largest reply: a batch of leases with room to spare.
 const REPLY_BYTES_MAX: usize = 64 << 20;

@@ -237,8 +237,10 @@ async fn read(shared: Weak<Shared>, mut back: RecvStream) {
                     return;
                 };
                 let waiting = shared.state.borrow_mut().waiting.remove(&reply.id);
-                // Whoever asked may have given up.
-                let _ = waiting.map(|waiting| waiting.send(reply));
+                if let Some(waiting) = waiting {
+                    // Whoever asked may have given up.
+                    let _ = waiting.send(reply);
+                }
             }
             Ok(Frame::Farewell(error)) => return fail(&shared, error.to_string()),
             Ok(_) => {}

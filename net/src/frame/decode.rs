@@ -294,9 +294,8 @@ impl ReplyFrame {
                 (3, Value::Piece(error)) => reply.outcome = Err(decode_error(frame, error)?),
                 (4, Value::Number(shard)) => reply.shard = Some(shard as u32),
                 (5, Value::Number(more)) => reply.more = more != 0,
-                (6, Value::Piece(span)) => {
-                    let span = checked_text(frame, span)?.of(frame);
-                    reply.traceresponse = String::from_utf8_lossy(span).into_owned();
+                (6, Value::Piece(text)) => {
+                    reply.traceresponse = text.checked(frame)?.text(frame).to_owned();
                 }
                 _ => {}
             }
