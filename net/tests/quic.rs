@@ -110,6 +110,7 @@ struct Counted {
     passed_on: u64,
     handshakes_failed: u64,
     timed_out: u64,
+    stray: u64,
     open: u64,
 }
 
@@ -170,6 +171,7 @@ impl Server {
                         passed_on: counters.passed_on(),
                         handshakes_failed: counters.handshakes_failed(),
                         timed_out: counters.timed_out(),
+                        stray: counters.stray(),
                         open: counters.open(),
                     }
                 })
@@ -193,6 +195,7 @@ impl Server {
             sum.passed_on += one.passed_on;
             sum.handshakes_failed += one.handshakes_failed;
             sum.timed_out += one.timed_out;
+            sum.stray += one.stray;
             sum.open += one.open;
         }
         sum
@@ -264,6 +267,24 @@ impl Client {
             .connect(self.address, "localhost")
             .expect("a start");
         connecting.await.expect("a connection")
+    }
+}
+
+impl Client {
+    /// Begins a handshake of which only the first datagram gets through.
+    async fn begin_and_fall_silent(&self) {
+        let middle = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = self.endpoint();
+        let connecting = endpoint.connect(middle.local_addr().unwrap(), "localhost");
+        let _never = connecting.expect("a start");
+        let mut first = [0; 2_000];
+        let length = middle.recv(&mut first).await.unwrap();
+        middle
+            .send_to(&first[..length], self.address)
+            .await
+            .unwrap();
+        // The server's answer: it has begun.
+        middle.recv(&mut first).await.unwrap();
     }
 }
 
@@ -779,6 +800,77 @@ fn garbage_is_answered_with_nothing_and_clients_beyond_the_limit_are_refused() {
     };
     serving(1, limits, client, |counted, _| {
         assert_eq!((counted.accepted, counted.refused), (2, 1));
+        assert!(counted.stray > 1_000, "{}", counted.stray);
+    });
+}
+
+#[test]
+fn handshakes_that_are_never_finished_do_not_keep_others_out() {
+    let limits = QuicLimits {
+        handshakes_max: 1,
+        handshake_timeout: Duration::from_millis(300),
+        ..QuicLimits::default()
+    };
+    let client = |client: Client| async move {
+        // Of this one's handshake only the first datagram gets through.
+        let middle = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = client.endpoint();
+        let connecting = endpoint.connect(middle.local_addr().unwrap(), "localhost");
+        let _never = connecting.expect("a start");
+        let mut first = [0; 2_000];
+        let length = middle.recv(&mut first).await.unwrap();
+        middle
+            .send_to(&first[..length], client.address)
+            .await
+            .unwrap();
+        // The server's answer: it has begun.
+        let _ = middle.recv(&mut [0; 2_000]).await.unwrap();
+        let mut refused = 0;
+        loop {
+            let connecting = client.endpoint().connect(client.address, "localhost");
+            match connecting.unwrap().await {
+                Ok(_) => break,
+                Err(quinn::ConnectionError::ConnectionClosed(_)) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(refused > 0, "both were admitted");
+    };
+    serving(1, limits, client, |counted, _| {
+        assert_eq!((counted.accepted, counted.handshakes_failed), (2, 1));
+    });
+}
+
+#[test]
+fn a_client_may_have_as_many_streams_as_the_limit_says_and_no_more() {
+    let limits = QuicLimits {
+        streams_max: 40,
+        ..QuicLimits::default()
+    };
+    let client = |client: Client| async move {
+        let connection = client.connect().await;
+        let mut lines = Vec::new();
+        for _ in 0..40 {
+            lines.push(Line::open(&connection).await);
+        }
+        let more = tokio::time::timeout(Duration::from_millis(100), connection.open_bi());
+        assert!(more.await.is_err(), "one more is opened");
+        for line in &mut lines {
+            line.call(1, "echo", b"").await;
+            line.reply().await;
+        }
+    };
+    serving(1, limits, client, |counted, _| {
+        assert_eq!(counted.accepted, 1)
+    });
+}
+
+#[test]
+fn an_ending_server_waits_for_no_client_that_is_silent() {
+    let client = |client: Client| async move { client.begin_and_fall_silent().await };
+    serving(1, QuicLimits::default(), client, |counted, _| {
+        assert_eq!((counted.accepted, counted.open), (1, 0));
     });
 }
 

@@ -220,6 +220,8 @@ pub struct QuicReport {
     pub datagrams_in: u64,
     /// Datagrams sent.
     pub datagrams_out: u64,
+    /// Datagrams of no connection.
+    pub stray: u64,
     /// Datagrams passed on to the core that they were for.
     pub passed_on: u64,
     /// Datagrams dropped because that core did not keep up.
@@ -278,6 +280,7 @@ impl QuicReport {
             streams_failed: counters.streams_failed(),
             datagrams_in: counters.datagrams_in(),
             datagrams_out: counters.datagrams_out(),
+            stray: counters.stray(),
             passed_on: counters.passed_on(),
             dropped: counters.dropped(),
             blocked: counters.blocked(),

@@ -25,6 +25,11 @@ use crate::runtime::spawn;
 /// Name and version of the server, as its welcome says them.
 const AGENT: &str = concat!("omnirelay/", env!("CARGO_PKG_VERSION"));
 
+/// Streams that a client may open before it is told that it may open more, which it is once it has
+/// half of them. QUIC keeps a place for each that may be opened: most clients need one, and these
+/// fit a table of 16.
+pub(super) const STREAMS_AT_FIRST: u32 = 14;
+
 /// A connection's place on its core, and which of those that had the place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConnectionKey {
@@ -131,6 +136,8 @@ pub(super) struct Connection {
     held_back: VecDeque<StreamId>,
     /// It takes no new calls.
     is_ending: bool,
+    /// The client was told that it may open more than [`STREAMS_AT_FIRST`].
+    may_open_all: bool,
 }
 
 impl Connection {
@@ -147,6 +154,7 @@ impl Connection {
             unsent: 0,
             held_back: VecDeque::new(),
             is_ending: false,
+            may_open_all: false,
         }
     }
 
@@ -159,6 +167,11 @@ impl Connection {
     ) {
         match event {
             StreamEvent::Opened { dir: Dir::Bi } => {
+                if !self.may_open_all && self.streams.len() >= STREAMS_AT_FIRST as usize / 2 {
+                    self.may_open_all = true;
+                    let all = VarInt::from_u32(shared.limits.streams_max);
+                    self.quic.set_max_concurrent_streams(Dir::Bi, all);
+                }
                 while let Some(id) = self.quic.streams().accept(Dir::Bi) {
                     self.streams.insert(id, Stream::default());
                     self.read(now, id, shared);

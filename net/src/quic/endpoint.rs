@@ -18,7 +18,7 @@ use quinn_proto::{
     TransportConfig, VarInt,
 };
 
-use super::connection::{Answered, Answers, Connection, ConnectionKey, Shared};
+use super::connection::{Answered, Answers, Connection, ConnectionKey, STREAMS_AT_FIRST, Shared};
 use super::ids::{CoreIds, QuicKeys};
 use super::lanes::{Datagram, Lanes};
 use super::limits::{QuicCounters, QuicLimits, add};
@@ -104,8 +104,9 @@ fn transport(limits: &QuicLimits) -> TransportConfig {
     let window = |bytes: u32| VarInt::from_u32(bytes);
     let idle = limits.idle_timeout.try_into();
     let mut transport = TransportConfig::default();
+    let streams_at_first = limits.streams_max.min(STREAMS_AT_FIRST);
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams_max))
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams_at_first))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_idle_timeout(Some(idle.expect("an idle timeout of less than ages")))
         .stream_receive_window(window(limits.stream_window_bytes))
@@ -151,6 +152,7 @@ pub async fn serve<S: FrameService>(
         let now = Instant::now();
         let has_more = driver.round(now, &is_readable, &is_writable);
         if driver.is_over(now) {
+            driver.abandon();
             return;
         }
         if has_more {
@@ -197,6 +199,9 @@ struct Driver<S> {
     connections: Vec<Option<Connection>>,
     serial: u64,
     handshakes: usize,
+    /// Connections that began with a handshake, in the order in which that is to be done by;
+    /// it may be done, or they may be gone.
+    handshake_ends: VecDeque<(Instant, ConnectionKey)>,
     /// Connections that have something to do, in the order in which it came.
     dirty: VecDeque<usize>,
     /// When connections' timers are to be looked at, one entry each.
@@ -233,6 +238,7 @@ impl<S: FrameService> Driver<S> {
             connections: Vec::new(),
             serial: 0,
             handshakes: 0,
+            handshake_ends: VecDeque::new(),
             dirty: VecDeque::new(),
             alarms: BTreeSet::new(),
             look_at: None,
@@ -346,8 +352,11 @@ impl<S: FrameService> Driver<S> {
                     self.send(transmit, &out, writable);
                 }
             }
-            Some(DatagramEvent::Response(transmit)) => self.send(transmit, &out, writable),
-            None => {}
+            Some(DatagramEvent::Response(transmit)) => {
+                add(&self.shared.counters.stray, 1);
+                self.send(transmit, &out, writable);
+            }
+            None => add(&self.shared.counters.stray, 1),
         }
         self.burst = out;
     }
@@ -380,6 +389,8 @@ impl<S: FrameService> Driver<S> {
                 if self.connections.len() <= handle.0 {
                     self.connections.resize_with(handle.0 + 1, || None);
                 }
+                self.handshake_ends
+                    .push_back((now + limits.handshake_timeout, key));
                 let connection = self.connections[handle.0].insert(Connection::new(key, quic));
                 mark(connection, &mut self.dirty);
                 None
@@ -421,6 +432,7 @@ impl<S: FrameService> Driver<S> {
             }
             mark(connection, &mut self.dirty);
         }
+        self.end_slow_handshakes(now);
         if self.look_at.is_some_and(|at| at <= now) {
             self.look(now);
         }
@@ -448,6 +460,26 @@ impl<S: FrameService> Driver<S> {
                 mark(connection, &mut self.dirty);
             }
             self.shared.has_deliveries |= connection.settle_deliveries();
+        }
+    }
+
+    /// Gives up handshakes that took too long, so that clients which begin many and finish none
+    /// do not keep others out.
+    fn end_slow_handshakes(&mut self, now: Instant) {
+        while let Some((at, key)) = self.handshake_ends.front().copied()
+            && at <= now
+        {
+            self.handshake_ends.pop_front();
+            if let Some(connection) = self.connections[key.index].as_mut()
+                && connection.key == key
+                && !connection.is_established
+                && !connection.quic.is_closed()
+            {
+                add(&self.shared.counters.handshakes_failed, 1);
+                let why = Bytes::from_static(b"the handshake took too long");
+                connection.quic.close(now, reason::OVERLOADED, why);
+                mark(connection, &mut self.dirty);
+            }
         }
     }
 
@@ -607,7 +639,11 @@ impl<S: FrameService> Driver<S> {
     fn next_deadline(&self) -> Option<Instant> {
         let alarm = self.alarms.first().map(|(at, _)| *at);
         let closing = self.ending.filter(|_| !self.are_closed || self.has_open());
-        [alarm, self.look_at, closing].into_iter().flatten().min()
+        let handshake = self.handshake_ends.front().map(|(at, _)| *at);
+        [alarm, handshake, self.look_at, closing]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn has_open(&self) -> bool {
@@ -650,6 +686,15 @@ impl<S: FrameService> Driver<S> {
     /// Whether there is nothing left to serve.
     fn is_over(&self, now: Instant) -> bool {
         self.are_closed && (self.is_late(now) || (self.unsent.is_empty() && !self.has_open()))
+    }
+
+    /// Forgets connections whose clients were told that it is over and may not have heard it:
+    /// QUIC would wait for a few of their round trips, which can be longer than the node has.
+    fn abandon(&mut self) {
+        for mut connection in self.connections.drain(..).flatten() {
+            connection.forget_all(&mut self.shared);
+        }
+        self.shared.counters.open.set(0);
     }
 
     fn is_late(&self, now: Instant) -> bool {

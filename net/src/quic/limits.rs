@@ -12,6 +12,8 @@ pub struct QuicLimits {
     pub handshakes_unproved_max: usize,
     /// Handshakes under way; more are refused.
     pub handshakes_max: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
     /// How long a connection may be silent. Clients that only wait keep theirs alive.
     pub idle_timeout: Duration,
     /// How long a client may acknowledge nothing at all while it has replies that can be undone to
@@ -47,6 +49,7 @@ impl Default for QuicLimits {
             connections_max: 10_000,
             handshakes_unproved_max: 256,
             handshakes_max: 2_048,
+            handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             acknowledge_timeout: Duration::from_secs(10),
             streams_max: 128,
@@ -102,6 +105,9 @@ counters! {
     datagrams_in;
     /// Datagrams sent.
     datagrams_out;
+    /// Datagrams that are of no connection and begin none: dropped, or answered with a reset or
+    /// with the versions that are spoken.
+    stray;
     /// Datagrams passed on to the core that they were for.
     passed_on;
     /// Datagrams dropped: that core did not keep up.

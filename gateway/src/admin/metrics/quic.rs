@@ -23,7 +23,7 @@ pub(super) fn render(out: &mut Families, facts: &NodeFacts, reports: &[&CoreRepo
             datagrams.sample(&[("core", &core), ("direction", direction)], count);
         }
     }
-    let counters: [Counter; 6] = [
+    let counters: [Counter; 7] = [
         (
             "omnirelay.quic.datagrams_passed_on",
             "Datagrams passed on to the core that they were for: clients' addresses have changed.",
@@ -33,6 +33,11 @@ pub(super) fn render(out: &mut Families, facts: &NodeFacts, reports: &[&CoreRepo
             "omnirelay.quic.datagrams_dropped",
             "Datagrams not passed on because that core did not keep up.",
             |quic| quic.dropped,
+        ),
+        (
+            "omnirelay.quic.datagrams_stray",
+            "Datagrams that are of no connection and begin none.",
+            |quic| quic.stray,
         ),
         (
             "omnirelay.quic.handshakes_failed",
