@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use omnirelay_net::tls::{ClientFiles, ServerCheck};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::batch::Batching;
 use crate::client::Client;
@@ -148,8 +148,8 @@ impl ClientBuilder {
     /// dropped.
     ///
     /// # Errors
-    /// [`ConnectError`]: what was said makes no sense, a file cannot be used, or no server
-    /// answered in time.
+    /// [`ConnectError`]: what was said makes no sense, a file cannot be used, one side does not
+    /// accept the other's certificate, or no server answered in time.
     pub async fn connect(self) -> Result<Client, ConnectError> {
         self.check()?;
         let tls = self.tls.ok_or_else(|| {
@@ -160,13 +160,13 @@ impl ClientBuilder {
         let dialer = Dialer::new(self.addresses, &tls, self.caller)?;
         let supervisor = Supervisor::start(dialer, self.reconnect);
         let deadline = Instant::now() + self.connect_timeout;
-        let connected = timeout_at(deadline, supervisor.link(deadline)).await;
-        if !matches!(connected, Ok(Ok(_))) {
-            return Err(ConnectError::Unreachable {
-                within: self.connect_timeout,
-                why: supervisor.why_down(),
-            });
-        }
+        supervisor.connected(deadline).await.map_err(|down| {
+            let (why, within) = (down.why, self.connect_timeout);
+            match down.is_certificate {
+                true => ConnectError::Certificate { why },
+                false => ConnectError::Unreachable { within, why },
+            }
+        })?;
         let bucket = Bucket::new(self.retry_budget, Instant::now());
         Ok(Client::new(
             Arc::new(supervisor),
@@ -232,7 +232,9 @@ mod tests {
         let error = client.connect().await.unwrap_err().to_string();
         assert_eq!(
             error,
-            "no server answered within 1800 ms: 127.0.0.1:1: no answer"
+            "no server answered within 1800 ms: 127.0.0.1:1: no QUIC handshake came through in \
+             1500 ms: nobody serves QUIC there, or the network carries no UDP datagrams of 1,200 \
+             bytes; HTTP/2 and gRPC are served over TCP, by default on the same port"
         );
     }
 }

@@ -203,7 +203,17 @@ pub enum ConnectError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] omnirelay_net::tls::TlsError),
-    /// No address answered in time; the last reason of each is given.
+    /// One side does not accept the other's certificate: the server's has expired, or was signed
+    /// by a CA that `tls` does not trust, or the server wants one that the client did not show.
+    /// Trying again changes nothing.
+    #[error("the TLS certificates do not fit: {why}")]
+    Certificate {
+        /// What each address said.
+        why: String,
+    },
+    /// No address answered in time; the last reason of each is given. Where no QUIC handshake came
+    /// through, the network may carry no UDP, or no datagrams of 1,200 bytes: HTTP and gRPC go
+    /// over TCP.
     #[error("no server answered within {}: {why}", Millis(.within))]
     Unreachable {
         /// How long it was tried.
@@ -211,6 +221,30 @@ pub enum ConnectError {
         /// What was tried, and what came of it.
         why: String,
     },
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Down {
+    pub(crate) why: String,
+    /// It is about certificates, at every address.
+    pub(crate) is_certificate: bool,
+}
+
+impl From<&str> for Down {
+    fn from(why: &str) -> Down {
+        Down::from(why.to_owned())
+    }
+}
+
+impl From<String> for Down {
+    fn from(why: String) -> Down {
+        let is_certificate = false;
+        Down {
+            why,
+            is_certificate,
+        }
+    }
 }
 
 /// A duration for people.

@@ -114,7 +114,9 @@
 //! addresses are tried in turn. Nothing is heard for three seconds: the connection is given up.
 //!
 //! The server has to be the right one: [`Tls::ca`] says how to tell. [`Tls::identity`] shows a
-//! certificate to servers that want one.
+//! certificate to servers that want one. Certificates that do not fit are a
+//! [`ConnectError::Certificate`] at once. QUIC needs a network that carries UDP datagrams of 1,200
+//! bytes: where none does, [`ConnectError::Unreachable`] says so, and HTTP and gRPC are the way.
 //!
 //! # Many calls
 //!

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use omnirelay_net::frame::encode;
-use omnirelay_net::frame::{ALPN, Hello, VERSION};
+use omnirelay_net::frame::{ALPN, Hello, NO_HANDSHAKE, VERSION};
 use omnirelay_net::tls::client_config;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, TransportConfig, VarInt};
+use quinn::{ClientConfig, ConnectionError, TransportConfig, TransportErrorCode, VarInt};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::Link;
 use crate::builder::Tls;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, Down};
 
 /// Bytes of replies that may be on their way without an update.
 const WINDOW_BYTES: u32 = 32 << 20;
@@ -73,19 +73,27 @@ impl Dialer {
     }
 
     /// Tries each address in turn. The error tells what came of each.
-    pub(crate) async fn dial(&self) -> Result<Arc<Link>, String> {
+    pub(crate) async fn dial(&self) -> Result<Arc<Link>, Down> {
         let mut failures = Vec::new();
+        let mut is_certificate = true;
         for address in &self.addresses {
-            let opened = timeout(ATTEMPT, self.open(address)).await;
-            match opened.unwrap_or_else(|_| Err("no answer".into())) {
+            let mut stage = Stage::LookUp;
+            let opened = timeout(ATTEMPT, self.open(address, &mut stage)).await;
+            match opened.unwrap_or_else(|_| Err(stage.no_answer().into())) {
                 Ok(link) => return Ok(link),
-                Err(why) => failures.push(format!("{address}: {why}")),
+                Err(down) => {
+                    failures.push(format!("{address}: {}", down.why));
+                    is_certificate &= down.is_certificate;
+                }
             }
         }
-        Err(failures.join("; "))
+        Err(Down {
+            why: failures.join("; "),
+            is_certificate,
+        })
     }
 
-    async fn open(&self, address: &str) -> Result<Arc<Link>, String> {
+    async fn open(&self, address: &str, stage: &mut Stage) -> Result<Arc<Link>, Down> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_matches(['[', ']']);
         let name = self.server_name.as_deref().unwrap_or(host);
@@ -101,10 +109,68 @@ impl Dialer {
         let connecting = endpoint
             .connect_with(self.config.clone(), remote, name)
             .map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
-        let (mut out, back) = connection.open_bi().await.map_err(|e| e.to_string())?;
-        let hello = encode::hello(&self.hello);
-        out.write_all(&hello).await.map_err(|e| e.to_string())?;
-        Link::start(endpoint, connection, out, back).await
+        *stage = Stage::Handshake;
+        let connection = connecting.await.map_err(|error| lost(&error))?;
+        *stage = Stage::Greeting;
+        let started = async {
+            let (mut out, back) = connection.open_bi().await.map_err(|e| e.to_string())?;
+            let hello = encode::hello(&self.hello);
+            out.write_all(&hello).await.map_err(|e| e.to_string())?;
+            Link::start(endpoint, connection.clone(), out, back).await
+        };
+        let started: Result<_, String> = started.await;
+        // A server looks at the client's certificate when the client is done with the handshake.
+        started.map_err(|why| match connection.close_reason() {
+            Some(error) if is_certificate(&error) => lost(&error),
+            _ => why.into(),
+        })
     }
+}
+
+/// How far an attempt has come.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    LookUp,
+    Handshake,
+    Greeting,
+}
+
+impl Stage {
+    /// What it means that nothing more came of it in time.
+    fn no_answer(self) -> String {
+        match self {
+            Stage::LookUp => "the name was not resolved in time".into(),
+            Stage::Handshake => {
+                let ms = ATTEMPT.as_millis();
+                format!("no QUIC handshake came through in {ms} ms: {NO_HANDSHAKE}")
+            }
+            Stage::Greeting => "the server did not answer the hello in time".into(),
+        }
+    }
+}
+
+fn lost(error: &ConnectionError) -> Down {
+    let why = match error {
+        ConnectionError::TimedOut => Stage::Handshake.no_answer(),
+        error => error.to_string(),
+    };
+    Down {
+        why,
+        is_certificate: is_certificate(error),
+    }
+}
+
+/// TLS ends a connection with an alert, and some of those are about certificates.
+/// <https://www.rfc-editor.org/rfc/rfc8446.html#section-6>
+fn is_certificate(error: &ConnectionError) -> bool {
+    let code = match error {
+        ConnectionError::TransportError(error) => error.code,
+        ConnectionError::ConnectionClosed(close) => close.error_code,
+        _ => return false,
+    };
+    // bad_certificate to certificate_unknown, unknown_ca, access_denied, certificate_required.
+    let alerts = (42..=46).chain([48, 49, 116]);
+    alerts
+        .into_iter()
+        .any(|alert| code == TransportErrorCode::crypto(alert))
 }

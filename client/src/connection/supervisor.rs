@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Dialer, Link};
-use crate::error::Error;
+use crate::error::{Down, Error};
 use crate::retry::Backoff;
 
 /// How long to wait between tries to connect: random between nothing and a most that doubles.
@@ -28,7 +28,7 @@ pub(crate) struct Supervisor {
 #[derive(Debug, Clone)]
 enum Status {
     /// No connection now, and why.
-    Down(String),
+    Down(Down),
     Up(Arc<Link>),
     Closed,
 }
@@ -65,10 +65,27 @@ impl Supervisor {
         }
     }
 
+    /// Waits for the first connection; what stands in its way if time is up, or if it is about
+    /// certificates, which time does not mend.
+    pub(crate) async fn connected(&self, deadline: Instant) -> Result<(), Down> {
+        let mut status = self.status.clone();
+        let decided = status.wait_for(|status| match status {
+            Status::Down(down) => down.is_certificate,
+            Status::Up(_) | Status::Closed => true,
+        });
+        // The supervisor outlives this.
+        let _ = timeout_at(deadline, decided).await;
+        match &*self.status.borrow() {
+            Status::Up(_) => Ok(()),
+            Status::Down(down) => Err(down.clone()),
+            Status::Closed => Err("the client was closed".into()),
+        }
+    }
+
     /// What stands in the way of a connection.
     pub(crate) fn why_down(&self) -> String {
         match &*self.status.borrow() {
-            Status::Down(why) => why.clone(),
+            Status::Down(down) => down.why.clone(),
             Status::Up(_) => "it has just come up".into(),
             Status::Closed => "the client was closed".into(),
         }
@@ -103,9 +120,9 @@ async fn supervise(dialer: Dialer, reconnect: Reconnect, status: watch::Sender<S
         let link = loop {
             match dialer.dial().await {
                 Ok(link) => break link,
-                Err(why) => {
-                    tracing::debug!(%why, "cannot connect");
-                    status.0.send_replace(Status::Down(why));
+                Err(down) => {
+                    tracing::debug!(why = %down.why, "cannot connect");
+                    status.0.send_replace(Status::Down(down));
                     sleep(backoff.next()).await;
                 }
             }
@@ -114,7 +131,7 @@ async fn supervise(dialer: Dialer, reconnect: Reconnect, status: watch::Sender<S
         status.0.send_replace(Status::Up(Arc::clone(&link)));
         let why = link.ended().await;
         tracing::info!(%why, "the connection ended; connecting again");
-        status.0.send_replace(Status::Down(why));
+        status.0.send_replace(Status::Down(why.into()));
         // A server that takes connections and ends them at once is not asked in a tight loop.
         sleep(backoff.next()).await;
     }

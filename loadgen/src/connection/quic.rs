@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use omnirelay_net::frame::encode::{self, CallHead};
-use omnirelay_net::frame::{Frame, FrameReader, Hello, ReplyFrame, VERSION};
+use omnirelay_net::frame::{Frame, FrameReader, Hello, NO_HANDSHAKE, ReplyFrame, VERSION};
 use omnirelay_net::rpc::{Call, Encoding, Procedure, Reply, decode_reply};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectionError, RecvStream, SendStream, TransportConfig, VarInt};
@@ -105,7 +105,14 @@ fn refused(error: &ConnectionError) -> ConnectError {
         Some(code) if TLS_ALERTS.contains(&u64::from(code)) => {
             ConnectError::Untrusted(error.to_string())
         }
-        _ => ConnectError::unreachable(error.to_string()),
+        _ => ConnectError::unreachable(no_connection(error)),
+    }
+}
+
+fn no_connection(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::TimedOut => format!("no QUIC handshake came through: {NO_HANDSHAKE}"),
+        error => error.to_string(),
     }
 }
 
@@ -254,5 +261,32 @@ fn fail(shared: &Weak<Shared>, why: String) {
         let mut state = shared.state.borrow_mut();
         state.failure.get_or_insert(why);
         state.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use omnirelay_net::frame::ALPN;
+    use omnirelay_net::tls::{ServerCheck, client_config};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_network_that_carries_no_quic_is_named_with_the_way_around_it() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let remote = silent.local_addr().unwrap();
+        let tls = client_config(&ServerCheck::Unverified, None, &[ALPN]).unwrap();
+        let config = config(tls, Sockets::Own).unwrap();
+        let endpoint = socket(remote).unwrap();
+        let opened = QuicConnection::open(endpoint, config, remote, "127.0.0.1").await;
+        let error = opened.unwrap_err().to_string();
+        assert!(
+            error.starts_with("no QUIC handshake came through"),
+            "{error}"
+        );
+        assert!(
+            error.contains("1,200 bytes; HTTP/2 and gRPC are served over TCP"),
+            "{error}"
+        );
     }
 }

@@ -16,6 +16,11 @@ use crate::rpc::REQUEST_BYTES_MAX;
 /// The protocol's name in TLS.
 pub const ALPN: &[u8] = b"omnirelay/1";
 
+/// What clients tell people when no handshake comes through: QUIC does not begin with less than
+/// 1,200 bytes. <https://www.rfc-editor.org/rfc/rfc9000.html#section-14>
+pub const NO_HANDSHAKE: &str = "nobody serves QUIC there, or the network carries no UDP datagrams \
+    of 1,200 bytes; HTTP/2 and gRPC are served over TCP, by default on the same port";
+
 /// The version of the frames that this code speaks.
 pub const VERSION: u32 = 1;
 
