@@ -1,4 +1,4 @@
-//! The server as a child process.
+//! The server as a child process, and its admin side.
 
 #![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -17,10 +18,11 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use omnirelay_loadgen::cpu;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-
-use crate::args::Place;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 
 /// Between two looks at whether the server is ready: the resolution of a restart.
 const READY_STEP: Duration = Duration::from_millis(5);
@@ -31,12 +33,31 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 /// How long the admin side may take to answer.
 const ADMIN_MAX: Duration = Duration::from_secs(5);
 
+/// Which CPUs the two sides get.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpus {
+    /// Cores of the server, which get the CPUs from 0 on.
+    pub server: u16,
+    /// The CPU of the thread that starts the server, and of those that it starts from then on.
+    pub client: usize,
+}
+
+impl Cpus {
+    /// Those of the server.
+    #[must_use]
+    pub fn of_server(self) -> Vec<usize> {
+        (0..usize::from(self.server)).collect()
+    }
+}
+
 /// How a server is to be started, each time alike.
 #[derive(Debug)]
-pub(crate) struct Launch {
+pub struct Launch {
     binary: PathBuf,
     dir: PathBuf,
-    place: Place,
+    cores: u16,
+    cpus: Option<Cpus>,
+    tls: Option<Arc<ClientConfig>>,
     settings: Vec<String>,
     /// What the system picked for the first start, so that later ones need not be asked.
     addresses: Option<Addresses>,
@@ -44,33 +65,42 @@ pub(crate) struct Launch {
 
 /// Where a server listens.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Addresses {
-    pub(crate) rpc: SocketAddr,
-    pub(crate) admin: SocketAddr,
+pub struct Addresses {
+    /// RPC, over TCP and QUIC.
+    pub rpc: SocketAddr,
+    /// Admin.
+    pub admin: SocketAddr,
 }
 
 /// A running server; dropping it kills it.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
-    pub(crate) addresses: Addresses,
+    tls: Option<Arc<ClientConfig>>,
+    /// Where it listens.
+    pub addresses: Addresses,
     /// From before the process was made until it answered calls.
-    pub(crate) ready_after: Duration,
+    pub ready_after: Duration,
 }
 
 /// What a log says of itself, summed over all logs.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct LogSizes {
-    pub(crate) logs: u64,
-    pub(crate) used_bytes: u64,
-    pub(crate) live_bytes: u64,
-    pub(crate) segments: u64,
-    pub(crate) retired: u64,
+pub struct LogSizes {
+    /// How many there are.
+    pub logs: u64,
+    /// Bytes of their files.
+    pub used_bytes: u64,
+    /// Bytes that are still needed.
+    pub live_bytes: u64,
+    /// Their files.
+    pub segments: u64,
+    /// Files given up since the start.
+    pub retired: u64,
 }
 
 /// How a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     /// SIGTERM: it drains and closes its logs.
     Drain,
     /// SIGKILL.
@@ -80,7 +110,10 @@ pub(crate) enum End {
 impl Launch {
     /// With `settings` as `serve --set` takes them. The binary is the one that was built with this
     /// program.
-    pub(crate) fn new(dir: &Path, place: &Place, settings: Vec<String>) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn new(dir: &Path, cpus: Cpus, settings: Vec<String>) -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("this program does not know where it is")?;
         let binary = own.with_file_name("omnirelay");
         if !binary.is_file() {
@@ -92,14 +125,40 @@ impl Launch {
         Ok(Self {
             binary,
             dir: dir.to_owned(),
-            place: place.clone(),
+            cores: cpus.server,
+            cpus: Some(cpus),
+            tls: None,
             settings,
             addresses: None,
         })
     }
 
+    /// Lets the system pick the CPUs.
+    #[must_use]
+    pub fn on_any_cpu(mut self) -> Self {
+        self.cpus = None;
+        self
+    }
+
+    /// Speaks TLS with its admin side, as it has to where the settings name certificates.
+    #[must_use]
+    pub fn over_tls(mut self, config: ClientConfig) -> Self {
+        self.tls = Some(Arc::new(config));
+        self
+    }
+
+    /// On these addresses instead of ones that the system picks.
+    #[must_use]
+    pub fn at(mut self, addresses: Addresses) -> Self {
+        self.addresses = Some(addresses);
+        self
+    }
+
     /// Starts the server and waits until it answers calls.
-    pub(crate) async fn start(&mut self) -> anyhow::Result<Server> {
+    ///
+    /// # Errors
+    /// If it cannot be started, or does not come up; with the last that it said.
+    pub async fn start(&mut self) -> anyhow::Result<Server> {
         let started = Instant::now();
         let mut child = self.spawn()?;
         let ready = self.wait_until_ready(&mut child, started).await;
@@ -113,6 +172,7 @@ impl Launch {
         self.addresses = Some(addresses);
         Ok(Server {
             child,
+            tls: self.tls.clone(),
             addresses,
             ready_after,
         })
@@ -127,7 +187,7 @@ impl Launch {
         };
         let mut command = Command::new(&self.binary);
         command
-            .args(["serve", "--cores", &self.place.cores.to_string()])
+            .args(["serve", "--cores", &self.cores.to_string()])
             .arg("--data-dir")
             .arg(&self.dir)
             .args(["--listen", &address(|it| it.rpc)])
@@ -148,11 +208,14 @@ impl Launch {
         // SAFETY: prctl only sets a flag of the new process; it allocates and locks nothing.
         unsafe { command.pre_exec(die_with_parent) };
         // The child keeps the CPUs of the thread that makes it.
-        let place = &self.place;
-        cpu::pin(&place.server_cpus()).with_context(|| format!("--cores {}", place.cores))?;
+        if let Some(cpus) = self.cpus {
+            cpu::pin(&cpus.of_server())
+                .with_context(|| format!("{} CPUs for the server", cpus.server))?;
+        }
         let child = command.spawn();
-        cpu::pin(&[place.client_cpu])
-            .with_context(|| format!("--client-cpu {}", place.client_cpu))?;
+        if let Some(cpus) = self.cpus {
+            cpu::pin(&[cpus.client]).with_context(|| format!("CPU {}", cpus.client))?;
+        }
         child.with_context(|| format!("{} cannot be started", self.binary.display()))
     }
 
@@ -167,7 +230,7 @@ impl Launch {
             }
             let addresses = self.addresses.or_else(|| self.addresses_of(child.id()));
             if let Some(addresses) = addresses
-                && matches!(admin(addresses.admin, "/readyz").await, Ok((status, _)) if status.is_success())
+                && matches!(admin(addresses.admin, self.tls.as_ref(), "/readyz").await, Ok((status, _)) if status.is_success())
             {
                 return Ok((addresses, started.elapsed()));
             }
@@ -188,7 +251,8 @@ impl Launch {
     }
 
     /// Where what the server says on stderr goes.
-    pub(crate) fn said(&self) -> PathBuf {
+    #[must_use]
+    pub fn said(&self) -> PathBuf {
         self.dir.with_extension("stderr")
     }
 
@@ -200,12 +264,17 @@ impl Launch {
 }
 
 impl Server {
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Bytes that the process has read from the device since it started.
-    pub(crate) fn read_bytes(&self) -> anyhow::Result<u64> {
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn read_bytes(&self) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/io", self.pid());
         let told = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         let mut lines = told.lines();
@@ -215,9 +284,13 @@ impl Server {
             .ok_or_else(|| anyhow!("{path} has no read_bytes"))
     }
 
-    pub(crate) async fn log_sizes(&self) -> anyhow::Result<LogSizes> {
+    /// How long its logs are.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub async fn log_sizes(&self) -> anyhow::Result<LogSizes> {
         let path = "/omnirelay/introspect";
-        let (_, body) = admin(self.addresses.admin, path).await?;
+        let (_, body) = admin(self.addresses.admin, self.tls.as_ref(), path).await?;
         let told: Value = serde_json::from_slice(&body).context(path)?;
         let cores = told["cores"].as_array().into_iter().flatten();
         let mut sum = LogSizes::default();
@@ -242,8 +315,23 @@ impl Server {
         Ok(sum)
     }
 
+    /// What a page of its admin side says.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses.
+    pub async fn admin(&self, path: &str) -> anyhow::Result<Bytes> {
+        let (status, body) = admin(self.addresses.admin, self.tls.as_ref(), path).await?;
+        if !status.is_success() {
+            bail!("{path}: {status}");
+        }
+        Ok(body)
+    }
+
     /// Ends the server; how long that took.
-    pub(crate) async fn end(mut self, how: End) -> anyhow::Result<Duration> {
+    ///
+    /// # Errors
+    /// If it does not end, or says that it failed.
+    pub async fn end(mut self, how: End) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let signal = match how {
             End::Drain => libc::SIGTERM,
@@ -285,19 +373,37 @@ fn die_with_parent() -> io::Result<()> {
 }
 
 /// Asks an admin endpoint.
-async fn admin(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn admin(
+    address: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+    path: &str,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let asking = async {
         let stream = TcpStream::connect(address).await?;
-        let (mut sender, driver) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let driver = tokio::spawn(driver);
-        let request = Request::get(path).header("host", address.to_string());
-        let response = sender.send_request(request.body(Empty::<Bytes>::new())?);
-        let (head, body) = response.await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        driver.abort();
-        anyhow::Ok((head.status, body))
+        match tls {
+            None => ask(stream, address, path).await,
+            Some(config) => {
+                let connector = TlsConnector::from(Arc::clone(config));
+                let stream = connector.connect(address.ip().into(), stream).await?;
+                ask(stream, address, path).await
+            }
+        }
     };
     let answered = tokio::time::timeout(ADMIN_MAX, asking).await;
     answered.with_context(|| format!("{path} did not answer within {ADMIN_MAX:?}"))?
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    path: &str,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(driver);
+    let request = Request::get(path).header("host", address.to_string());
+    let response = sender.send_request(request.body(Empty::<Bytes>::new())?);
+    let (head, body) = response.await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    driver.abort();
+    Ok((head.status, body))
 }

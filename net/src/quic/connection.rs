@@ -27,8 +27,8 @@ const AGENT: &str = concat!("omnirelay/", env!("CARGO_PKG_VERSION"));
 
 /// Streams that a client may open before it is told that it may open more, which it is once it has
 /// half of them. QUIC keeps a place for each that may be opened: most clients need one, and these
-/// fit a table of 16.
-pub(super) const STREAMS_AT_FIRST: u32 = 14;
+/// fit a table of 8.
+pub(super) const STREAMS_AT_FIRST: u32 = 7;
 
 /// A connection's place on its core, and which of those that had the place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ pub(super) struct Connection {
     pub(super) is_dirty: bool,
     /// When its timer is to be looked at.
     pub(super) armed: Option<Instant>,
-    streams: HashMap<StreamId, Stream>,
+    streams: HashMap<StreamId, Box<Stream>>,
     deliveries: Deliveries,
     /// Calls that are worked on.
     calls: usize,
@@ -173,7 +173,7 @@ impl Connection {
                     self.quic.set_max_concurrent_streams(Dir::Bi, all);
                 }
                 while let Some(id) = self.quic.streams().accept(Dir::Bi) {
-                    self.streams.insert(id, Stream::default());
+                    self.streams.insert(id, Box::default());
                     self.read(now, id, shared);
                 }
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use omnirelay_bench::server::Cpus;
 use omnirelay_loadgen::{Shape, parse_duration};
 
 /// Measures what only a whole process under load shows of its log
@@ -216,8 +217,11 @@ pub(crate) struct Stalls {
 }
 
 impl Place {
-    pub(crate) fn server_cpus(&self) -> Vec<usize> {
-        (0..usize::from(self.cores)).collect()
+    pub(crate) fn cpus(&self) -> Cpus {
+        Cpus {
+            server: self.cores,
+            client: self.client_cpu,
+        }
     }
 
     /// The load of so many items to a call.

@@ -11,9 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::Report;
 use crate::args::Churn;
 use crate::disk::on_disk;
-use crate::server::{End, Launch, Server};
 use crate::table::{Table, mib};
 use crate::traffic::{bury, capacity_setting, check, check_buried, reach, stats, target, work_off};
+use omnirelay_bench::server::{End, Launch, Server};
 
 /// Between two looks at the log.
 const SAMPLE_STEP: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ pub(crate) async fn churn(options: &Churn) -> anyhow::Result<ChurnReport> {
         format!("history_bytes={}", options.history),
         format!("segment_bytes={}", options.segment),
     ];
-    let mut launch = Launch::new(&data_dir, &options.place, settings)?;
+    let mut launch = Launch::new(&data_dir, options.place.cpus(), settings)?;
     let server = launch.start().await?;
     let target = target(&server);
     bury(&target, options.bury, options.place.size).await?;

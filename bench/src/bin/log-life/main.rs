@@ -13,7 +13,6 @@ mod disk;
 mod log_work;
 mod probes;
 mod restart;
-mod server;
 mod stalls;
 mod table;
 mod traffic;

@@ -10,9 +10,9 @@ use serde::Serialize;
 use crate::Report;
 use crate::args::Restart;
 use crate::disk::{forget, on_disk, read_speed};
-use crate::server::{End, Launch, Server};
 use crate::table::{Table, mib};
 use crate::traffic::{capacity_setting, reach, stand_still, stats, target};
+use omnirelay_bench::server::{End, Launch, Server};
 
 /// How much of each log is read to tell the device's speed.
 const DEVICE_SAMPLE_BYTES: u64 = 4 << 30;
@@ -66,7 +66,7 @@ pub(crate) async fn restart(options: &Restart) -> anyhow::Result<RestartReport> 
             .segment
             .map(|bytes| format!("segment_bytes={bytes}")),
     );
-    let mut launch = Launch::new(&data_dir, &options.place, settings)?;
+    let mut launch = Launch::new(&data_dir, options.place.cpus(), settings)?;
     let mut server = launch.start().await?;
 
     let filled = fill(options, &server).await?;

@@ -17,9 +17,9 @@ use crate::blame::{Cover, Span};
 use crate::cpu_use::CpuUse;
 use crate::log_work::{self, LogWork};
 use crate::probes::{CPU_STEP, DEVICE_STEP, LoopProbe, Probe, ProbeFiles, Seen, Stall};
-use crate::server::{End, Launch, LogSizes, Server};
 use crate::table::{Table, mib};
 use crate::traffic::{bury, capacity_setting, check, check_buried, target, work_off};
+use omnirelay_bench::server::{End, Launch, LogSizes, Server};
 
 /// Between two lines about how far it is.
 const PROGRESS_STEP: Duration = Duration::from_secs(30);
@@ -132,7 +132,7 @@ pub(crate) async fn stalls(options: &Stalls) -> anyhow::Result<StallsReport> {
         format!("segment_bytes={}", options.segment),
     ];
     settings.extend(log_work::SETTINGS.map(str::to_owned));
-    let mut launch = Launch::new(&data_dir, &options.place, settings)?;
+    let mut launch = Launch::new(&data_dir, options.place.cpus(), settings)?;
     let server = launch.start().await?;
     let target = target(&server);
     bury(&target, options.bury, options.place.size).await?;
@@ -146,7 +146,7 @@ pub(crate) async fn stalls(options: &Stalls) -> anyhow::Result<StallsReport> {
     let mut load = Load::open(&target, shape, Pace::Period(period)).await?;
     load.start_workers()?;
     load.start_producers()?;
-    let cpu_use = CpuUse::from_now(&server, options.place.server_cpus())?;
+    let cpu_use = CpuUse::from_now(&server, options.place.cpus().of_server())?;
     produce(options, &load, &server).await?;
     let others_cpu_share = cpu_use.others_share()?;
     let seconds = load.run().start.elapsed().as_secs_f64();
@@ -216,7 +216,7 @@ async fn produce(options: &Stalls, load: &Load, server: &Server) -> anyhow::Resu
 impl Probes {
     fn start(options: &Stalls, files: &ProbeFiles) -> anyhow::Result<Self> {
         let (place, stall) = (&options.place, options.stall);
-        let server_cpus = place.server_cpus().into_iter();
+        let server_cpus = place.cpus().of_server().into_iter();
         Ok(Self {
             client_loop: LoopProbe::start(stall),
             read: Probe::read(files, stall)?,
