@@ -1,6 +1,6 @@
 //! A network between client and server that does to datagrams what it is told.
 //!
-//! [`Plan`] decides from a seed; the driver moves datagrams.
+//! The plan decides from a seed; the driver moves datagrams.
 
 mod driver;
 mod plan;
