@@ -168,8 +168,9 @@ fn is_certificate(error: &ConnectionError) -> bool {
         ConnectionError::ConnectionClosed(close) => close.error_code,
         _ => return false,
     };
-    // bad_certificate to certificate_unknown, unknown_ca, access_denied, certificate_required.
-    let alerts = (42..=46).chain([48, 49, 116]);
+    // bad_certificate to certificate_unknown, unknown_ca, access_denied,
+    // decrypt_error (another CA of the same name), certificate_required.
+    let alerts = (42..=46).chain([48, 49, 51, 116]);
     alerts
         .into_iter()
         .any(|alert| code == TransportErrorCode::crypto(alert))
