@@ -224,6 +224,8 @@ fn serving<F, Fut>(
             tokio::time::timeout(BOUND, client(client_side))
                 .await
                 .unwrap_or_else(|_| panic!("the client hangs on {driver:?}"));
+            // What it has is acknowledged.
+            tokio::time::sleep(Duration::from_millis(100)).await;
         });
         let watched = Arc::clone(&server.watched);
         check(server.stop(), &watched);
@@ -460,6 +462,31 @@ fn a_call_that_is_taken_back_is_dropped_and_so_are_those_of_a_client_that_goes()
 }
 
 #[test]
+fn a_client_may_open_all_its_streams_at_once() {
+    let client = |client: Client| async move {
+        let connection = client.connect().await;
+        // This thread drives the client: the first of them leave together.
+        let mut lines = Vec::new();
+        for _ in 0..7 {
+            let mut line = Line::bare(&connection).await;
+            line.send(&encode::hello(&Hello {
+                version_min: 1,
+                version_max: 1,
+                ..Hello::default()
+            }))
+            .await;
+            lines.push(line);
+        }
+        while lines.len() < 128 {
+            lines.push(Line::bare(&connection).await);
+        }
+    };
+    serving(1, QuicLimits::default(), client, |counted, _| {
+        assert_eq!(counted.accepted, 1);
+    });
+}
+
+#[test]
 fn a_stream_that_makes_no_sense_is_told_so_and_no_other_is_disturbed() {
     let client = |client: Client| async move {
         let connection = client.connect().await;
@@ -657,7 +684,8 @@ fn wait_until_undone(client: &Client, number: usize) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         connection.close(0_u32.into(), b"");
-        client.endpoint().wait_idle().await;
+        connection.closed().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     };
     tokio()
         .block_on(async { tokio::time::timeout(BOUND, asking).await })

@@ -167,13 +167,14 @@ impl Connection {
     ) {
         match event {
             StreamEvent::Opened { dir: Dir::Bi } => {
-                if !self.may_open_all && self.streams.len() >= STREAMS_AT_FIRST as usize / 2 {
-                    self.may_open_all = true;
-                    let all = VarInt::from_u32(shared.limits.streams_max);
-                    self.quic.set_max_concurrent_streams(Dir::Bi, all);
-                }
                 while let Some(id) = self.quic.streams().accept(Dir::Bi) {
                     self.streams.insert(id, Box::default());
+                    // Seen with each of them: of those that come together only the first is told.
+                    if !self.may_open_all && self.streams.len() > STREAMS_AT_FIRST as usize / 2 {
+                        self.may_open_all = true;
+                        let all = VarInt::from_u32(shared.limits.streams_max);
+                        self.quic.set_max_concurrent_streams(Dir::Bi, all);
+                    }
                     self.read(now, id, shared);
                 }
             }
