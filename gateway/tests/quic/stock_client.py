@@ -309,13 +309,23 @@ async def the_worked_example_byte_by_byte(client):
 async def the_connection_is_as_documented(client):
     # What the server allows is in its transport parameters, which aioquic keeps to itself.
     quic = client._quic
-    assert quic._remote_max_streams_bidi == 128, quic._remote_max_streams_bidi
+    assert quic._remote_max_streams_bidi == 7, quic._remote_max_streams_bidi
     assert quic._remote_max_streams_uni == 0
     assert quic._remote_max_datagram_frame_size is None
     assert quic._remote_max_stream_data_bidi_remote == 1 << 20
     assert quic._remote_max_data == 4 << 20, quic._remote_max_data
     assert quic._remote_max_idle_timeout == 60.0
     await within(client.ping())
+
+
+async def as_many_streams_as_promised(client):
+    async with connection() as other:
+        # All at once: aioquic keeps back those that it may not open yet.
+        streams = [other.bare().send(hello()) for _ in range(128)]
+        for stream in streams:
+            await stream.next(WELCOME)
+        assert other._quic._remote_max_streams_bidi == 128
+        await streams[-1].ask("stats", pb.StatsRequest(), pb.StatsResponse)
 
 
 async def hellos(client):
@@ -683,6 +693,7 @@ async def main():
         for check in (
             the_connection_is_as_documented,
             the_worked_example_byte_by_byte,
+            as_many_streams_as_promised,
             hellos,
             an_items_life,
             errors,

@@ -14,6 +14,7 @@ mod rows;
 mod tries;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -21,6 +22,10 @@ use clap::Parser;
 use args::Args;
 use report::Found;
 use rows::{Kind, ROWS, Row};
+
+/// What a row may take beside the time for which it puts load on the server: blackholes, timeouts
+/// and ten thousand handshakes are far shorter.
+const ROW_MAX: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -47,7 +52,8 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let mut all = Vec::new();
     for row in ROWS.iter().filter(wanted) {
         eprintln!("{}: {}", row.name, row.what);
-        let found = on_runtime(found(args, row)).with_context(|| row.name)?;
+        let found =
+            on_runtime(found(args, row), args.load_time() + ROW_MAX).with_context(|| row.name)?;
         for one in &found {
             if args.json {
                 println!("{}", serde_json::to_string(one)?);
@@ -87,8 +93,12 @@ async fn found(args: &Args, row: &Row) -> anyhow::Result<Vec<Found>> {
     })
 }
 
-/// Each row has a runtime of its own, so that nothing of one is left for the next.
-fn on_runtime<T>(row: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+/// Each row has a runtime of its own, so that nothing of one is left for the next, and its time: one
+/// that hangs is a finding.
+fn on_runtime<T>(
+    row: impl Future<Output = anyhow::Result<T>>,
+    time: Duration,
+) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -101,6 +111,7 @@ fn on_runtime<T>(row: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result
                 interrupted?;
                 bail!("interrupted");
             }
+            () = tokio::time::sleep(time) => bail!("it has not ended within {time:?}"),
         }
     })
 }
