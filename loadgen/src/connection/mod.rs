@@ -17,6 +17,10 @@ use self::quic::QuicConnection;
 /// How long connections may take to end; on a busy machine very many need a while.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Connections that take their leave together, and the time until the next do.
+const CLOSE_AT_ONCE: usize = 32;
+const CLOSE_EVERY: Duration = Duration::from_millis(5);
+
 /// The largest reply: a batch of leases with room to spare.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
@@ -105,8 +109,12 @@ impl Connection {
                 Kind::Quic(connection) => Some(connection),
             })
             .collect();
-        connections.iter().for_each(|connection| connection.close());
         let closed = async {
+            // What takes its leave at once would overflow the buffer of a server's socket.
+            for group in connections.chunks(CLOSE_AT_ONCE) {
+                group.iter().for_each(|connection| connection.close());
+                tokio::time::sleep(CLOSE_EVERY).await;
+            }
             for connection in connections {
                 connection.closed().await;
             }
