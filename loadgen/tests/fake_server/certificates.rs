@@ -4,6 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +14,9 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+/// How many there have been.
+static AUTHORITIES: AtomicUsize = AtomicUsize::new(1);
 
 /// Files for a client, and a server's configuration that asks for them.
 pub(crate) struct Certificates {
@@ -32,6 +36,10 @@ impl Certificates {
         let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Each has a name of its own, as CAs do.
+        let nth = AUTHORITIES.fetch_add(1, Ordering::Relaxed);
+        let name = &mut params.distinguished_name;
+        name.push(rcgen::DnType::CommonName, format!("authority {nth}"));
         let ca_key = KeyPair::generate().unwrap();
         let ca = params.self_signed(&ca_key).unwrap();
         let issuer = Issuer::new(params, ca_key);
