@@ -83,12 +83,13 @@ impl<'a> Fields<'a> {
         if self.at == self.end {
             return Ok(None);
         }
-        let key = self.number()?;
-        let tag = u32::try_from(key >> 3).map_err(|_| Malformed("a field's number"))?;
+        // Of a field's number and type together there are 32 bits.
+        let key = u32::try_from(self.number()?).map_err(|_| Malformed("a field's number"))?;
+        let tag = key >> 3;
         if tag == 0 {
             return Err(Malformed("a field's number"));
         }
-        let value = match WireType::try_from(key & 7) {
+        let value = match WireType::try_from(u64::from(key & 7)) {
             Ok(WireType::Varint) => Value::Number(self.number()?),
             Ok(WireType::LengthDelimited) => {
                 let length = self.number()?;
@@ -132,6 +133,35 @@ impl<'a> Fields<'a> {
                 })
             }
             _ => Err(Malformed("a field is longer than its message")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(bytes: &[u8]) -> Result<Option<u32>, Malformed> {
+        let field = Fields::new(bytes, Span::whole(bytes)).next()?;
+        Ok(field.map(|(tag, _)| tag))
+    }
+
+    #[test]
+    fn a_field_has_no_more_numbers_than_prost_gives_it() {
+        let key = |key: u64| {
+            let mut bytes = Vec::new();
+            varint::write(&mut bytes, key);
+            bytes.push(0);
+            bytes
+        };
+        assert_eq!(
+            first(&key(u64::from(u32::MAX) & !7)),
+            Ok(Some((1 << 29) - 1))
+        );
+        for beyond in [1 << 32, 0x3f << 28, u64::MAX & !7] {
+            let bytes = key(beyond);
+            assert_eq!(first(&bytes), Err(Malformed("a field's number")));
+            prost::encoding::decode_key(&mut bytes.as_slice()).expect_err("nor does prost");
         }
     }
 }
