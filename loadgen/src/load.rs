@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::connection::{Caller, ConnectError, Connection, Dialer, Sockets, Target};
 use crate::pacer;
 use crate::producer::{fill, produce};
-use crate::run::{Pace, Run};
+use crate::run::{Pace, Present, Run};
 use crate::worker::work;
 
 /// Items to a call that fills a queue, and bytes of their bodies; the largest body fits twice.
@@ -138,7 +138,7 @@ impl Load {
         for connection in &self.producers {
             let enqueue = Caller::new(connection, &self.target, procedure)?;
             for _ in 0..self.shape.calls_in_flight {
-                let task = produce(Rc::clone(&self.run), enqueue.clone());
+                let task = produce(Present::producer(&self.run), enqueue.clone());
                 self.tasks.spawn_local(task);
             }
         }
@@ -165,9 +165,9 @@ impl Load {
         for connection in &self.producers {
             let enqueue = Caller::new(connection, &self.target, Procedure::EnqueueBatch)?;
             for _ in 0..FILL_CALLS {
-                let (run, left) = (Rc::clone(&self.run), Rc::clone(&left));
+                let (producer, left) = (Present::producer(&self.run), Rc::clone(&left));
                 self.tasks
-                    .spawn_local(fill(run, enqueue.clone(), left, batch));
+                    .spawn_local(fill(producer, enqueue.clone(), left, batch));
             }
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Load {
             let lease = Caller::new(connection, &self.target, lease)?;
             let complete = Caller::new(connection, &self.target, complete)?;
             for _ in 0..self.shape.calls_in_flight {
-                let task = work(Rc::clone(&self.run), lease.clone(), complete.clone());
+                let task = work(Present::worker(&self.run), lease.clone(), complete.clone());
                 self.tasks.spawn_local(task);
             }
         }

@@ -20,9 +20,9 @@ pub const RESOURCE_TYPE: &str = "omnirelay-loadgen";
 pub(crate) const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Enqueues, one call after the other, until the permits are closed or the connection fails.
-pub(crate) async fn produce(run: Rc<Run>, caller: Caller) {
-    let _present = Present::new(&run.producers, &run.progress);
-    let mut enqueue = Enqueue::new(&run, caller, run.batch);
+pub(crate) async fn produce(present: Present, caller: Caller) {
+    let run = present.run();
+    let mut enqueue = Enqueue::new(run, caller, run.batch);
     while let Ok(permit) = run.permits.acquire().await {
         permit.forget();
         let number = run.calls.get();
@@ -31,7 +31,7 @@ pub(crate) async fn produce(run: Rc<Run>, caller: Caller) {
             Pace::Backlog(_) | Pace::Unbounded => Instant::now(),
             Pace::Period(period) => intended(run.start, period, number),
         };
-        if !enqueue.send(&run, run.batch, began).await {
+        if !enqueue.send(run, run.batch, began).await {
             return;
         }
     }
@@ -39,13 +39,13 @@ pub(crate) async fn produce(run: Rc<Run>, caller: Caller) {
 
 /// Enqueues items, `batch` to a call and whatever the pace, until `left` has none or the
 /// connection fails.
-pub(crate) async fn fill(run: Rc<Run>, caller: Caller, left: Rc<Cell<u64>>, batch: usize) {
-    let _present = Present::new(&run.producers, &run.progress);
-    let mut enqueue = Enqueue::new(&run, caller, batch);
+pub(crate) async fn fill(present: Present, caller: Caller, left: Rc<Cell<u64>>, batch: usize) {
+    let run = present.run();
+    let mut enqueue = Enqueue::new(run, caller, batch);
     while left.get() > 0 && !run.permits.is_closed() {
         let items = usize::try_from(left.get()).unwrap_or(usize::MAX).min(batch);
         left.set(left.get() - items as u64);
-        if !enqueue.send(&run, items, Instant::now()).await {
+        if !enqueue.send(run, items, Instant::now()).await {
             return;
         }
     }

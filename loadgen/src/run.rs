@@ -1,6 +1,7 @@
 //! What all connections of a run share.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -197,23 +198,40 @@ impl Run {
     }
 }
 
-/// Counts one more of something, and one less once dropped.
-pub(crate) struct Present<'a> {
-    count: &'a Cell<usize>,
-    progress: &'a Notify,
+/// One that takes part in a run: it is counted from when it is made, before its task first runs,
+/// until it is dropped.
+pub(crate) struct Present {
+    run: Rc<Run>,
+    count: fn(&Run) -> &Cell<usize>,
 }
 
-impl<'a> Present<'a> {
-    pub(crate) fn new(count: &'a Cell<usize>, progress: &'a Notify) -> Self {
-        count.set(count.get() + 1);
-        Self { count, progress }
+impl Present {
+    /// A call in flight of a producer's.
+    pub(crate) fn producer(run: &Rc<Run>) -> Self {
+        Self::new(run, |run| &run.producers)
+    }
+
+    /// A call in flight of a worker's.
+    pub(crate) fn worker(run: &Rc<Run>) -> Self {
+        Self::new(run, |run| &run.workers)
+    }
+
+    fn new(run: &Rc<Run>, count: fn(&Run) -> &Cell<usize>) -> Self {
+        let run = Rc::clone(run);
+        count(&run).set(count(&run).get() + 1);
+        Self { run, count }
+    }
+
+    pub(crate) fn run(&self) -> &Run {
+        &self.run
     }
 }
 
-impl Drop for Present<'_> {
+impl Drop for Present {
     fn drop(&mut self) {
-        self.count.set(self.count.get() - 1);
-        self.progress.notify_one();
+        let count = (self.count)(&self.run);
+        count.set(count.get() - 1);
+        self.run.progress.notify_one();
     }
 }
 

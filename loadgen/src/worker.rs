@@ -1,7 +1,5 @@
 //! Workers: calls that lease and complete.
 
-use std::rc::Rc;
-
 use omnirelay_net::messages::{
     CompleteRequest, LeaseBatchRequest, LeaseRequest, LeaseResponse, OwnershipToken, SettleItem,
     SettleRequest,
@@ -25,14 +23,14 @@ struct Held {
 
 /// Leases and completes, one call after the other, until it is told to stop or the connection
 /// fails. When dropped it may leave leases behind.
-pub(crate) async fn work(run: Rc<Run>, mut lease: Caller, mut complete: Caller) {
-    let _present = Present::new(&run.workers, &run.progress);
+pub(crate) async fn work(present: Present, mut lease: Caller, mut complete: Caller) {
+    let run = present.run();
     let ask = lease_call(run.batch);
     while !run.workers_stop.get() {
         let asked = Instant::now();
         let held = match lease.call(&ask).await {
-            Ok(Reply::Lease(response)) => take_leases(&run, asked, vec![response]),
-            Ok(Reply::LeaseBatch(batch)) => take_leases(&run, asked, batch.leases),
+            Ok(Reply::Lease(response)) => take_leases(run, asked, vec![response]),
+            Ok(Reply::LeaseBatch(batch)) => take_leases(run, asked, batch.leases),
             Ok(_) => unreachable!("a reply is of the procedure called"),
             Err(CallError::Refused(error)) if error.is(codes::NONE_AVAILABLE) => continue,
             Err(error) => {
@@ -43,7 +41,7 @@ pub(crate) async fn work(run: Rc<Run>, mut lease: Caller, mut complete: Caller) 
                 continue;
             }
         };
-        if !held.is_empty() && !finish(&run, &mut complete, held).await {
+        if !held.is_empty() && !finish(run, &mut complete, held).await {
             return;
         }
     }

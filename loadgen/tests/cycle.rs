@@ -261,3 +261,14 @@ fn end_by_ctrl_c(transport: &str, server: &Running) {
     let output = child.wait_with_output().unwrap();
     assert_eq!(verdict(&output), (Some(0), 0, 0, false));
 }
+
+#[test]
+fn a_run_begins_however_many_calls_are_in_flight() {
+    let flood = ["--connections", "4", "--pipeline", "64", "--batch", "1"];
+    for transport in TRANSPORTS {
+        let output = run_over(transport, Fault::None, &flood);
+        assert_eq!(verdict(&output), (Some(0), 0, 0, false), "{transport}");
+        let acknowledged = document(&output)["acknowledged"].as_u64();
+        assert!(acknowledged > Some(0), "{transport}: {acknowledged:?}");
+    }
+}

@@ -77,8 +77,6 @@ impl Setting {
             end: End::Goal(items),
         };
         let filling = async {
-            // Tasks count themselves once they run.
-            tokio::task::yield_now().await;
             while run.producers.get() > 0 && run.errors() == 0 {
                 tokio::select! {
                     () = run.progress.notified() => {}
@@ -159,8 +157,6 @@ async fn wait_while(
     interrupt: &mut Signal,
     goes_on: impl Fn() -> bool,
 ) -> bool {
-    // Tasks count themselves once they run.
-    tokio::task::yield_now().await;
     while goes_on() {
         tokio::select! {
             () = tokio::time::sleep_until(end) => return false,
