@@ -14,8 +14,8 @@ use bytes::Bytes;
 use omnirelay_net::frame::encode::{self, CallHead, ReplyHead};
 use omnirelay_net::frame::{ALPN, FRAME_BYTES_MAX, Frame, FrameReader, Hello, ReplyFrame, VERSION};
 use omnirelay_net::quic::{
-    Answer, Endpoint, FrameService, IncomingCall, QuicCounters, QuicKeys, QuicLimits, SECRET_BYTES,
-    lanes, serve,
+    Answer, CallTask, Endpoint, FrameService, IncomingCall, QuicCounters, QuicKeys, QuicLimits,
+    SECRET_BYTES, lanes, serve,
 };
 use omnirelay_net::rpc::{Encoding, Error};
 use omnirelay_net::runtime::{self, CoreOptions, DriverChoice, Notifier, bind_udp_cores, sleep};
@@ -51,7 +51,19 @@ impl Drop for Dropped {
 }
 
 impl FrameService for Service {
-    async fn call(self: Rc<Self>, call: IncomingCall) -> Answer {
+    type Open = CallTask;
+
+    fn begin(self: &Rc<Self>, call: IncomingCall) -> Option<CallTask> {
+        let service = Rc::clone(self);
+        Some(CallTask::spawn(async move {
+            let answer = service.answer(&call).await;
+            call.replies.end(answer);
+        }))
+    }
+}
+
+impl Service {
+    async fn answer(&self, call: &IncomingCall) -> Answer {
         self.watched.begun.fetch_add(1, SeqCst);
         let guard = Dropped(Arc::clone(&self.watched));
         let frame = &call.frame;

@@ -1,14 +1,17 @@
 //! Opening a connection.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use omnirelay_net::frame::encode;
-use omnirelay_net::frame::{ALPN, Hello, NO_HANDSHAKE, VERSION};
+use omnirelay_net::frame::{ALPN, DATAGRAM_BYTES_MAX, Hello, NO_HANDSHAKE, VERSION};
 use omnirelay_net::tls::client_config;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, ConnectionError, TransportConfig, TransportErrorCode, VarInt};
+use quinn::{
+    ClientConfig, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime,
+    TransportConfig, TransportErrorCode, VarInt,
+};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -46,11 +49,14 @@ impl Dialer {
         let rustls = client_config(&tls.check, tls.identity.as_ref(), &[ALPN])?;
         let crypto = QuicClientConfig::try_from(rustls)
             .map_err(|error| ConnectError::Invalid(format!("TLS cannot be used: {error}")))?;
+        let mut path = MtuDiscoveryConfig::default();
+        path.upper_bound(DATAGRAM_BYTES_MAX);
         let mut transport = TransportConfig::default();
         transport
             .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
             .receive_window(VarInt::from_u32(WINDOW_BYTES))
             .initial_rtt(INITIAL_RTT)
+            .mtu_discovery_config(Some(path))
             .max_idle_timeout(Some(IDLE.try_into().map_err(|_| {
                 ConnectError::Invalid("the idle timeout is too long".into())
             })?))
@@ -100,12 +106,8 @@ impl Dialer {
         let found = lookup_host(address).await;
         let mut found = found.map_err(|error| error.to_string())?;
         let remote = found.next().ok_or("the name has no address")?;
-        let any: IpAddr = match remote {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
         // Each connection has a socket of its own: a server's core is picked by the client's port.
-        let endpoint = quinn::Endpoint::client((any, 0).into()).map_err(|e| e.to_string())?;
+        let endpoint = endpoint(remote).map_err(|error| error.to_string())?;
         let connecting = endpoint
             .connect_with(self.config.clone(), remote, name)
             .map_err(|error| error.to_string())?;
@@ -125,6 +127,19 @@ impl Dialer {
             _ => why.into(),
         })
     }
+}
+
+/// A UDP socket from which a server can be reached.
+fn endpoint(remote: SocketAddr) -> std::io::Result<Endpoint> {
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let mut config = EndpointConfig::default();
+    let taken = config.max_udp_payload_size(DATAGRAM_BYTES_MAX);
+    taken.expect("more than QUIC's least");
+    let socket = UdpSocket::bind((any, 0))?;
+    Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
 }
 
 /// How far an attempt has come.

@@ -88,12 +88,20 @@ struct ReplyCell {
     outcome: Cell<Option<Outcome>>,
 }
 
+/// Whoever waits for a reply.
+enum Waiting {
+    /// A future.
+    Future(Rc<ReplyCell>),
+    /// What is to be done with it.
+    Then(Box<dyn FnOnce(Outcome)>),
+}
+
 /// One core's state, shared by the tasks on its thread.
 pub struct CoreCell<D: Disk> {
     pub(super) core: RefCell<Core<D>>,
-    /// Replies that a future waits for. A call's slot in the core is used again as soon as it has
+    /// Replies that somebody waits for. A call's slot in the core is used again as soon as it has
     /// been answered, which may be before its reply is put here: hence by the whole id.
-    replies: RefCell<HashMap<CallId, Rc<ReplyCell>>>,
+    replies: RefCell<HashMap<CallId, Waiting>>,
     /// The core has been given something: its turn must be finished.
     pub(super) dirty: Signal,
     /// The earliest deadline may have come nearer.
@@ -160,18 +168,47 @@ impl<D: Disk> CoreCell<D> {
     /// Hands a call to the core. Dropping the future before it is ready cancels the call: what it
     /// would have been given goes back.
     pub fn call(self: &Rc<Self>, request: Request, context: &CallContext) -> ReplyFuture<D> {
-        let id = self
-            .core
-            .borrow_mut()
-            .handle_call(self.clock.now(), request, context);
         let reply = Rc::new(ReplyCell::default());
-        self.replies.borrow_mut().insert(id, Rc::clone(&reply));
-        self.dirty.set();
+        let id = self.begin(request, context, Waiting::Future(Rc::clone(&reply)));
         ReplyFuture {
             cell: Rc::clone(self),
             id,
             reply,
             done: false,
+        }
+    }
+
+    /// Hands a call to the core, and its outcome to `then`, in another turn of the core. Dropping
+    /// what is returned before that cancels the call: what it would have been given goes back, and
+    /// `then` is dropped.
+    pub fn call_then(
+        self: &Rc<Self>,
+        request: Request,
+        context: &CallContext,
+        then: impl FnOnce(Outcome) + 'static,
+    ) -> OpenCall<D> {
+        OpenCall {
+            cell: Rc::clone(self),
+            id: self.begin(request, context, Waiting::Then(Box::new(then))),
+        }
+    }
+
+    fn begin(&self, request: Request, context: &CallContext, waiting: Waiting) -> CallId {
+        let id = self
+            .core
+            .borrow_mut()
+            .handle_call(self.clock.now(), request, context);
+        self.replies.borrow_mut().insert(id, waiting);
+        self.dirty.set();
+        id
+    }
+
+    /// Nobody waits for a call's reply any more; one that has been given its reply is left alone.
+    fn cancel(&self, id: CallId) {
+        let waiting = self.replies.borrow_mut().remove(&id);
+        if waiting.is_some() {
+            self.core.borrow_mut().handle_cancel(id);
+            self.dirty.set();
         }
     }
 
@@ -200,16 +237,24 @@ impl<D: Disk> CoreCell<D> {
         }
     }
 
-    /// Puts a reply where its future finds it; gives it back if nobody waits for it any more.
+    /// Gives a reply to whoever waits for it; gives it back if nobody does any more.
     pub(super) fn put_reply(&self, id: CallId, outcome: Outcome) -> Option<Outcome> {
-        let Some(reply) = self.replies.borrow_mut().remove(&id) else {
-            return Some(outcome);
-        };
-        reply.outcome.set(Some(outcome));
-        if let Some(waker) = reply.waker.take() {
-            waker.wake();
+        // Let go of first: what is done with it may hand in another call.
+        let waiting = self.replies.borrow_mut().remove(&id);
+        match waiting {
+            Some(Waiting::Future(reply)) => {
+                reply.outcome.set(Some(outcome));
+                if let Some(waker) = reply.waker.take() {
+                    waker.wake();
+                }
+                None
+            }
+            Some(Waiting::Then(then)) => {
+                then(outcome);
+                None
+            }
+            None => Some(outcome),
         }
-        None
     }
 
     /// A copy of everything the core counts.
@@ -274,9 +319,20 @@ impl<D: Disk> Drop for ReplyFuture<D> {
         }
         if let Some(outcome) = self.reply.outcome.take() {
             self.cell.undelivered(outcome.grants);
-        } else if self.cell.replies.borrow_mut().remove(&self.id).is_some() {
-            self.cell.core.borrow_mut().handle_cancel(self.id);
-            self.cell.dirty.set();
+        } else {
+            self.cell.cancel(self.id);
         }
+    }
+}
+
+/// A call whose outcome something waits for until this is dropped.
+pub struct OpenCall<D: Disk> {
+    cell: Rc<CoreCell<D>>,
+    id: CallId,
+}
+
+impl<D: Disk> Drop for OpenCall<D> {
+    fn drop(&mut self) {
+        self.cell.cancel(self.id);
     }
 }

@@ -25,6 +25,8 @@ use crate::node::{Board, CallContext, Core, CoreId, Layout, LogId, LogParts, Log
 pub const RING_MESSAGES: usize = 4_096;
 /// Messages a core takes from its rings before it looks at anything else.
 const MESSAGES_PER_TURN: usize = 256;
+/// Replies a core makes before it looks at anything else.
+const REPLIES_PER_TURN: usize = 256;
 
 /// A core's ring to another core.
 pub(super) struct Outbound {
@@ -110,18 +112,18 @@ impl<D: Disk> Pump<D> {
                 .core
                 .borrow_mut()
                 .finish_turn(self.cell.clock.now());
-            self.reply();
+            let all_replied = self.reply();
             let all_sent = self.send();
             self.do_tasks();
             self.cell.rearm.set();
             if !self.cell.opened.is_set() && self.is_quiet() {
                 self.cell.opened.set();
             }
-            if self.cell.draining.get() && all_sent && self.may_end() {
+            if self.cell.draining.get() && all_replied && all_sent && self.may_end() {
                 self.cell.stop.set();
                 return;
             }
-            if !all_sent || self.cell.core.borrow().has_more() {
+            if !all_replied || !all_sent || self.cell.core.borrow().has_more() {
                 // A ring is full, or there is more to do than fits a turn: let the core breathe and
                 // go on.
                 runtime::yield_to_driver().await;
@@ -151,15 +153,17 @@ impl<D: Disk> Pump<D> {
         core.is_synced() || core.failure().is_some()
     }
 
-    fn reply(&self) {
-        loop {
+    /// Gives replies to whoever waits for them; false if there are more.
+    fn reply(&self) -> bool {
+        for _ in 0..REPLIES_PER_TURN {
             let Some((id, outcome)) = self.cell.core.borrow_mut().poll_outcome() else {
-                return;
+                return true;
             };
             if let Some(unwanted) = self.cell.put_reply(id, outcome) {
                 self.cell.undelivered(unwanted.grants);
             }
         }
+        false
     }
 
     /// Sends what goes to other cores; false if a ring was full.

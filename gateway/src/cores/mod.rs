@@ -10,7 +10,7 @@ mod log_threads;
 mod start;
 mod telemetry;
 
-pub use cell::{CoreCell, ReplyFuture};
+pub use cell::{CoreCell, OpenCall, ReplyFuture};
 pub use clock::Clock;
 pub use core_thread::RING_MESSAGES;
 pub use inbox::{Event, Inbox};

@@ -2,6 +2,7 @@
 //! the log.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -24,14 +25,12 @@ const CALLS: &str = "omnirelay::rpc";
 
 /// What is known of one call. One that is dropped before its end is told of as cancelled, its
 /// caller being gone.
-pub(super) struct Account<'a, D: Disk> {
-    admission: &'a Admission<D>,
+pub(super) struct Account<D: Disk> {
+    admission: Rc<Admission<D>>,
     transport: Transport,
     peer: SocketAddr,
     /// When its head had come.
     pub(super) started: Instant,
-    fields: Fields<'a>,
-    head: Option<&'a RequestHead>,
     /// What it called, once that is known.
     pub(super) routed: Option<Procedure>,
     /// Of which namespace, once that is known.
@@ -39,6 +38,14 @@ pub(super) struct Account<'a, D: Disk> {
     /// There only if the call is recorded, or has a line in the log whatever comes.
     notes: Option<Box<Notes>>,
     has_ended: bool,
+}
+
+/// What a call says of itself.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) fields: Fields<'a>,
+    /// Missing where it could not be read.
+    pub(super) head: Option<&'a RequestHead>,
 }
 
 /// Where a call says which trace it belongs to.
@@ -75,8 +82,10 @@ impl Fields<'_> {
 struct Notes {
     /// The call's own span, if it is recorded.
     span: Option<TraceContext>,
-    /// The caller's.
+    /// The caller's, and what other systems say of it.
     caller: Option<TraceContext>,
+    trace_state: Option<String>,
+    said: Option<Said>,
     /// It has a line in the log.
     is_logged: bool,
     handed: Option<Nanos>,
@@ -94,36 +103,35 @@ struct End<'a> {
     took: Duration,
 }
 
-impl<'a, D: Disk> Account<'a, D> {
-    /// A call that came at `started` with these fields. `head` is missing where it could not be
-    /// read.
+impl<D: Disk> Account<D> {
+    /// A call that came at `started`.
     pub(super) fn new(
-        admission: &'a Admission<D>,
+        admission: &Rc<Admission<D>>,
         transport: Transport,
         peer: SocketAddr,
         started: Instant,
-        fields: Fields<'a>,
-        head: Option<&'a RequestHead>,
-    ) -> Account<'a, D> {
+        told: Told<'_>,
+    ) -> Account<D> {
         let tracer = admission.tracer.as_ref();
-        let caller = tracer.and_then(|_| fields.trace_context());
-        let span = tracer.and_then(|tracer| tracer.begin(caller));
+        let traced = tracer.and_then(|_| told.fields.trace_context());
+        let span = tracer.and_then(|tracer| tracer.begin(traced));
         let is_logged = tracing::enabled!(target: CALLS, tracing::Level::DEBUG);
         let notes = (span.is_some() || is_logged).then(|| {
+            let caller = traced.or_else(|| told.fields.trace_context());
             Box::new(Notes {
                 span,
                 caller,
+                trace_state: caller.and_then(|_| told.fields.trace_state()),
+                said: told.head.map(said),
                 is_logged,
                 ..Notes::default()
             })
         });
         Account {
-            admission,
+            admission: Rc::clone(admission),
             transport,
             peer,
             started,
-            fields,
-            head,
             routed: None,
             namespace: None,
             notes,
@@ -152,8 +160,9 @@ impl<'a, D: Disk> Account<'a, D> {
     }
 
     /// The call has its reply. What the reply's `traceresponse` says, if the call is recorded.
-    pub(super) fn end(mut self, outcome: &Outcome) -> Option<HeaderValue> {
+    pub(super) fn end(mut self, told: Told<'_>, outcome: &Outcome) -> Option<HeaderValue> {
         self.end_with(
+            told,
             outcome.reply.as_ref().err(),
             outcome.shard,
             outcome.dispatched_at,
@@ -161,12 +170,13 @@ impl<'a, D: Disk> Account<'a, D> {
     }
 
     /// The call was refused before it was one.
-    pub(super) fn refuse(mut self, error: &Error) -> Option<HeaderValue> {
-        self.end_with(Some(error), None, None)
+    pub(super) fn refuse(mut self, told: Told<'_>, error: &Error) -> Option<HeaderValue> {
+        self.end_with(told, Some(error), None, None)
     }
 
     fn end_with(
         &mut self,
+        told: Told<'_>,
         error: Option<&Error>,
         shard: Option<ShardId>,
         dispatched: Option<Nanos>,
@@ -181,6 +191,9 @@ impl<'a, D: Disk> Account<'a, D> {
         let mut counters = self.admission.cell.telemetry.borrow_mut();
         counters.count_reply(self.transport, self.routed, end.code, end.took);
         drop(counters);
+        if end.code == Code::Internal {
+            self.complain(told, end);
+        }
         self.tell(end);
         let span = self.notes.as_ref()?.span?;
         Some(span.to_header())
@@ -188,20 +201,11 @@ impl<'a, D: Disk> Account<'a, D> {
 
     fn tell(&mut self, end: End<'_>) {
         self.has_ended = true;
-        if end.code == Code::Internal
-            && let Some(untold) = self
-                .admission
-                .internal_errors
-                .borrow_mut()
-                .admit(Instant::now())
-        {
-            self.warn(end, untold);
-        }
         let Some(notes) = &self.notes else {
             return;
         };
         if notes.is_logged {
-            self.log(end);
+            self.log(notes, end);
         }
         if let (Some(tracer), Some(_)) = (&self.admission.tracer, notes.span) {
             tracer.end(Box::new(self.span(notes, end)));
@@ -214,7 +218,7 @@ impl<'a, D: Disk> Account<'a, D> {
         Span {
             context: notes.span.expect("the call is recorded"),
             parent: notes.caller.map(|caller| caller.span_id),
-            trace_state: notes.caller.and_then(|_| self.fields.trace_state()),
+            trace_state: notes.trace_state.clone(),
             started: Nanos(ended.0.saturating_sub(took)),
             ended,
             handed: notes.handed,
@@ -223,12 +227,9 @@ impl<'a, D: Disk> Account<'a, D> {
             peer: self.peer,
             routed: self.routed,
             namespace: self.namespace_name().map(str::to_owned),
-            said: self.head.map(|head| Said {
-                caller: head.caller.clone(),
-                service: head.service.clone(),
-                procedure: head.procedure.clone(),
-                shard_key: head.shard_key.clone(),
-                peer_id: notes.peer_id.clone().or_else(|| head.peer_id.clone()),
+            said: notes.said.clone().map(|said| Said {
+                peer_id: notes.peer_id.clone().or(said.peer_id),
+                ..said
             }),
             request_id: notes.request_id.clone(),
             shard: end.shard.map(|shard| shard.0),
@@ -242,30 +243,17 @@ impl<'a, D: Disk> Account<'a, D> {
         self.namespace.map(|id| layout.namespace(id).name.as_str())
     }
 
-    /// Trace, own span and caller's span, as far as there are any.
-    fn ids(&self) -> [Option<String>; 3] {
-        let span = self.notes.as_ref().and_then(|notes| notes.span);
-        let caller = self.fields.trace_context();
-        let trace = span.or(caller);
-        let text = |bytes: &[u8]| HexId(bytes).to_string();
-        [
-            trace.map(|trace| text(&trace.trace_id)),
-            span.map(|span| text(&span.span_id)),
-            caller.map(|caller| text(&caller.span_id)),
-        ]
-    }
-
-    fn log(&self, end: End<'_>) {
-        let [trace_id, span_id, parent_span_id] = self.ids();
-        let notes = self.notes.as_deref();
+    fn log(&self, notes: &Notes, end: End<'_>) {
+        let [trace_id, span_id, parent_span_id] = ids(notes.span, notes.caller);
+        let said = notes.said.as_ref();
         tracing::debug!(
             target: CALLS,
             transport = self.transport.name(),
             peer = %self.peer,
-            rpc.caller = self.head.map(|head| &*head.caller),
-            rpc.service = self.head.map(|head| &*head.service),
-            rpc.procedure = self.head.map(|head| &*head.procedure),
-            request_id = notes.and_then(|notes| notes.request_id.as_deref()),
+            rpc.caller = said.map(|said| &*said.caller),
+            rpc.service = said.map(|said| &*said.service),
+            rpc.procedure = said.map(|said| &*said.procedure),
+            request_id = notes.request_id.as_deref(),
             status = end.code.name(),
             code = end.error.map(|error| &*error.error_code),
             shard = end.shard.map(|shard| shard.0),
@@ -277,15 +265,21 @@ impl<'a, D: Disk> Account<'a, D> {
         );
     }
 
-    fn warn(&self, end: End<'_>, untold: u64) {
-        let [trace_id, span_id, parent_span_id] = self.ids();
+    /// Says that a call failed for a reason of our own making, unless many do.
+    fn complain(&self, told: Told<'_>, end: End<'_>) {
+        let mut limit = self.admission.internal_errors.borrow_mut();
+        let Some(untold) = limit.admit(Instant::now()) else {
+            return;
+        };
         let notes = self.notes.as_deref();
+        let span = notes.and_then(|notes| notes.span);
+        let [trace_id, span_id, parent_span_id] = ids(span, told.fields.trace_context());
         tracing::warn!(
             target: CALLS,
             transport = self.transport.name(),
             peer = %self.peer,
-            rpc.caller = self.head.map(|head| &*head.caller),
-            rpc.procedure = self.head.map(|head| &*head.procedure),
+            rpc.caller = told.head.map(|head| &*head.caller),
+            rpc.procedure = told.head.map(|head| &*head.procedure),
             request_id = notes.and_then(|notes| notes.request_id.as_deref()),
             code = end.error.map(|error| &*error.error_code),
             error = end.error.map(|error| &*error.message),
@@ -298,7 +292,27 @@ impl<'a, D: Disk> Account<'a, D> {
     }
 }
 
-impl<D: Disk> Drop for Account<'_, D> {
+fn said(head: &RequestHead) -> Said {
+    Said {
+        caller: head.caller.clone(),
+        service: head.service.clone(),
+        procedure: head.procedure.clone(),
+        shard_key: head.shard_key.clone(),
+        peer_id: head.peer_id.clone(),
+    }
+}
+
+/// Trace, own span and caller's span, as far as there are any.
+fn ids(span: Option<TraceContext>, caller: Option<TraceContext>) -> [Option<String>; 3] {
+    let text = |bytes: &[u8]| HexId(bytes).to_string();
+    [
+        span.or(caller).map(|trace| text(&trace.trace_id)),
+        span.map(|span| text(&span.span_id)),
+        caller.map(|caller| text(&caller.span_id)),
+    ]
+}
+
+impl<D: Disk> Drop for Account<D> {
     fn drop(&mut self) {
         if !self.has_ended {
             self.tell(End {

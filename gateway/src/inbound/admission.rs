@@ -114,11 +114,26 @@ impl<D: Disk> Admission<D> {
         namespace: NamespaceId,
         request: Request,
         term: Term,
-        account: &mut Account<'_, D>,
+        account: &mut Account<D>,
     ) -> Outcome {
-        let owner = owner(head, &request);
+        match self.context(head, namespace, &request, term, account) {
+            Ok(context) => self.cell.call(request, &context).await,
+            Err(error) => refused(error),
+        }
+    }
+
+    /// What the core is told of a call that is handed to it now.
+    pub(super) fn context(
+        &self,
+        head: &RequestHead,
+        namespace: NamespaceId,
+        request: &Request,
+        term: Term,
+        account: &mut Account<D>,
+    ) -> Result<CallContext, Error> {
+        let owner = owner(head, request);
         if owner.len() > OWNER_BYTES_MAX {
-            return refused(Error::payload_too_large(format!(
+            return Err(Error::payload_too_large(format!(
                 "the owner of a lease is at most {OWNER_BYTES_MAX} bytes"
             )));
         }
@@ -126,14 +141,13 @@ impl<D: Disk> Admission<D> {
         let left = nanos(term.reply_by.saturating_duration_since(term.started));
         let spent = nanos(term.started.elapsed());
         let now = self.cell.clock().now();
-        account.hand(now, &request);
-        let context = CallContext {
+        account.hand(now, request);
+        Ok(CallContext {
             namespace,
             owner,
             shard_key: head.shard_key.clone(),
             reply_by: Nanos(now.0.saturating_sub(spent).saturating_add(left)),
-        };
-        self.cell.call(request, &context).await
+        })
     }
 
     /// A response with such a body.

@@ -16,7 +16,7 @@ use omnirelay_net::rpc::{self, DEFAULT_NAMESPACE, Encoding, Error, Procedure};
 use omnirelay_wal::Disk;
 use prost::Message;
 
-use super::account::{self, Account, Fields};
+use super::account::{self, Account, Fields, Told};
 use super::admission::{Admission, Term, refused, unread};
 use super::budget::BodyShare;
 use super::grpc_stream::{Messages, Reflection, Stream, Watch};
@@ -46,32 +46,31 @@ pub(super) async fn respond<D: Disk>(
         return response.map(ReplyBody::Whole);
     }
     let (parts, body) = request.into_parts();
-    let account = |head| {
-        Account::new(
-            admission,
-            Transport::Grpc,
-            peer,
-            started,
-            Fields::Headers(&parts.headers),
-            head,
-        )
+    let told = |head| Told {
+        fields: Fields::Headers(&parts.headers),
+        head,
     };
+    let account = |told| Account::new(admission, Transport::Grpc, peer, started, told);
     let head = match Head::parse(parts.uri.path(), &parts.headers) {
         Ok(head) => head,
         Err(error) => {
             let mut response = refuse(&error);
-            account::put(response.headers_mut(), account(None).refuse(&error));
+            account::put(
+                response.headers_mut(),
+                account(told(None)).refuse(told(None), &error),
+            );
             return response;
         }
     };
     match head.method {
         Method::Typed(procedure) => {
-            let account = account(Some(&head.rpc));
-            lease_call(admission, &head, Some(procedure), body, account).await
+            let told = told(Some(&head.rpc));
+            let call = (told, account(told));
+            lease_call(admission, &head, Some(procedure), body, call).await
         }
         Method::Yarpc => {
-            let account = account(Some(&head.rpc));
-            lease_call(admission, &head, None, body, account).await
+            let told = told(Some(&head.rpc));
+            lease_call(admission, &head, None, body, (told, account(told))).await
         }
         Method::Subscribe => match subscribe(admission, &head, body, started).await {
             Ok(subscribed) => stream(admission, &head, subscribed),
@@ -100,12 +99,12 @@ async fn lease_call<D: Disk>(
     head: &Head,
     typed: Option<Procedure>,
     body: Incoming,
-    mut account: Account<'_, D>,
+    (told, mut account): (Told<'_>, Account<D>),
 ) -> Response<ReplyBody> {
     account.routed = typed;
     let answered = answer(admission, head, typed, body, &mut account).await;
     let outcome = answered.unwrap_or_else(refused);
-    let trace = account.end(&outcome);
+    let trace = account.end(told, &outcome);
     let shard = outcome.shard.map(|shard| shard.0);
     let mut response = match &outcome.reply {
         Ok(reply) => whole(grpc::reply_response(head, shard, reply), |message| {
@@ -122,7 +121,7 @@ async fn answer<D: Disk>(
     head: &Head,
     typed: Option<Procedure>,
     body: Incoming,
-    account: &mut Account<'_, D>,
+    account: &mut Account<D>,
 ) -> Result<Outcome, Error> {
     // What the path says of a namespace; a typed call's message does.
     let (procedure, named) = match typed {

@@ -23,10 +23,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use omnirelay_net::grpc::is_grpc;
 use omnirelay_net::http::{DeliveryBody, Service};
-use omnirelay_net::quic::{Answer, FrameService, IncomingCall};
+use omnirelay_net::quic::{FrameService, IncomingCall};
 use omnirelay_wal::Disk;
 
 use self::admission::Admission;
+pub use self::quic::QuicCall;
 use crate::cores::CoreCell;
 use crate::replication::Subscriptions;
 use crate::telemetry::Tracer;
@@ -71,8 +72,10 @@ impl<D: Disk> Service for Inbound<D> {
 }
 
 impl<D: Disk> FrameService for Inbound<D> {
-    async fn call(self: Rc<Self>, call: IncomingCall) -> Answer {
-        quic::respond(&self.admission, call).await
+    type Open = QuicCall<D>;
+
+    fn begin(self: &Rc<Self>, call: IncomingCall) -> Option<QuicCall<D>> {
+        quic::begin(&self.admission, call)
     }
 }
 

@@ -1,27 +1,30 @@
 //! RPC over QUIC: calls that come in frames.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use omnirelay_net::frame::CallFrame;
 use omnirelay_net::frame::encode::{self, ReplyHead};
 use omnirelay_net::grpc::replication::SubscribeRequest;
 use omnirelay_net::grpc::{Compression, Deframer};
-use omnirelay_net::quic::{Answer, IncomingCall};
-use omnirelay_net::rpc::{self, Encoding, Error, Procedure, REQUEST_BYTES_MAX, RequestHead};
+use omnirelay_net::quic::{Answer, CallTask, Greeting, IncomingCall};
+use omnirelay_net::rpc::{
+    self, Code, Encoding, Error, Procedure, REQUEST_BYTES_MAX, Request, RequestHead,
+};
 use omnirelay_net::runtime::sleep;
 use omnirelay_wal::Disk;
 use prost::Message;
 
-use super::account::{Account, Fields};
-use super::admission::{Admission, Term, refused};
+use super::account::{Account, Fields, Told};
+use super::admission::{Admission, Term};
 use super::budget::BodyShare;
-use crate::cores::Transport;
-use crate::node::Outcome;
+use crate::cores::{OpenCall, Transport};
+use crate::node::{CallContext, Outcome};
 use crate::replication::{self, Refusal, Subscribed};
 
 /// The procedure of a subscription, as YARPC maps gRPC's path.
@@ -30,60 +33,104 @@ const SUBSCRIBE: &str = "omnirelay.replication.v1.Replication::Subscribe";
 /// Between two looks at whether the node is going down.
 const LOOK_STEP: Duration = Duration::from_millis(500);
 
-/// Answers a call to one core.
-pub(super) async fn respond<D: Disk>(admission: &Rc<Admission<D>>, call: IncomingCall) -> Answer {
-    let frame = &call.frame;
-    if frame.procedure() == SUBSCRIBE {
-        return subscribe(admission, &call).await;
+/// What works on a call until it is answered.
+pub enum QuicCall<D: Disk> {
+    /// The core.
+    Open(OpenCall<D>),
+    /// A task that reads the logs.
+    Subscription(CallTask),
+}
+
+/// Begins a call to one core.
+pub(super) fn begin<D: Disk>(
+    admission: &Rc<Admission<D>>,
+    call: IncomingCall,
+) -> Option<QuicCall<D>> {
+    if call.frame.procedure() == SUBSCRIBE {
+        let task = subscribe(Rc::clone(admission), call);
+        return Some(QuicCall::Subscription(CallTask::spawn(task)));
     }
-    let parsed = RequestHead::from_frame(frame, &call.greeting.caller, &call.greeting.service);
-    let mut account = Account::new(
-        admission,
-        Transport::Quic,
-        call.peer,
-        call.came,
-        Fields::Frame(frame),
-        parsed.as_ref().ok(),
-    );
-    let head = match &parsed {
-        Ok(head) => head,
+    let IncomingCall {
+        frame,
+        greeting,
+        peer,
+        came,
+        replies,
+    } = call;
+    let parsed = read_head(&frame, &greeting);
+    let said = told(&frame, parsed.as_ref().ok());
+    let mut account = Account::new(admission, Transport::Quic, peer, came, said);
+    let ready = match parsed {
+        Ok(head) => prepare(admission, &head, &frame, came, &mut account),
+        Err(error) => Err(error),
+    };
+    let ready = match ready {
+        Ok(ready) => ready,
         Err(error) => {
-            let trace = account.refuse(error);
-            return Answer::new(encode::error(&reply_head(frame, None, &trace), error));
+            let trace = account.refuse(told(&frame, None), &error);
+            let head = reply_head(frame.id, None, &trace);
+            replies.end(Answer::new(encode::error(&head, &error)));
+            return None;
         }
     };
-    let answered = answer(admission, head, &call, &mut account).await;
-    let (outcome, mut page) = answered.unwrap_or_else(|error| (refused(error), None));
-    let trace = account.end(&outcome);
-    let reply_head = reply_head(frame, outcome.shard.map(|shard| shard.0), &trace);
-    let bytes = match &outcome.reply {
-        Ok(reply) => encode::reply(&reply_head, head.encoding, reply),
-        Err(error) => encode::error(&reply_head, error),
-    };
-    if let Some(page) = &mut page {
-        page.shrink(bytes.len());
-    }
-    if outcome.grants.is_empty() && page.is_none() {
-        return Answer::new(bytes);
-    }
+    let Ready {
+        request,
+        context,
+        encoding,
+        room,
+        mut page,
+    } = ready;
     let cell = Rc::clone(&admission.cell);
-    Answer::or_undo(bytes, move || {
-        // A page's room is its own until the client has it.
-        drop(page);
-        if !outcome.grants.is_empty() {
-            cell.undelivered(outcome.grants);
+    let then = move |outcome: Outcome| {
+        drop(room);
+        let trace = match &outcome.reply {
+            Err(error) if error.code == Code::Internal => {
+                // Seldom enough for its head to be read again.
+                let head = read_head(&frame, &greeting).ok();
+                account.end(told(&frame, head.as_ref()), &outcome)
+            }
+            _ => account.end(told(&frame, None), &outcome),
+        };
+        let head = reply_head(frame.id, outcome.shard.map(|shard| shard.0), &trace);
+        let bytes = match &outcome.reply {
+            Ok(reply) => encode::reply(&head, encoding, reply),
+            Err(error) => encode::error(&head, error),
+        };
+        if let Some(page) = &mut page {
+            page.shrink(bytes.len());
         }
-    })
+        if outcome.grants.is_empty() && page.is_none() {
+            return replies.end(Answer::new(bytes));
+        }
+        replies.end(Answer::or_undo(bytes, move || {
+            // A page's room is its own until the client has it.
+            drop(page);
+            cell.undelivered(outcome.grants);
+        }));
+    };
+    let open = admission.cell.call_then(request, &context, then);
+    Some(QuicCall::Open(open))
+}
+
+fn read_head(frame: &CallFrame, greeting: &Greeting) -> Result<RequestHead, Error> {
+    RequestHead::from_frame(frame, &greeting.caller, &greeting.service)
+}
+
+fn told<'a>(frame: &'a CallFrame, head: Option<&'a RequestHead>) -> Told<'a> {
+    Told {
+        fields: Fields::Frame(frame),
+        head,
+    }
 }
 
 fn reply_head<'a>(
-    frame: &CallFrame,
+    id: u64,
     shard: Option<u32>,
     trace: &'a Option<http::HeaderValue>,
 ) -> ReplyHead<'a> {
     let trace = trace.as_ref().and_then(|trace| trace.to_str().ok());
     ReplyHead {
-        id: frame.id,
+        id,
         shard,
         traceresponse: trace.unwrap_or_default(),
         more: false,
@@ -91,26 +138,31 @@ fn reply_head<'a>(
 }
 
 /// The replication stream: an event a reply, until the subscriber cancels or the node ends.
-async fn subscribe<D: Disk>(admission: &Admission<D>, call: &IncomingCall) -> Answer {
+async fn subscribe<D: Disk>(admission: Rc<Admission<D>>, call: IncomingCall) {
     let head = |more| ReplyHead {
         id: call.frame.id,
         more,
         ..ReplyHead::default()
     };
-    let mut subscribed = match open(admission, &call.frame) {
-        Ok(subscribed) => subscribed,
-        Err(error) => return Answer::new(encode::error(&head(false), &error)),
-    };
+    let Err(error) = send_events(&admission, &call, &head(true)).await;
+    let ended = encode::error(&head(false), &error);
+    call.replies.end(Answer::new(ended));
+}
+
+/// Sends events for as long as there are any; why there are no more.
+async fn send_events<D: Disk>(
+    admission: &Admission<D>,
+    call: &IncomingCall,
+    head: &ReplyHead<'_>,
+) -> Result<Infallible, Error> {
+    let mut subscribed = open(admission, &call.frame)?;
     let mut events = Deframer::new(Compression::Identity, usize::MAX);
     loop {
-        let chunk = match next_chunk(admission, &mut subscribed).await {
-            Ok(chunk) => chunk,
-            Err(error) => return Answer::new(encode::error(&head(false), &error)),
-        };
+        let chunk = next_chunk(admission, &mut subscribed).await?;
         events.push(&chunk);
         let mut replies = BytesMut::with_capacity(chunk.len() * 2);
         while let Ok(Some(event)) = events.next_message() {
-            replies.unsplit(encode::raw_reply(&head(true), &event).into());
+            replies.unsplit(encode::raw_reply(head, &event).into());
         }
         call.replies.send(replies.freeze()).await;
     }
@@ -152,16 +204,26 @@ async fn next_chunk<D: Disk>(
 /// The most that a page of items may take as a reply: in any encoding, as a request with as many.
 const PAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
-/// From a parsed head to the call's outcome, with the room of a reply that may be a page of items.
-///
-/// A stream takes calls faster than a connection takes such replies, so they need room before they
-/// are made.
-async fn answer<D: Disk>(
+/// A call that the core takes, with the room that it has.
+struct Ready {
+    request: Request,
+    context: CallContext,
+    encoding: Encoding,
+    /// Its body's, until it is answered.
+    room: BodyShare,
+    /// Its reply's, if that may be a page of items. A stream takes calls faster than a connection
+    /// takes such replies, so they need room before they are made.
+    page: Option<BodyShare>,
+}
+
+/// From a head to what the core takes.
+fn prepare<D: Disk>(
     admission: &Admission<D>,
     head: &RequestHead,
-    call: &IncomingCall,
-    account: &mut Account<'_, D>,
-) -> Result<(Outcome, Option<BodyShare>), Error> {
+    frame: &CallFrame,
+    came: Instant,
+    account: &mut Account<D>,
+) -> Result<Ready, Error> {
     let (name, procedure) = Procedure::parse(&head.procedure)?;
     let namespace = admission.namespace(name)?;
     account.routed = Some(procedure);
@@ -172,8 +234,8 @@ async fn answer<D: Disk>(
         ));
     }
     admission.check_open_calls()?;
-    let body = call.frame.body();
-    let _room = admission.take_room(body.len())?;
+    let body = frame.body();
+    let room = admission.take_room(body.len())?;
     let is_page = matches!(
         procedure,
         Procedure::Peek | Procedure::DeadLetters | Procedure::Drain
@@ -181,9 +243,14 @@ async fn answer<D: Disk>(
     let page = is_page
         .then(|| admission.take_room(PAGE_BYTES_MAX))
         .transpose()?;
-    let term = Term::new(call.came, head.ttl);
-    let call = rpc::decode_request(procedure, head.encoding, &body)?;
-    drop(body);
-    let outcome = admission.call(head, namespace, call, term, account).await;
-    Ok((outcome, page))
+    let term = Term::new(came, head.ttl);
+    let request = rpc::decode_request(procedure, head.encoding, &body)?;
+    let context = admission.context(head, namespace, &request, term, account)?;
+    Ok(Ready {
+        request,
+        context,
+        encoding: head.encoding,
+        room,
+        page,
+    })
 }

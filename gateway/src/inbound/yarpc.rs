@@ -11,7 +11,7 @@ use omnirelay_net::http::{DeliveryBody, read_body};
 use omnirelay_net::rpc::{self, Encoding, Error, Procedure, RequestHead};
 use omnirelay_wal::Disk;
 
-use super::account::{self, Account, Fields};
+use super::account::{self, Account, Fields, Told};
 use super::admission::{Admission, Term, refused, too_large, unread};
 use super::plain;
 use crate::cores::Transport;
@@ -39,20 +39,16 @@ pub(super) async fn respond<D: Disk>(
     }
     let (parts, body) = request.into_parts();
     let parsed = RequestHead::parse(&parts.headers);
-    let head = parsed.as_ref().ok();
-    let mut account = Account::new(
-        admission,
-        Transport::Http,
-        peer,
-        started,
-        Fields::Headers(&parts.headers),
-        head,
-    );
+    let told = Told {
+        fields: Fields::Headers(&parts.headers),
+        head: parsed.as_ref().ok(),
+    };
+    let mut account = Account::new(admission, Transport::Http, peer, started, told);
     let head = match &parsed {
         Ok(head) => head,
         Err(error) => {
             let mut response = rpc::error_response(None, None, error);
-            account::put(response.headers_mut(), account.refuse(error));
+            account::put(response.headers_mut(), account.refuse(told, error));
             return admission.deliver(response, Vec::new());
         }
     };
@@ -63,7 +59,7 @@ pub(super) async fn respond<D: Disk>(
         .and_then(|v| v.parse().ok());
     let answered = answer(admission, head, body, announced, started, &mut account).await;
     let outcome = answered.unwrap_or_else(refused);
-    let trace = account.end(&outcome);
+    let trace = account.end(told, &outcome);
     let shard = outcome.shard.map(|shard| shard.0);
     let mut response = match &outcome.reply {
         Ok(reply) => rpc::reply_response(&head.service, shard, head.encoding, reply),
@@ -88,7 +84,7 @@ async fn answer<D: Disk>(
     body: Incoming,
     announced: Option<u64>,
     started: Instant,
-    account: &mut Account<'_, D>,
+    account: &mut Account<D>,
 ) -> Result<Outcome, Error> {
     let bytes_max = admission.body_bytes_max;
     let (name, procedure) = Procedure::parse(&head.procedure)?;

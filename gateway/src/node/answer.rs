@@ -1,10 +1,11 @@
 //! From results to a reply: written as protobuf from where its parts lie, or made into messages
 //! for all other uses.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use omnirelay_net::messages::view::{PayloadView, TokenView};
 use omnirelay_net::messages::write::{
-    EnqueuedView, ExtendedView, LeaseView, ReceiptView, RefusedView, SettledView, View, nested,
+    Back, EnqueuedView, ExtendedView, LeaseView, ReceiptView, RefusedView, SettledView, View,
+    nested,
 };
 use omnirelay_net::messages::{
     CancelResponse, ChangeResult, CompleteResponse, EnqueueBatchResponse, EnqueueResponse,
@@ -38,9 +39,10 @@ pub struct Results {
     pub(super) stats: Option<Stats>,
 }
 
-/// What is around the payload of a lease on the wire, and around a result that is not a lease:
-/// enough for nearly all, so that the room for a reply is found at once.
+/// What is around the payload of a lease on the wire, and the longest of usual results: with this
+/// the room for nearly all replies is found at once.
 const AROUND_BYTES: usize = 192;
+const RESULT_BYTES: usize = 64;
 
 impl Answer {
     /// The same as messages.
@@ -88,16 +90,15 @@ impl Results {
     fn write(&self, zeros: usize) -> BytesMut {
         let bytes = self.results.iter().map(|result| match result {
             ItemResult::Leased(granted) => granted.record.len() + AROUND_BYTES,
-            _ => AROUND_BYTES,
+            _ => RESULT_BYTES,
         });
-        let mut out = BytesMut::with_capacity(zeros + bytes.sum::<usize>());
-        out.put_bytes(0, zeros);
+        let mut out = Back::with_capacity(zeros + bytes.sum::<usize>());
         // The entries of a batch are its field 1; a reply of one is the entry itself.
         let is_batch = matches!(
             self.procedure,
             Procedure::EnqueueBatch | Procedure::LeaseBatch | Procedure::Settle
         );
-        for result in &self.results {
+        for result in self.results.iter().rev() {
             match result {
                 ItemResult::Enqueued {
                     sequence_id,
@@ -134,7 +135,7 @@ impl Results {
                 other => unreachable!("no result of {}: {other:?}", self.procedure),
             }
         }
-        out
+        out.into_bytes_behind(zeros)
     }
 
     fn receipt(&self, shard: ShardId, lsn: Lsn) -> ReceiptView<'_> {
@@ -256,7 +257,7 @@ impl Results {
     }
 }
 
-fn put(out: &mut BytesMut, is_batch: bool, view: &impl View) {
+fn put(out: &mut Back, is_batch: bool, view: &impl View) {
     if is_batch {
         nested(out, 1, view);
     } else {
@@ -264,7 +265,7 @@ fn put(out: &mut BytesMut, is_batch: bool, view: &impl View) {
     }
 }
 
-fn put_lease(out: &mut BytesMut, is_batch: bool, granted: &Granted) {
+fn put_lease(out: &mut Back, is_batch: bool, granted: &Granted) {
     let item = EnqueuedBody::decode(&granted.record).expect("it was read before");
     let payload = &item.payload;
     let grant = &granted.grant;

@@ -2,17 +2,22 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use omnirelay_net::frame::encode::{self, CallHead};
-use omnirelay_net::frame::{Frame, FrameReader, Hello, NO_HANDSHAKE, ReplyFrame, VERSION};
+use omnirelay_net::frame::{
+    DATAGRAM_BYTES_MAX, Frame, FrameReader, Hello, NO_HANDSHAKE, ReplyFrame, VERSION,
+};
 use omnirelay_net::rpc::{Call, Encoding, Procedure, Reply, decode_reply};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, ConnectionError, RecvStream, SendStream, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, ConnectionError, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream,
+    TokioRuntime, TransportConfig, VarInt,
+};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 use tokio_rustls::rustls;
@@ -73,11 +78,14 @@ pub(super) fn config(tls: rustls::ClientConfig, sockets: Sockets) -> Result<Clie
         Sockets::Own => (IDLE_MAX, KEEP_ALIVE),
         Sockets::Shared => (SHARED_IDLE_MAX, SHARED_KEEP_ALIVE),
     };
+    let mut path = MtuDiscoveryConfig::default();
+    path.upper_bound(DATAGRAM_BYTES_MAX);
     let mut transport = TransportConfig::default();
     transport
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(u64::from(WINDOW_BYTES))
+        .mtu_discovery_config(Some(path))
         .keep_alive_interval(Some(keep_alive));
     transport.max_idle_timeout(Some(idle_max.try_into().map_err(|_| "too long")?));
     let mut config = ClientConfig::new(Arc::new(crypto));
@@ -91,7 +99,11 @@ pub(super) fn socket(remote: SocketAddr) -> std::io::Result<quinn::Endpoint> {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    quinn::Endpoint::client((any, 0).into())
+    let mut config = EndpointConfig::default();
+    let taken = config.max_udp_payload_size(DATAGRAM_BYTES_MAX);
+    taken.expect("more than QUIC's least");
+    let socket = UdpSocket::bind((any, 0))?;
+    quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
 }
 
 /// Why the handshake came to nothing.

@@ -21,6 +21,11 @@ pub const ALPN: &[u8] = b"omnirelay/1";
 pub const NO_HANDSHAKE: &str = "nobody serves QUIC there, or the network carries no UDP datagrams \
     of 1,200 bytes; HTTP/2 and gRPC are served over TCP, by default on the same port";
 
+/// The longest datagrams that both sides look for on a path, and take: an Ethernet of jumbo frames
+/// and a machine's own loopback carry them, and each costs as much to make, send and read as a short
+/// one. Ten of them, which quinn hands to the system at once, stay below the 64 KiB that it takes.
+pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
+
 /// The version of the frames that this code speaks.
 pub const VERSION: u32 = 1;
 

@@ -1,156 +1,52 @@
 //! Replies that carry many items, written as protobuf from wherever their parts lie.
 //!
-//! The bytes are those that the message types would give; nothing is built to be written.
-
-use bytes::{BufMut, BytesMut};
-use prost::Message;
+//! The bytes are those that the message types would give; nothing is built to be written. They are
+//! written in one pass, the last field first (see [`Back`]).
 
 use super::view::{PayloadView, TokenView};
 use super::{Error, ErrorInfo, Stats, Timestamp};
-use crate::wire::varint;
+pub use crate::wire::Back;
 
 /// A message whose parts lie elsewhere.
 pub trait View {
-    /// Writes its fields, or counts their bytes.
-    fn put(&self, out: &mut impl Out);
-
-    /// How many bytes it takes.
-    fn length(&self) -> usize {
-        let mut length = Length(0);
-        self.put(&mut length);
-        length.0
-    }
-}
-
-/// Where fields go.
-pub trait Out {
-    /// A number as a varint.
-    fn varint(&mut self, value: u64);
-    /// Bytes as they are.
-    fn bytes(&mut self, bytes: &[u8]);
-    /// The fields of a message of prost's, which are `length` bytes.
-    fn message(&mut self, message: &impl Message, length: usize);
-}
-
-/// Counts.
-struct Length(usize);
-
-impl Out for Length {
-    fn varint(&mut self, value: u64) {
-        self.0 += varint::length(value);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
-    }
-
-    fn message(&mut self, _: &impl Message, length: usize) {
-        self.0 += length;
-    }
-}
-
-impl Out for BytesMut {
-    fn varint(&mut self, value: u64) {
-        varint::write(self, value);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.put_slice(bytes);
-    }
-
-    fn message(&mut self, message: &impl Message, _: usize) {
-        message.encode_raw(self);
-    }
-}
-
-/// Protobuf's types of fields that are here.
-const NUMBER: u64 = 0;
-const PIECE: u64 = 2;
-
-fn key(out: &mut impl Out, tag: u64, kind: u64) {
-    out.varint(tag << 3 | kind);
-}
-
-/// A number that is there even if it is 0.
-fn number(out: &mut impl Out, tag: u64, value: u64) {
-    key(out, tag, NUMBER);
-    out.varint(value);
-}
-
-/// A number that is absent if it is 0.
-fn plain_number(out: &mut impl Out, tag: u64, value: u64) {
-    if value != 0 {
-        number(out, tag, value);
-    }
-}
-
-/// Bytes that are there even if they are none.
-fn piece(out: &mut impl Out, tag: u64, bytes: &[u8]) {
-    key(out, tag, PIECE);
-    out.varint(bytes.len() as u64);
-    out.bytes(bytes);
-}
-
-/// Bytes that are absent if they are none.
-fn plain_piece(out: &mut impl Out, tag: u64, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        piece(out, tag, bytes);
-    }
+    /// Writes its fields.
+    fn put(&self, out: &mut Back);
 }
 
 /// A message in a field.
-pub fn nested(out: &mut impl Out, tag: u64, view: &impl View) {
-    key(out, tag, PIECE);
-    out.varint(view.length() as u64);
-    view.put(out);
-}
-
-fn message(out: &mut impl Out, tag: u64, message: &impl Message) {
-    let length = message.encoded_len();
-    key(out, tag, PIECE);
-    out.varint(length as u64);
-    out.message(message, length);
+pub fn nested(out: &mut Back, tag: u64, view: &impl View) {
+    out.nested(tag, |out| view.put(out));
 }
 
 impl<'a, A: Iterator<Item = (&'a str, &'a str)> + Clone> View for PayloadView<'a, A> {
-    fn put(&self, out: &mut impl Out) {
-        plain_piece(out, 1, self.resource_type.as_bytes());
-        plain_piece(out, 2, self.resource_id.as_bytes());
-        if let Some(text) = self.partition_key {
-            piece(out, 3, text.as_bytes());
-        }
-        plain_piece(out, 4, self.payload_encoding.as_bytes());
-        plain_piece(out, 5, self.body);
-        for pair in self.attributes.clone() {
-            nested(out, 6, &pair);
-        }
+    fn put(&self, out: &mut Back) {
         if let Some(text) = self.request_id {
-            piece(out, 7, text.as_bytes());
+            out.piece(7, text.as_bytes());
         }
-    }
-}
-
-/// An entry of a map of texts.
-impl View for (&str, &str) {
-    fn put(&self, out: &mut impl Out) {
-        plain_piece(out, 1, self.0.as_bytes());
-        plain_piece(out, 2, self.1.as_bytes());
+        out.pairs(6, self.attributes.clone());
+        out.plain_piece(5, self.body);
+        out.plain_piece(4, self.payload_encoding.as_bytes());
+        if let Some(text) = self.partition_key {
+            out.piece(3, text.as_bytes());
+        }
+        out.plain_piece(2, self.resource_id.as_bytes());
+        out.plain_piece(1, self.resource_type.as_bytes());
     }
 }
 
 impl View for Timestamp {
-    fn put(&self, out: &mut impl Out) {
+    fn put(&self, out: &mut Back) {
         // What is below zero takes ten bytes, as prost and the standard have it.
-        plain_number(out, 1, self.seconds as u64);
-        plain_number(out, 2, i64::from(self.nanos) as u64);
+        out.plain_number(2, i64::from(self.nanos) as u64);
+        out.plain_number(1, self.seconds as u64);
     }
 }
 
 impl View for TokenView<'_> {
-    fn put(&self, out: &mut impl Out) {
-        plain_number(out, 1, self.sequence_id);
-        plain_number(out, 2, self.attempt.into());
-        plain_piece(out, 3, self.lease_id.as_bytes());
+    fn put(&self, out: &mut Back) {
+        out.plain_piece(3, self.lease_id.as_bytes());
+        out.plain_number(2, self.attempt.into());
+        out.plain_number(1, self.sequence_id);
     }
 }
 
@@ -170,18 +66,18 @@ pub struct LeaseView<'a, A> {
 }
 
 impl<'a, A: Iterator<Item = (&'a str, &'a str)> + Clone> View for LeaseView<'a, A> {
-    fn put(&self, out: &mut impl Out) {
-        nested(out, 1, &self.payload);
-        plain_number(out, 2, self.sequence_id);
-        plain_number(out, 3, self.attempt.into());
-        nested(out, 4, &self.enqueued_at);
-        if let Some(error) = self.last_error {
-            message(out, 5, error);
-        }
-        nested(out, 6, &self.ownership_token);
-        plain_piece(out, 7, self.owner_peer_id.as_bytes());
+    fn put(&self, out: &mut Back) {
+        out.plain_number(9, self.lease_for_ms);
         nested(out, 8, &self.lease_expires_at);
-        plain_number(out, 9, self.lease_for_ms);
+        out.plain_piece(7, self.owner_peer_id.as_bytes());
+        nested(out, 6, &self.ownership_token);
+        if let Some(error) = self.last_error {
+            out.message(5, error);
+        }
+        nested(out, 4, &self.enqueued_at);
+        out.plain_number(3, self.attempt.into());
+        out.plain_number(2, self.sequence_id);
+        nested(out, 1, &self.payload);
     }
 }
 
@@ -195,19 +91,19 @@ pub struct ReceiptView<'a> {
 }
 
 impl View for ReceiptView<'_> {
-    fn put(&self, out: &mut impl Out) {
-        plain_number(out, 1, self.shard.into());
-        plain_number(out, 2, self.lsn);
-        plain_piece(out, 3, self.durability.as_bytes());
+    fn put(&self, out: &mut Back) {
+        out.plain_piece(3, self.durability.as_bytes());
+        out.plain_number(2, self.lsn);
+        out.plain_number(1, self.shard.into());
     }
 }
 
 impl View for Stats {
-    fn put(&self, out: &mut impl Out) {
-        plain_number(out, 1, self.pending_count);
-        plain_number(out, 2, self.active_lease_count);
-        plain_number(out, 3, self.delayed_count);
-        plain_number(out, 4, self.dead_letter_count);
+    fn put(&self, out: &mut Back) {
+        out.plain_number(4, self.dead_letter_count);
+        out.plain_number(3, self.delayed_count);
+        out.plain_number(2, self.active_lease_count);
+        out.plain_number(1, self.pending_count);
     }
 }
 
@@ -222,13 +118,13 @@ pub struct EnqueuedView<'a> {
 }
 
 impl View for EnqueuedView<'_> {
-    fn put(&self, out: &mut impl Out) {
-        plain_number(out, 1, self.sequence_id);
-        plain_number(out, 2, self.duplicate.into());
+    fn put(&self, out: &mut Back) {
+        nested(out, 4, &self.receipt);
         if let Some(stats) = &self.stats {
             nested(out, 3, stats);
         }
-        nested(out, 4, &self.receipt);
+        out.plain_number(2, self.duplicate.into());
+        out.plain_number(1, self.sequence_id);
     }
 }
 
@@ -237,9 +133,9 @@ impl View for EnqueuedView<'_> {
 pub struct SettledView<'a>(pub ReceiptView<'a>);
 
 impl View for SettledView<'_> {
-    fn put(&self, out: &mut impl Out) {
-        number(out, 1, 1);
+    fn put(&self, out: &mut Back) {
         nested(out, 2, &self.0);
+        out.number(1, 1);
     }
 }
 
@@ -252,10 +148,10 @@ pub struct ExtendedView {
 }
 
 impl View for ExtendedView {
-    fn put(&self, out: &mut impl Out) {
-        number(out, 1, 1);
+    fn put(&self, out: &mut Back) {
+        out.number(4, self.lease_for_ms);
         nested(out, 3, &self.lease_expires_at);
-        number(out, 4, self.lease_for_ms);
+        out.number(1, 1);
     }
 }
 
@@ -264,8 +160,8 @@ impl View for ExtendedView {
 pub struct RefusedView<'a>(pub &'a Error);
 
 impl View for RefusedView<'_> {
-    fn put(&self, out: &mut impl Out) {
-        message(out, 5, self.0);
+    fn put(&self, out: &mut Back) {
+        out.message(5, self.0);
     }
 }
 
@@ -275,6 +171,7 @@ mod tests {
 
     use proptest::option;
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
     use crate::messages::{
@@ -282,10 +179,9 @@ mod tests {
     };
 
     fn written(view: &impl View) -> Vec<u8> {
-        let mut out = BytesMut::new();
+        let mut out = Back::with_capacity(0);
         view.put(&mut out);
-        assert_eq!(out.len(), view.length(), "the count is that of the bytes");
-        out.to_vec()
+        out.into_bytes_behind(0).to_vec()
     }
 
     fn time() -> impl Strategy<Value = Timestamp> {

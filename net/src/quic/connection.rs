@@ -1,26 +1,22 @@
 //! One connection: its streams' frames in, answers out.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
 use quinn_proto::{Dir, ReadError, StreamEvent, StreamId, VarInt, WriteError};
 
+use super::answers::{Answer, Answered, Answers, CallKey, ConnectionKey, Replies};
 use super::deliveries::Deliveries;
 use super::limits::{QuicCounters, QuicLimits, add};
 use super::partials::Partials;
 use super::reason;
-use super::stream::{Answer, Flag, FrameService, Greeting, IncomingCall, Stream};
+use super::stream::{FrameService, Greeting, IncomingCall, OpenCall, Stream};
 use crate::frame::{
     CallFrame, Frame, FrameError, HELLO_BYTES_MAX, Hello, VERSION, Welcome, encode,
 };
 use crate::rpc::Error;
-use crate::runtime::spawn;
 
 /// Name and version of the server, as its welcome says them.
 const AGENT: &str = concat!("omnirelay/", env!("CARGO_PKG_VERSION"));
@@ -29,82 +25,6 @@ const AGENT: &str = concat!("omnirelay/", env!("CARGO_PKG_VERSION"));
 /// half of them. QUIC keeps a place for each that may be opened: most clients need one, and these
 /// fit a table of 8.
 pub(super) const STREAMS_AT_FIRST: u32 = 7;
-
-/// A connection's place on its core, and which of those that had the place it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ConnectionKey {
-    pub(super) index: usize,
-    pub(super) serial: u64,
-}
-
-/// Answers that calls have come to, until the endpoint's task takes them.
-#[derive(Debug, Default)]
-pub(super) struct Answers {
-    ready: RefCell<Vec<Answered>>,
-    waiting: RefCell<Option<Waker>>,
-}
-
-/// What a call came to; nothing if nobody wanted it any more.
-#[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) connection: ConnectionKey,
-    stream: StreamId,
-    id: u64,
-    unwanted: Rc<Flag>,
-    answer: Option<Answer>,
-    /// Another follows.
-    more: bool,
-}
-
-/// Where a call's replies before its last go.
-#[derive(Debug)]
-pub struct Replies {
-    answers: Rc<Answers>,
-    connection: ConnectionKey,
-    stream: StreamId,
-    id: u64,
-    unwanted: Rc<Flag>,
-}
-
-impl Replies {
-    /// Sends a reply's frame, which must say that another follows, and waits until the connection
-    /// has taken it. At a client that reads nothing that may take for ever.
-    pub async fn send(&self, frame: Bytes) {
-        let taken = Rc::new(Flag::default());
-        self.answers.put(Answered {
-            connection: self.connection,
-            stream: self.stream,
-            id: self.id,
-            unwanted: Rc::clone(&self.unwanted),
-            answer: Some(Answer::one_of_several(frame, Rc::clone(&taken))),
-            more: true,
-        });
-        poll_fn(|cx| taken.poll(cx)).await;
-    }
-}
-
-impl Answers {
-    fn put(&self, answered: Answered) {
-        self.ready.borrow_mut().push(answered);
-        if let Some(waker) = self.waiting.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    /// Swaps what is there for an empty list.
-    pub(super) fn take(&self, into: &mut Vec<Answered>) {
-        std::mem::swap(into, &mut self.ready.borrow_mut());
-    }
-
-    /// Ready if there are any; else the waker is called when there are.
-    pub(super) fn poll(&self, waker: &Waker) -> Poll<()> {
-        if !self.ready.borrow().is_empty() {
-            return Poll::Ready(());
-        }
-        *self.waiting.borrow_mut() = Some(waker.clone());
-        Poll::Pending
-    }
-}
 
 /// What all connections of a core share.
 pub(super) struct Shared<S> {
@@ -118,7 +38,7 @@ pub(super) struct Shared<S> {
 }
 
 /// A connection.
-pub(super) struct Connection {
+pub(super) struct Connection<S: FrameService> {
     pub(super) key: ConnectionKey,
     pub(super) quic: quinn_proto::Connection,
     pub(super) is_established: bool,
@@ -126,10 +46,12 @@ pub(super) struct Connection {
     pub(super) is_dirty: bool,
     /// When its timer is to be looked at.
     pub(super) armed: Option<Instant>,
-    streams: HashMap<StreamId, Box<Stream>>,
+    streams: HashMap<StreamId, Box<Stream<S::Open>>>,
     deliveries: Deliveries,
     /// Calls that are worked on.
     calls: usize,
+    /// Calls that have ever been begun.
+    begun: u64,
     /// Bytes that wait for QUIC to take them.
     unsent: usize,
     /// Streams with something to read that had to wait, in the order of their turns.
@@ -140,8 +62,8 @@ pub(super) struct Connection {
     may_open_all: bool,
 }
 
-impl Connection {
-    pub(super) fn new(key: ConnectionKey, quic: quinn_proto::Connection) -> Connection {
+impl<S: FrameService> Connection<S> {
+    pub(super) fn new(key: ConnectionKey, quic: quinn_proto::Connection) -> Connection<S> {
         Connection {
             key,
             quic,
@@ -151,6 +73,7 @@ impl Connection {
             streams: HashMap::new(),
             deliveries: Deliveries::default(),
             calls: 0,
+            begun: 0,
             unsent: 0,
             held_back: VecDeque::new(),
             is_ending: false,
@@ -159,7 +82,7 @@ impl Connection {
     }
 
     /// Reads and writes what an event says there is.
-    pub(super) fn handle_stream<S: FrameService>(
+    pub(super) fn handle_stream(
         &mut self,
         now: Instant,
         event: StreamEvent,
@@ -194,7 +117,7 @@ impl Connection {
     }
 
     /// A call has come to its end.
-    pub(super) fn handle_answered<S: FrameService>(
+    pub(super) fn handle_answered(
         &mut self,
         now: Instant,
         answered: Answered,
@@ -202,21 +125,25 @@ impl Connection {
     ) {
         let is_last = !answered.more;
         self.calls -= usize::from(is_last);
-        if let Some(stream) = self.streams.get_mut(&answered.stream)
+        let Answered { of, answer, .. } = answered;
+        if let Some(stream) = self.streams.get_mut(&of.stream) {
             // A call may be taken back when its answer is on its way to here, and its id given to
             // another.
-            && !answered.unwanted.is_set()
-            && let Some(answer) = answered.answer
-        {
-            if is_last {
-                stream.calls.remove(&answered.id);
+            let is_wanted = stream
+                .calls
+                .get(&of.id)
+                .is_some_and(|c| c.serial == of.serial);
+            if is_wanted && is_last {
+                stream.calls.remove(&of.id);
             }
-            self.unsent += answer_length(stream, answer);
-            self.write(answered.stream, shared);
-        } else if let Some(stream) = self.streams.get(&answered.stream)
-            && stream.is_over()
-        {
-            self.write(answered.stream, shared);
+            match answer {
+                Some(answer) if is_wanted => {
+                    self.unsent += answer_length(stream, answer);
+                    self.write(of.stream, shared);
+                }
+                _ if stream.is_over() => self.write(of.stream, shared),
+                _ => {}
+            }
         }
         self.read_held_back(now, shared);
     }
@@ -226,7 +153,7 @@ impl Connection {
         self.calls < limits.calls_max && self.unsent < limits.unsent_bytes_max
     }
 
-    fn read_held_back<S: FrameService>(&mut self, now: Instant, shared: &mut Shared<S>) {
+    fn read_held_back(&mut self, now: Instant, shared: &mut Shared<S>) {
         while self.has_room(&shared.limits)
             && let Some(id) = self.held_back.pop_front()
         {
@@ -241,7 +168,7 @@ impl Connection {
     }
 
     /// Takes what has come on a stream, frame by frame, as long as there is room for calls.
-    fn read<S: FrameService>(&mut self, now: Instant, id: StreamId, shared: &mut Shared<S>) {
+    fn read(&mut self, now: Instant, id: StreamId, shared: &mut Shared<S>) {
         loop {
             if !self.take_frames(now, id, shared) {
                 return;
@@ -277,12 +204,7 @@ impl Connection {
     }
 
     /// A frame has begun: it may take only so much room and time.
-    fn wait_for_more<S: FrameService>(
-        &mut self,
-        now: Instant,
-        id: StreamId,
-        shared: &mut Shared<S>,
-    ) {
+    fn wait_for_more(&mut self, now: Instant, id: StreamId, shared: &mut Shared<S>) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -301,12 +223,7 @@ impl Connection {
     }
 
     /// Does what the complete frames of a stream say; false if its reading has ended or must wait.
-    fn take_frames<S: FrameService>(
-        &mut self,
-        now: Instant,
-        id: StreamId,
-        shared: &mut Shared<S>,
-    ) -> bool {
+    fn take_frames(&mut self, now: Instant, id: StreamId, shared: &mut Shared<S>) -> bool {
         loop {
             let has_room = self.has_room(&shared.limits);
             let Some(stream) = self.streams.get_mut(&id) else {
@@ -344,7 +261,7 @@ impl Connection {
         }
     }
 
-    fn take_frame<S: FrameService>(
+    fn take_frame(
         &mut self,
         now: Instant,
         id: StreamId,
@@ -369,17 +286,12 @@ impl Connection {
                     return Err(unexpected("two open calls have the same id"));
                 }
                 let greeting = Rc::clone(greeting);
-                let unwanted = Rc::new(Flag::default());
-                stream.calls.insert(call.id, Rc::clone(&unwanted));
-                self.calls += 1;
-                self.begin(now, id, call, greeting, unwanted, shared);
+                self.begin(now, id, call, greeting, shared);
                 Ok(())
             }
             (Frame::Cancel(call), Some(_)) => {
                 // It may have been answered meanwhile.
-                if let Some(unwanted) = stream.calls.remove(&call) {
-                    unwanted.set();
-                }
+                drop(stream.calls.remove(&call));
                 Ok(())
             }
             (Frame::Unknown, Some(_)) => Ok(()),
@@ -392,69 +304,53 @@ impl Connection {
         }
     }
 
-    fn begin<S: FrameService>(
-        &self,
+    fn begin(
+        &mut self,
         now: Instant,
         stream: StreamId,
         call: CallFrame,
         greeting: Rc<Greeting>,
-        unwanted: Rc<Flag>,
         shared: &Shared<S>,
     ) {
-        let (connection, id) = (self.key, call.id);
-        let answers = Rc::clone(&shared.answers);
+        self.calls += 1;
+        self.begun += 1;
+        let of = CallKey {
+            connection: self.key,
+            stream,
+            id: call.id,
+            serial: self.begun,
+        };
         let incoming = IncomingCall {
             frame: call,
             greeting,
             peer: self.quic.remote_address(),
             came: now,
-            replies: Replies {
-                answers: Rc::clone(&answers),
-                connection,
-                stream,
-                id,
-                unwanted: Rc::clone(&unwanted),
-            },
+            replies: Replies::new(&shared.answers, of),
         };
-        let service = Rc::clone(&shared.service);
-        spawn(async move {
-            let answer = {
-                let mut answer = pin!(service.call(incoming));
-                poll_fn(|cx| {
-                    if unwanted.poll(cx).is_ready() {
-                        return Poll::Ready(None);
-                    }
-                    answer.as_mut().poll(cx).map(Some)
-                })
-                .await
-            };
-            answers.put(Answered {
-                connection,
-                stream,
-                id,
-                unwanted,
-                answer,
-                more: false,
-            });
-        });
+        // Its answer, if it is there already, comes to the connection in its turn.
+        let work = shared.service.begin(incoming);
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            let serial = of.serial;
+            stream.calls.insert(of.id, OpenCall { serial, work });
+        }
     }
 
     /// Says what is wrong with a stream, and ends it.
-    fn refuse<S>(&mut self, id: StreamId, error: &Error, shared: &mut Shared<S>) {
+    fn refuse(&mut self, id: StreamId, error: &Error, shared: &mut Shared<S>) {
         add(&shared.counters.streams_failed, 1);
         // The rest of what comes is of no use. It may have been read to its end.
         let _ = self.quic.recv_stream(id).stop(reason::PROTOCOL);
         self.say_farewell(id, error, shared);
     }
 
-    fn say_farewell<S>(&mut self, id: StreamId, error: &Error, shared: &mut Shared<S>) {
+    fn say_farewell(&mut self, id: StreamId, error: &Error, shared: &mut Shared<S>) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         if stream.is_ending {
             return;
         }
-        stream.cancel_all();
+        stream.calls.clear();
         shared.partials.end(&mut stream.partial);
         stream.is_read = true;
         stream.is_ending = true;
@@ -463,7 +359,7 @@ impl Connection {
     }
 
     /// Writes what waits on a stream, as far as QUIC takes it, and ends it when it is over.
-    fn write<S>(&mut self, id: StreamId, shared: &mut Shared<S>) {
+    fn write(&mut self, id: StreamId, shared: &mut Shared<S>) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -491,7 +387,7 @@ impl Connection {
     }
 
     /// Ends a stream whose other side has gone, or is not wanted.
-    fn drop_stream<S>(&mut self, id: StreamId, why: VarInt, shared: &mut Shared<S>) {
+    fn drop_stream(&mut self, id: StreamId, why: VarInt, shared: &mut Shared<S>) {
         self.deliveries.undo_stream(id);
         // Either half may be closed already.
         let _ = self.quic.recv_stream(id).stop(why);
@@ -499,9 +395,9 @@ impl Connection {
         self.forget(id, shared);
     }
 
-    fn forget<S>(&mut self, id: StreamId, shared: &mut Shared<S>) {
+    fn forget(&mut self, id: StreamId, shared: &mut Shared<S>) {
         if let Some(mut stream) = self.streams.remove(&id) {
-            stream.cancel_all();
+            stream.calls.clear();
             self.unsent -= stream.unsent();
             shared.partials.end(&mut stream.partial);
         }
@@ -509,7 +405,7 @@ impl Connection {
     }
 
     /// The connection is gone: nobody waits for anything, and what was not acknowledged is undone.
-    pub(super) fn forget_all<S>(&mut self, shared: &mut Shared<S>) {
+    pub(super) fn forget_all(&mut self, shared: &mut Shared<S>) {
         self.deliveries.undo_all();
         for id in self.stream_ids() {
             self.forget(id, shared);
@@ -517,9 +413,9 @@ impl Connection {
     }
 
     /// Ends streams whose frame has been on its way for too long; true if there were any.
-    pub(super) fn handle_slow_frames<S>(&mut self, now: Instant, shared: &mut Shared<S>) -> bool {
+    pub(super) fn handle_slow_frames(&mut self, now: Instant, shared: &mut Shared<S>) -> bool {
         let time = shared.limits.frame_timeout;
-        let is_slow = |stream: &Stream| {
+        let is_slow = |stream: &Stream<S::Open>| {
             let partial = stream.partial.as_ref();
             partial.is_some_and(|p| now.saturating_duration_since(p.since) >= time)
         };
@@ -552,7 +448,7 @@ impl Connection {
     }
 
     /// Takes no further calls; streams that wait for nothing end, the others when they do.
-    pub(super) fn drain<S>(&mut self, shared: &mut Shared<S>) {
+    pub(super) fn drain(&mut self, shared: &mut Shared<S>) {
         self.is_ending = true;
         let error = Error::peer_unavailable("the server is ending; call another, or again later");
         for id in self.stream_ids() {
@@ -575,7 +471,7 @@ impl Connection {
 }
 
 /// Puts an answer behind the others of its stream; its length.
-fn answer_length(stream: &mut Stream, answer: Answer) -> usize {
+fn answer_length<O>(stream: &mut Stream<O>, answer: Answer) -> usize {
     let before = stream.unsent();
     stream.put(answer);
     stream.unsent() - before

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, DatagramEvent, EndpointConfig, Event, Incoming, Transmit,
-    TransportConfig, VarInt,
+    ConnectionError, ConnectionHandle, DatagramEvent, EndpointConfig, Event, Incoming,
+    MtuDiscoveryConfig, Transmit, TransportConfig, VarInt,
 };
 
-use super::connection::{Answered, Answers, Connection, ConnectionKey, STREAMS_AT_FIRST, Shared};
+use super::answers::{Answered, Answers, ConnectionKey};
+use super::connection::{Connection, STREAMS_AT_FIRST, Shared};
 use super::ids::{CoreIds, QuicKeys};
 use super::lanes::{Datagram, Lanes};
 use super::limits::{QuicCounters, QuicLimits, add};
@@ -26,6 +27,7 @@ use super::partials::Partials;
 use super::reason;
 use super::socket::Socket;
 use super::stream::FrameService;
+use crate::frame::DATAGRAM_BYTES_MAX;
 use crate::runtime::{Readiness, sleep_until, yield_to_driver};
 
 /// Batches of datagrams taken from the socket in a round.
@@ -85,7 +87,9 @@ impl Endpoint {
                     core: ids.1,
                 })
             })
-            .min_reset_interval(RESET_INTERVAL);
+            .min_reset_interval(RESET_INTERVAL)
+            .max_udp_payload_size(DATAGRAM_BYTES_MAX)
+            .expect("more than QUIC's least");
         let finds_mtu = !socket.may_fragment();
         let quic =
             quinn_proto::Endpoint::new(Arc::new(config), Some(Arc::new(server)), finds_mtu, None);
@@ -104,6 +108,8 @@ fn transport(limits: &QuicLimits) -> TransportConfig {
     let window = |bytes: u32| VarInt::from_u32(bytes);
     let idle = limits.idle_timeout.try_into();
     let mut transport = TransportConfig::default();
+    let mut path = MtuDiscoveryConfig::default();
+    path.upper_bound(DATAGRAM_BYTES_MAX);
     let streams_at_first = limits.streams_max.min(STREAMS_AT_FIRST);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(streams_at_first))
@@ -112,7 +118,8 @@ fn transport(limits: &QuicLimits) -> TransportConfig {
         .stream_receive_window(window(limits.stream_window_bytes))
         .receive_window(window(limits.connection_window_bytes))
         .send_window(limits.send_window_bytes)
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(path));
     transport
 }
 
@@ -189,14 +196,14 @@ async fn until_not(flag: &Cell<bool>) {
 }
 
 /// What is driven.
-struct Driver<S> {
+struct Driver<S: FrameService> {
     socket: Socket,
     lanes: Lanes,
     keys: QuicKeys,
     quic: quinn_proto::Endpoint,
     shared: Shared<S>,
     /// By quinn's handles.
-    connections: Vec<Option<Connection>>,
+    connections: Vec<Option<Connection<S>>>,
     serial: u64,
     handshakes: usize,
     /// Connections that began with a handshake, in the order in which that is to be done by;
@@ -407,7 +414,7 @@ impl<S: FrameService> Driver<S> {
         let mut answered = std::mem::take(&mut self.answered);
         self.shared.answers.take(&mut answered);
         for one in answered.drain(..) {
-            let key = one.connection;
+            let key = one.of.connection;
             // One for a connection that is gone takes back what it gave.
             if let Some(connection) = self.connections.get_mut(key.index).and_then(Option::as_mut)
                 && connection.key == key
@@ -518,7 +525,7 @@ impl<S: FrameService> Driver<S> {
     fn drive_one(
         &mut self,
         now: Instant,
-        connection: &mut Connection,
+        connection: &mut Connection<S>,
         writable: &Cell<bool>,
     ) -> bool {
         let mut is_gone = false;
@@ -539,7 +546,7 @@ impl<S: FrameService> Driver<S> {
                 break;
             }
         }
-        let burst_max = self.socket.burst_max();
+        let burst_max = self.socket.burst_max(connection.quic.current_mtu());
         for _ in 0..BURSTS_PER_ROUND {
             self.burst.clear();
             let transmit = connection
@@ -561,7 +568,7 @@ impl<S: FrameService> Driver<S> {
         !is_gone
     }
 
-    fn handle(&mut self, now: Instant, connection: &mut Connection, event: Event) {
+    fn handle(&mut self, now: Instant, connection: &mut Connection<S>, event: Event) {
         match event {
             Event::Stream(event) => {
                 connection.handle_stream(now, event, &mut self.shared);
@@ -584,7 +591,7 @@ impl<S: FrameService> Driver<S> {
         }
     }
 
-    fn count_lost(&self, connection: &Connection, reason: &ConnectionError) {
+    fn count_lost(&self, connection: &Connection<S>, reason: &ConnectionError) {
         let counters = &self.shared.counters;
         let peer = connection.quic.remote_address();
         let counter = match reason {
@@ -703,7 +710,7 @@ impl<S: FrameService> Driver<S> {
 }
 
 /// Has a connection its turn.
-fn mark(connection: &mut Connection, dirty: &mut VecDeque<usize>) {
+fn mark<S: FrameService>(connection: &mut Connection<S>, dirty: &mut VecDeque<usize>) {
     if !connection.is_dirty {
         connection.is_dirty = true;
         dirty.push_back(connection.key.index);
@@ -712,7 +719,7 @@ fn mark(connection: &mut Connection, dirty: &mut VecDeque<usize>) {
 
 /// Has a connection's timer looked at in time. An alarm that is too early is left: it costs a look,
 /// once, where setting it anew would cost one for every datagram.
-fn arm(connection: &mut Connection, alarms: &mut BTreeSet<(Instant, usize)>) {
+fn arm<S: FrameService>(connection: &mut Connection<S>, alarms: &mut BTreeSet<(Instant, usize)>) {
     let Some(at) = connection.quic.poll_timeout() else {
         return;
     };

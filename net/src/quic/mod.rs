@@ -9,6 +9,7 @@
 //! Everything a client can make a core hold has a bound: connections, handshakes, streams, calls,
 //! bytes that were received and not understood yet, bytes that were not taken yet.
 
+mod answers;
 mod connection;
 mod deliveries;
 mod endpoint;
@@ -19,12 +20,12 @@ mod partials;
 mod socket;
 mod stream;
 
-pub use self::connection::Replies;
+pub use self::answers::{Answer, CallTask, Replies};
 pub use self::endpoint::{Endpoint, serve};
 pub use self::ids::{QuicKeys, SECRET_BYTES};
 pub use self::lanes::{Lanes, lanes};
 pub use self::limits::{QuicCounters, QuicLimits};
-pub use self::stream::{Answer, FrameService, Greeting, IncomingCall};
+pub use self::stream::{FrameService, Greeting, IncomingCall};
 
 /// Why a stream or connection is ended, as the number in QUIC's frames.
 pub mod reason {

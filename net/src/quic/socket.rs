@@ -15,6 +15,10 @@ use crate::runtime::Readiness;
 /// ordinary switches and virtual network cards.
 const BURST_MAX: usize = 16;
 
+/// Bytes that leave in one system call, at most: what fits a UDP datagram over IPv4, which the kernel
+/// takes them for.
+const BURST_BYTES_MAX: usize = 65_507;
+
 /// The longest datagram that is received: more than one, joined by the kernel.
 const RECEIVE_BYTES: usize = 64 << 10;
 
@@ -53,9 +57,10 @@ impl Socket {
         self.state.may_fragment()
     }
 
-    /// Datagrams of a connection that may leave together.
-    pub(super) fn burst_max(&self) -> usize {
-        self.state.max_gso_segments().min(BURST_MAX)
+    /// Datagrams of so many bytes that may leave together.
+    pub(super) fn burst_max(&self, datagram_bytes: u16) -> usize {
+        let fit = BURST_BYTES_MAX / usize::from(datagram_bytes);
+        self.state.max_gso_segments().min(BURST_MAX).min(fit)
     }
 
     /// Hands what is there to `take`, up to a batch; false if there is nothing more.

@@ -1,26 +1,29 @@
 //! One stream of a connection: what has come on it, and what is to leave.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::Replies;
+use super::answers::{Answer, Replies};
 use super::deliveries::{Trace, Undo};
 use super::partials::Partial;
 use crate::frame::{CallFrame, FrameReader};
 
 /// Answers the calls of a core's QUIC connections.
 pub trait FrameService: 'static {
-    /// Answers one call. May be written as an `async fn`.
+    /// What works on a call. Dropped when the call has been answered, and when the client takes it
+    /// back or goes away: then nobody wants its answer any more.
+    type Open: 'static;
+
+    /// Begins a call. It is answered through its `replies`, at once or later; nothing need be kept
+    /// of one that has been answered at once.
     ///
-    /// The future is dropped when the client takes the call back or goes away.
-    fn call(self: Rc<Self>, call: IncomingCall) -> impl Future<Output = Answer> + 'static;
+    /// No call waits for a task of its own: one that does not need it costs none. See
+    /// [`CallTask`](super::CallTask) for those that do.
+    fn begin(self: &Rc<Self>, call: IncomingCall) -> Option<Self::Open>;
 }
 
 /// What a client has said of itself at the beginning of a stream.
@@ -43,107 +46,27 @@ pub struct IncomingCall {
     pub peer: SocketAddr,
     /// When it had come.
     pub came: Instant,
-    /// Where replies before the last go, for procedures that have several.
+    /// Where its replies go.
     pub replies: Replies,
 }
 
-/// A reply's frame.
-pub struct Answer {
-    bytes: Bytes,
-    undo: Option<(Trace, Undo)>,
-    /// Raised when it has been taken, or never will be.
-    taken: Option<Rc<Flag>>,
-}
-
-impl Answer {
-    /// Of a frame with its length in front.
-    pub fn new(bytes: Bytes) -> Answer {
-        Answer {
-            bytes,
-            undo: None,
-            taken: None,
-        }
-    }
-
-    /// As [`Answer::new`]; `undo` is called if the client never acknowledges it.
-    pub fn or_undo(bytes: Bytes, undo: impl FnOnce() + 'static) -> Answer {
-        let (trace, bytes) = Trace::of(bytes);
-        Answer {
-            bytes,
-            undo: Some((trace, Box::new(undo))),
-            taken: None,
-        }
-    }
-
-    /// One of several, whose successor waits for the flag.
-    pub(super) fn one_of_several(bytes: Bytes, taken: Rc<Flag>) -> Answer {
-        Answer {
-            bytes,
-            undo: None,
-            taken: Some(taken),
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if let Some((_, undo)) = self.undo.take() {
-            undo();
-        }
-        if let Some(taken) = self.taken.take() {
-            taken.set();
-        }
-    }
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Answer")
-            .field("bytes", &self.bytes.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A flag that one task waits for: that nobody wants a call's answer any more, or that a reply has
-/// been taken.
-#[derive(Debug, Default)]
-pub(super) struct Flag {
-    is_set: Cell<bool>,
-    waiting: RefCell<Option<Waker>>,
-}
-
-impl Flag {
-    pub(super) fn set(&self) {
-        self.is_set.set(true);
-        if let Some(waker) = self.waiting.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    pub(super) fn is_set(&self) -> bool {
-        self.is_set.get()
-    }
-
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_set.get() {
-            return Poll::Ready(());
-        }
-        let mut waiting = self.waiting.borrow_mut();
-        match &mut *waiting {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => *waiting = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
+/// A call that has not been answered.
+#[derive(Debug)]
+pub(super) struct OpenCall<O> {
+    /// Which of the connection's calls it is.
+    pub(super) serial: u64,
+    /// What works on it until this is dropped, if it has not been answered at once.
+    #[expect(dead_code, reason = "it is kept to be dropped")]
+    pub(super) work: Option<O>,
 }
 
 /// The state of a stream.
-#[derive(Debug, Default)]
-pub(super) struct Stream {
+#[derive(Debug)]
+pub(super) struct Stream<O> {
     pub(super) reader: FrameReader,
     pub(super) greeting: Option<Rc<Greeting>>,
     /// The calls that are worked on, by their ids.
-    pub(super) calls: BTreeMap<u64, Rc<Flag>>,
+    pub(super) calls: BTreeMap<u64, OpenCall<O>>,
     outbox: VecDeque<Answer>,
     unsent: usize,
     /// The client sends nothing more, or nothing more is taken from it.
@@ -154,14 +77,22 @@ pub(super) struct Stream {
     pub(super) partial: Option<Partial>,
 }
 
-impl Stream {
-    /// Tells all calls that nobody wants their answers.
-    pub(super) fn cancel_all(&mut self) {
-        for unwanted in std::mem::take(&mut self.calls).into_values() {
-            unwanted.set();
+impl<O> Default for Stream<O> {
+    fn default() -> Stream<O> {
+        Stream {
+            reader: FrameReader::default(),
+            greeting: None,
+            calls: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            unsent: 0,
+            is_read: false,
+            is_ending: false,
+            partial: None,
         }
     }
+}
 
+impl<O> Stream<O> {
     pub(super) fn put(&mut self, answer: Answer) {
         self.unsent += answer.bytes.len();
         self.outbox.push_back(answer);

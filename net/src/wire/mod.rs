@@ -1,11 +1,14 @@
 //! Protobuf's wire format, for messages that are read where they lie and written from wherever
 //! their parts are.
 
+mod back;
 pub(crate) mod varint;
 
 use std::ops::Range;
 
 use prost::encoding::WireType;
+
+pub use self::back::Back;
 
 /// Why bytes are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +161,7 @@ mod tests {
             first(&key(u64::from(u32::MAX) & !7)),
             Ok(Some((1 << 29) - 1))
         );
-        for beyond in [1 << 32, 0x3f << 28, u64::MAX & !7] {
+        for beyond in [1 << 32, 0x3f << 28, !7] {
             let bytes = key(beyond);
             assert_eq!(first(&bytes), Err(Malformed("a field's number")));
             prost::encoding::decode_key(&mut bytes.as_slice()).expect_err("nor does prost");
