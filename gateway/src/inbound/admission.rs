@@ -194,12 +194,12 @@ pub(super) fn too_large(limit: usize) -> Error {
     ))
 }
 
-/// Who will own the leases: `peerId`, else `x-peer-id`, else the caller.
+/// Who will own the leases: `peerId`, else `x-peer-id`, else the caller. Nobody if there are none.
 fn owner(head: &RequestHead, request: &Request) -> String {
     let asked = match request {
         Request::Call(Call::Lease(request)) => request.peer_id.as_ref(),
         Request::Call(Call::LeaseBatch(request)) => request.peer_id.as_ref(),
-        _ => None,
+        _ => return String::new(),
     };
     asked
         .or(head.peer_id.as_ref())

@@ -128,7 +128,7 @@ impl Results {
                 }
                 ItemResult::Leased(granted) => put_lease(&mut out, is_batch, granted),
                 ItemResult::Refused(error) if self.procedure != Procedure::LeaseBatch => {
-                    put(&mut out, is_batch, &RefusedView(&error.clone().into()));
+                    put(&mut out, is_batch, &RefusedView(&(**error).clone().into()));
                 }
                 // Among leases a refusal only counts if there is nothing else.
                 ItemResult::Refused(_) => {}
@@ -226,7 +226,7 @@ impl Results {
                 error: None,
             },
             ItemResult::Refused(error) => EnqueueResult {
-                error: Some(error.clone().into()),
+                error: Some((**error).clone().into()),
                 ..EnqueueResult::default()
             },
             other => unreachable!("no result of an enqueue: {other:?}"),
@@ -249,7 +249,7 @@ impl Results {
                 ..SettleResult::default()
             },
             ItemResult::Refused(error) => SettleResult {
-                error: Some(error.clone().into()),
+                error: Some((**error).clone().into()),
                 ..SettleResult::default()
             },
             other => unreachable!("no result of a settlement: {other:?}"),

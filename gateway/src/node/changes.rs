@@ -74,7 +74,7 @@ impl<D: Disk> Core<D> {
             let shard = entry.shard;
             let result = match self.rest(&mut decided, durable, log, slot, decision) {
                 Ok(lsn) => ItemResult::Settled { shard, lsn },
-                Err(why) => ItemResult::Refused(refused(why)),
+                Err(why) => ItemResult::refused(refused(why)),
             };
             decided.push(entry.index, result);
         }

@@ -85,7 +85,7 @@ pub struct LogParts<D: Disk> {
 pub struct CallContext {
     /// The namespace that the procedure names.
     pub namespace: NamespaceId,
-    /// Owner of the leases that this call takes.
+    /// Owner of the leases that this call takes; empty if it takes none.
     pub owner: String,
     /// `Rpc-Shard-Key`: routes an enqueue instead of the resource.
     pub shard_key: Option<String>,
@@ -290,7 +290,7 @@ impl<D: Disk> Core<D> {
             let results = held
                 .results
                 .iter()
-                .map(|&(at, _)| (at, super::part::ItemResult::Refused(error.clone())))
+                .map(|&(at, _)| (at, super::part::ItemResult::refused(error.clone())))
                 .collect();
             self.deliver(now, log, held.ticket, results);
         }

@@ -154,7 +154,7 @@ impl<D: Disk> Core<D> {
             // What a request has been given is remembered: the next try has it.
             Some(error) if walk.request.is_some() || walk.items.is_empty() => {
                 let namespace = self.calls.get_mut(id).expect("it walks").namespace;
-                self.answer(id, Err(error));
+                self.answer(id, Err(*error));
                 self.put_back(now, namespace, walk.unremembered([]));
             }
             Some(_) => {
@@ -414,7 +414,7 @@ impl<D: Disk> Core<D> {
         let stats = owned.shard.stats();
         let more = stats.pending + stats.delayed + stats.dead > 0;
         let end = match draining.refused.take() {
-            Some(error) => ItemResult::Refused(error),
+            Some(error) => ItemResult::refused(error),
             None => ItemResult::DrainedTo { more },
         };
         // A request gets what the shard remembers, all of it: another call with the same id may
@@ -445,7 +445,7 @@ impl<D: Disk> Core<D> {
     ) -> ItemResult {
         match self.read_bundled((shard, place, len), bytes) {
             Ok(item) => ItemResult::Drained(Box::new(item)),
-            Err(why) => ItemResult::Refused(errors::unreadable(&why)),
+            Err(why) => ItemResult::refused(errors::unreadable(&why)),
         }
     }
 

@@ -152,7 +152,7 @@ impl<D: Disk> Core<D> {
             let error = errors::durability_lost(why);
             let results = decided.results.iter();
             let results = results
-                .map(|&(at, _)| (at, ItemResult::Refused(error.clone())))
+                .map(|&(at, _)| (at, ItemResult::refused(error.clone())))
                 .collect();
             let id = self.logs[log].id;
             return self.deliver(now, id, ticket, results);
@@ -223,7 +223,7 @@ impl<D: Disk> Core<D> {
         };
         let results = indexes
             .into_iter()
-            .map(|index| (index, ItemResult::Refused(error.clone())))
+            .map(|index| (index, ItemResult::refused(error.clone())))
             .collect();
         let id = self.logs[log].id;
         self.deliver(now, id, ticket, results);
@@ -291,10 +291,10 @@ impl<D: Disk> Core<D> {
                     shard: entry.shard,
                     lsn: done.lsn,
                 },
-                Err(EnqueueRefused::CapacityReached) => ItemResult::Refused(errors::backpressure(
+                Err(EnqueueRefused::CapacityReached) => ItemResult::refused(errors::backpressure(
                     "the shard's share of `capacity` is used up",
                 )),
-                Err(EnqueueRefused::DedupeFull) => ItemResult::Refused(errors::dedupe_full()),
+                Err(EnqueueRefused::DedupeFull) => ItemResult::refused(errors::dedupe_full()),
             };
             decided.push(entry.index, result);
         }
@@ -341,7 +341,7 @@ impl<D: Disk> Core<D> {
                 }
                 // Heartbeats never end: they must not use up what settling needs.
                 Action::Heartbeat { .. } if !owned.can_grant() => {
-                    decided.push(entry.index, ItemResult::Refused(errors::storage_full()));
+                    decided.push(entry.index, ItemResult::refused(errors::storage_full()));
                     continue;
                 }
                 Action::Heartbeat { extend } => {
@@ -357,7 +357,7 @@ impl<D: Disk> Core<D> {
             };
             decided.push(
                 entry.index,
-                result.unwrap_or_else(|why| ItemResult::Refused(token_error(why))),
+                result.unwrap_or_else(|why| ItemResult::refused(token_error(why))),
             );
         }
         decided

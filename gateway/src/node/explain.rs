@@ -51,7 +51,7 @@ impl<D: Disk> Core<D> {
             decided.batch = owned.last_batch;
         }
         if explanation == Explanation::NotFound {
-            decided.push(0, ItemResult::Refused(errors::item_not_found()));
+            decided.push(0, ItemResult::refused(errors::item_not_found()));
             return decided;
         }
         let explained = Explained {

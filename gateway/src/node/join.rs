@@ -143,12 +143,12 @@ impl<D: Disk> Core<D> {
         for (index, at) in (0u32..).zip(0..items.len()) {
             let item = items.get(at);
             if let Err(error) = rpc::validate_enqueue(&item) {
-                results.push(Some(ItemResult::Refused(error)));
+                results.push(Some(ItemResult::refused(error)));
                 continue;
             }
             let Some(after) = left.checked_sub(1) else {
                 let error = errors::at_capacity();
-                results.push(Some(ItemResult::Refused(error)));
+                results.push(Some(ItemResult::refused(error)));
                 continue;
             };
             left = after;
@@ -209,7 +209,7 @@ impl<D: Disk> Core<D> {
             let (action, (shard, token)) = match parsed {
                 Ok(parsed) => parsed,
                 Err(error) => {
-                    results.push(Some(ItemResult::Refused(error)));
+                    results.push(Some(ItemResult::refused(error)));
                     continue;
                 }
             };
@@ -454,7 +454,7 @@ impl<D: Disk> Core<D> {
                 .rposition(|result| matches!(result, ItemResult::Refused(_)))
             && let ItemResult::Refused(error) = results.swap_remove(at)
         {
-            return Err(error);
+            return Err(*error);
         }
         // One look for all entries: what they say of the namespace is the same.
         let stats = matches!(procedure, Procedure::Enqueue | Procedure::EnqueueBatch)

@@ -100,7 +100,7 @@ impl<D: Disk> Core<D> {
                     walk.after = None;
                     walk.index += 1;
                 }
-                ItemResult::Refused(error) => return self.answer(id, Err(error)),
+                ItemResult::Refused(error) => return self.answer(id, Err(*error)),
                 _ => unreachable!("a step of a listing shows items"),
             }
         }

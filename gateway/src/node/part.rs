@@ -127,8 +127,17 @@ pub(super) enum ItemResult {
         more: bool,
     },
     Explained(Box<ExplainResponse>),
-    Refused(rpc::Error),
+    Refused(Box<rpc::Error>),
 }
+
+impl ItemResult {
+    pub(super) fn refused(error: rpc::Error) -> ItemResult {
+        ItemResult::Refused(Box::new(error))
+    }
+}
+
+// They are passed on by the batch.
+const _: () = assert!(size_of::<ItemResult>() <= 40);
 
 /// A grant on its way to the worker.
 #[derive(Debug)]

@@ -115,7 +115,7 @@ impl<D: Disk> Core<D> {
                     // It is tried again after a while, and becomes a dead letter if that goes on.
                     Err(why) => {
                         self.fail_unreadable(now, &granted.reference(), &why);
-                        ItemResult::Refused(errors::unreadable(&why))
+                        ItemResult::refused(errors::unreadable(&why))
                     }
                 },
                 HeldResult::Listed(item) => self.listed(&item, &bytes),

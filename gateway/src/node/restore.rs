@@ -102,7 +102,7 @@ impl<D: Disk> Core<D> {
                 })
             });
             let Some(decision) = decision else {
-                let refused = ItemResult::Refused(errors::at_capacity());
+                let refused = ItemResult::refused(errors::at_capacity());
                 decided.push(entry.index, refused);
                 continue;
             };
@@ -113,7 +113,7 @@ impl<D: Disk> Core<D> {
                         duplicate: restored.duplicate,
                     }
                 }
-                Err(why) => ItemResult::Refused(refused(why)),
+                Err(why) => ItemResult::refused(refused(why)),
             };
             decided.push(entry.index, result);
         }
