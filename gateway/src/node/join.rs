@@ -8,10 +8,7 @@ use omnirelay_net::messages::read::EnqueueItems;
 use omnirelay_net::messages::view::{SettleView, TokenView};
 use omnirelay_net::messages::{OwnershipToken, Stats, StatsResponse};
 use omnirelay_net::rpc::{self, Call, Error, Reply, Request, SettleAction};
-use omnirelay_queue::{
-    LeaseId, Listing, Nanos, Ordering, SequenceId, ShardId, Token, shard_index_of_key,
-    shard_index_of_resource,
-};
+use omnirelay_queue::{LeaseId, Listing, Nanos, SequenceId, ShardId, Token};
 use omnirelay_wal::Disk;
 
 use super::answer::{Answer, Results};
@@ -155,7 +152,8 @@ impl<D: Disk> Core<D> {
             results.push(None);
             let payload = item.payload.as_ref().expect("validated");
             let resource = (payload.resource_type, payload.resource_id);
-            let shard = self.route(context, resource);
+            let key = context.shard_key.as_deref();
+            let shard = self.layout.shard_for(context.namespace, key, resource);
             let log = self.layout.log_of(shard);
             let entry = EnqueueEntry { index, shard };
             match parts.iter_mut().find(|(at, _)| *at == log) {
@@ -170,17 +168,6 @@ impl<D: Disk> Core<D> {
             .map(|(log, entries)| (log, Part::Enqueue(namespace, Arc::clone(&items), entries)))
             .collect();
         self.start(now, id, results, parts);
-    }
-
-    fn route(&self, context: &CallContext, (kind, resource): (&str, &str)) -> ShardId {
-        let namespace = self.layout.namespace(context.namespace);
-        // Only a resource's own shard can keep its items in order.
-        let is_ordered = namespace.options.ordering == Ordering::PerResource;
-        let index = match context.shard_key.as_ref().filter(|_| !is_ordered) {
-            Some(key) => shard_index_of_key(key, namespace.shards),
-            None => shard_index_of_resource(kind, resource, namespace.shards),
-        };
-        ShardId(namespace.first_shard.0 + index)
     }
 
     fn settle_one(

@@ -1,7 +1,10 @@
 //! Who owns what on this node: namespaces, their shards, the logs that hold them and the cores
 //! that serve the logs. Made once at start and shared, unchanged, by all cores.
 
-use omnirelay_queue::{Options, Secret, SequenceId, ShardId, ShardSpec};
+use omnirelay_queue::{
+    Options, Ordering, Secret, SequenceId, ShardId, ShardSpec, shard_index_of_key,
+    shard_index_of_resource,
+};
 
 use super::backpressure::Watermarks;
 
@@ -139,6 +142,23 @@ impl Layout {
     /// The namespace that owns a shard, if there is such a shard on this node.
     pub fn namespace_of(&self, shard: ShardId) -> Option<NamespaceId> {
         self.shards.get(shard.0 as usize).copied()
+    }
+
+    /// The shard that a new item goes to: its resource's, or its key's if it came with one.
+    pub fn shard_for(
+        &self,
+        namespace: NamespaceId,
+        key: Option<&str>,
+        (kind, resource): (&str, &str),
+    ) -> ShardId {
+        let namespace = self.namespace(namespace);
+        // Only a resource's own shard can keep its items in order.
+        let is_ordered = namespace.options.ordering == Ordering::PerResource;
+        let index = match key.filter(|_| !is_ordered) {
+            Some(key) => shard_index_of_key(key, namespace.shards),
+            None => shard_index_of_resource(kind, resource, namespace.shards),
+        };
+        ShardId(namespace.first_shard.0 + index)
     }
 
     /// All shards of the node.
