@@ -1,6 +1,6 @@
 //! How fast a log is opened: read, verified and handed out record by record.
 //!
-//! `cargo bench -p omnirelay-bench --bench open -- 2` for 2 GiB; with `cold` behind it, the log is
+//! `cargo bench -p bench --bench open -- 2` for 2 GiB; with `cold` behind it, the log is
 //! dropped from the page cache before each run.
 
 use std::path::Path;

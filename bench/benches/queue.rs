@@ -6,7 +6,7 @@
 //! has the records encoded into memory. Times are the thread's CPU time, so
 //! that what else the machine does hardly counts.
 //!
-//! `cargo bench -p omnirelay-bench --bench queue`
+//! `cargo bench -p bench --bench queue`
 
 mod thread_time;
 

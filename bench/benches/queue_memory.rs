@@ -1,7 +1,7 @@
 //! What ten million waiting items take: the anonymous memory of the whole
 //! process and its share for each item, from `/proc/self/smaps_rollup`.
 //!
-//! `cargo bench -p omnirelay-bench --bench queue_memory [-- ITEMS]`
+//! `cargo bench -p bench --bench queue_memory [-- ITEMS]`
 
 use std::time::Duration;
 

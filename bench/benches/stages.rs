@@ -7,7 +7,7 @@
 //!
 //! All are CPU time of the thread but `ring/there and back`, which takes two.
 //!
-//! `cargo bench -p omnirelay-bench --bench stages`
+//! `cargo bench -p bench --bench stages`
 
 mod thread_time;
 
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use omnirelay::node::{Durability, Layout, Message, Namespace, NamespaceId, Watermarks};
-use omnirelay_bench::bare_node::{BareNode, Meter, Rounds, SHARDS, Shape, Stage, load};
+use bench::bare_node::{BareNode, Meter, Rounds, SHARDS, Shape, Stage, load};
 use omnirelay_net::frame::encode::{self, ReplyHead};
 use omnirelay_net::frame::{Frame, FrameReader};
 use omnirelay_net::ring::ring;

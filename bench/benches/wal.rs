@@ -3,7 +3,7 @@
 //!
 //! `append` is CPU time of the thread, `commit` is as long as it takes, most of it the device's.
 //!
-//! `cargo bench -p omnirelay-bench --bench wal`
+//! `cargo bench -p bench --bench wal`
 
 mod thread_time;
 

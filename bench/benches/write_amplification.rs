@@ -1,7 +1,7 @@
 //! Bytes that reach the device for each byte of records, in batches as a loaded node writes them.
 //! Counts from `/proc/diskstats`, so nothing else should be writing to that disk.
 //!
-//! `cargo bench -p omnirelay-bench --bench write_amplification`
+//! `cargo bench -p bench --bench write_amplification`
 
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;

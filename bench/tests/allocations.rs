@@ -8,7 +8,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use omnirelay_bench::bare_node::{Meter, Rounds, Shape, Stage};
+use bench::bare_node::{Meter, Rounds, Shape, Stage};
 
 struct Counting;
 

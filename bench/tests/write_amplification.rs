@@ -4,7 +4,7 @@
 //! record carries little beside its item; and a log that goes on for ever does not write its
 //! segments twice.
 
-use omnirelay_bench::bare_node::{Rounds, Shape, load};
+use bench::bare_node::{Rounds, Shape, load};
 
 /// Bytes written for each byte of a body in the course of its cycle, in hundredths; and writes and
 /// syncs of a round of enqueue, lease and complete.

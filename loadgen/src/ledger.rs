@@ -39,9 +39,12 @@ struct Chunk {
 
 /// What the ledger says of a grant.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Grant {
-    /// The item's first, as it should be; with when its enqueue began, µs since the run did.
-    First { began_us: u32 },
+pub enum Grant {
+    /// The item's first, as it should be.
+    First {
+        /// When its enqueue began, µs since the run did.
+        began_us: u32,
+    },
     /// The item was leased before.
     Again,
     /// The item was never sent, or was refused.
@@ -50,7 +53,7 @@ pub(crate) enum Grant {
 
 impl Ledger {
     /// Numbers `count` items that are about to be sent, and says when; the first number comes back.
-    pub(crate) fn begin(&mut self, count: usize, began_us: u32) -> u64 {
+    pub fn begin(&mut self, count: usize, began_us: u32) -> u64 {
         let first = self.items;
         for item in first..first + count as u64 {
             let (chunk, at) = split(item);
@@ -67,7 +70,7 @@ impl Ledger {
     }
 
     /// The server took the item.
-    pub(crate) fn acknowledge(&mut self, item: u64) {
+    pub fn acknowledge(&mut self, item: u64) {
         self.acknowledged += 1;
         let before = self.mark(item, ACKNOWLEDGED);
         // The worker may have heard of the item before its producer did.
@@ -75,12 +78,12 @@ impl Ledger {
     }
 
     /// The server refused the item.
-    pub(crate) fn refuse(&mut self, item: u64) {
+    pub fn refuse(&mut self, item: u64) {
         self.mark(item, REFUSED);
     }
 
     /// A worker was given the item.
-    pub(crate) fn grant(&mut self, item: u64) -> Grant {
+    pub fn grant(&mut self, item: u64) -> Grant {
         if item >= self.items {
             return Grant::Impossible;
         }
@@ -103,7 +106,7 @@ impl Ledger {
     }
 
     /// The server took the item's completion.
-    pub(crate) fn complete(&mut self, item: u64) {
+    pub fn complete(&mut self, item: u64) {
         self.completed += 1;
         let before = self.mark(item, COMPLETED);
         if before & COMPLETED != 0 {

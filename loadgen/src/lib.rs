@@ -1,6 +1,6 @@
 //! Drives a running OmniRelay with enqueues, leases and completions over HTTP/2, gRPC or QUIC, and
-//! keeps account of every item. `omnirelay-loadgen` is its command line; the measurements of whole processes in
-//! `bench/` use it too.
+//! keeps account of every item. `omnirelay-loadgen` is its command line; the measurements in `bench/`
+//! use it too.
 
 mod connection;
 pub mod cpu;
@@ -11,6 +11,7 @@ mod load;
 mod memory;
 mod open_files;
 mod pacer;
+pub mod plot;
 mod producer;
 mod run;
 mod worker;
@@ -20,7 +21,7 @@ pub use connection::{
 };
 pub use duration::parse_duration;
 pub use latency::{Latency, latency_histogram};
-pub use ledger::Ledger;
+pub use ledger::{Grant, Ledger};
 pub use load::{Load, OpenError, Shape};
 pub use memory::resident_bytes;
 pub use open_files::allow_open_files;

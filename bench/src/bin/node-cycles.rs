@@ -1,7 +1,7 @@
 //! Puts items through a node without network and disk, to be watched by a profiler.
 
 use clap::Parser;
-use omnirelay_bench::bare_node::{Rounds, Shape};
+use bench::bare_node::{Rounds, Shape};
 
 /// Put items through a node that has no network and no disk to wait for
 ///

@@ -1,7 +1,7 @@
 //! What the runtimes that can be below a core cost: TCP echo, and being woken by another thread.
 //!
 //! ```sh
-//! cargo run --release -p omnirelay-bench --features glommio --bin runtimes
+//! cargo run --release -p bench --features glommio --bin runtimes
 //! ```
 //!
 //! The core under measurement is on CPU 0, its client on CPU 1 and the same each time. Runtimes are

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use bench::server::Cpus;
 use clap::{Parser, Subcommand};
-use omnirelay_bench::server::Cpus;
 use omnirelay_loadgen::{Shape, parse_duration};
 
 /// Measures what only a whole process under load shows of its log

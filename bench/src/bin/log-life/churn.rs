@@ -13,7 +13,7 @@ use crate::args::Churn;
 use crate::disk::on_disk;
 use crate::table::{Table, mib};
 use crate::traffic::{bury, capacity_setting, check, check_buried, reach, stats, target, work_off};
-use omnirelay_bench::server::{End, Launch, Server};
+use bench::server::{End, Launch, Server};
 
 /// Between two looks at the log.
 const SAMPLE_STEP: Duration = Duration::from_secs(1);

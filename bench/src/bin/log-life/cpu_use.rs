@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use omnirelay_loadgen::cpu::ProcessClock;
 use tokio::time::Instant;
 
-use omnirelay_bench::server::Server;
+use bench::server::Server;
 
 /// The kernel counts CPU time in hundredths of a second, whatever its own tick is.
 const TICK: Duration = Duration::from_millis(10);

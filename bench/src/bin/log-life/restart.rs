@@ -12,7 +12,7 @@ use crate::args::Restart;
 use crate::disk::{forget, on_disk, read_speed};
 use crate::table::{Table, mib};
 use crate::traffic::{capacity_setting, reach, stand_still, stats, target};
-use omnirelay_bench::server::{End, Launch, Server};
+use bench::server::{End, Launch, Server};
 
 /// How much of each log is read to tell the device's speed.
 const DEVICE_SAMPLE_BYTES: u64 = 4 << 30;

@@ -19,7 +19,7 @@ use crate::log_work::{self, LogWork};
 use crate::probes::{CPU_STEP, DEVICE_STEP, LoopProbe, Probe, ProbeFiles, Seen, Stall};
 use crate::table::{Table, mib};
 use crate::traffic::{bury, capacity_setting, check, check_buried, target, work_off};
-use omnirelay_bench::server::{End, Launch, LogSizes, Server};
+use bench::server::{End, Launch, LogSizes, Server};
 
 /// Between two lines about how far it is.
 const PROGRESS_STEP: Duration = Duration::from_secs(30);

@@ -11,7 +11,7 @@ use omnirelay_net::messages::{
 use omnirelay_net::rpc::{Call, DEFAULT_NAMESPACE, Encoding, Procedure, Reply};
 use tokio::time::Instant;
 
-use omnirelay_bench::server::Server;
+use bench::server::Server;
 
 /// What buried items are about, so that no load takes them for its own.
 const BURIED_TYPE: &str = "log-life-buried";

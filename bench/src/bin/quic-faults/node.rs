@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use omnirelay_bench::server::{Addresses, Cpus, End, Launch, Server};
+use bench::server::{Addresses, Cpus, End, Launch, Server};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use omnirelay_bench::priority;
+use bench::priority;
 use tokio::sync::oneshot;
 
 use super::{Attack, datagrams, half_frames, replay, slow_readers, versions};

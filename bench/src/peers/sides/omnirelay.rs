@@ -1,0 +1,155 @@
+//! OmniRelay itself, under the load generator's load.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use bench::server::{Cpus, Launch, Server};
+use omnirelay_loadgen::{
+    Caller, Connection, Latencies, Load, Pace, Run, Shape, Target, Transport, latency_histogram,
+};
+use omnirelay_net::messages::StatsRequest;
+use omnirelay_net::rpc::{Call, DEFAULT_NAMESPACE, Encoding, Procedure, Reply};
+use tokio::time::{Instant, sleep};
+
+use crate::peers::figures::{Figures, Meter};
+use crate::peers::process::{CLIENT_CPU, SERVER_CPU};
+use crate::peers::rows::{BACKLOG_FACTOR, Row, Timing};
+
+const STEP: Duration = Duration::from_millis(5);
+/// Longer than what the counts of a node may be stale by.
+const STATS_STEP: Duration = Duration::from_millis(15);
+
+const _: () = assert!(SERVER_CPU == 0, "a server gets the CPUs from 0 on");
+
+/// How calls travel, and how many items are in one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    pub(crate) transport: Transport,
+    pub(crate) encoding: Encoding,
+    /// Items to a call; at most as many as are in flight on a connection.
+    pub(crate) batch: usize,
+}
+
+/// Starts a server on its one core.
+pub(crate) async fn start(dir: &Path) -> anyhow::Result<Server> {
+    let cpus = Cpus {
+        server: 1,
+        client: CLIENT_CPU,
+    };
+    Launch::new(dir, cpus, Vec::new())?.start().await
+}
+
+pub(crate) fn target(server: &Server, way: Way) -> Target {
+    Target {
+        address: server.addresses.rpc.to_string(),
+        transport: way.transport,
+        ca: None,
+        client: None,
+        namespace: DEFAULT_NAMESPACE.to_owned(),
+        encoding: way.encoding,
+    }
+}
+
+/// Puts a load on it and measures it; at a rate of items a second, or as fast as it goes.
+///
+/// # Errors
+/// If it fails, or an item that was acknowledged did not come and go exactly once.
+pub(crate) async fn measure(
+    server: &Server,
+    way: Way,
+    row: Row,
+    size: usize,
+    timing: Timing,
+    rate: Option<f64>,
+) -> anyhow::Result<Figures> {
+    let target = target(server, way);
+    let batch = way.batch.min(row.in_flight);
+    let shape = Shape {
+        connections: row.connections,
+        calls_in_flight: row.in_flight / batch,
+        batch,
+        size,
+        slow_after: Duration::MAX,
+    };
+    let pace = match rate {
+        None => Pace::Backlog(BACKLOG_FACTOR * row.connections * shape.calls_in_flight),
+        Some(rate) => Pace::Period(Duration::from_secs_f64(batch as f64 / rate)),
+    };
+    let mut load = Load::open(&target, shape, pace).await?;
+    load.start_workers()?;
+    load.start_producers()?;
+    let run = load.run();
+    sleep(timing.warm_up).await;
+    run.reset_latencies();
+    let meter = Meter::start(server.pid(), run.ledger.borrow().completed());
+    sleep(timing.duration).await;
+    let measured = meter.stop(run.ledger.borrow().completed());
+    let latencies = run.latencies.replace(Latencies {
+        enqueue: latency_histogram(),
+        lease: latency_histogram(),
+        complete: latency_histogram(),
+    });
+    load.stop_producers();
+    drain(run, timing.patience).await?;
+    expect_empty(&target, run, timing.patience).await?;
+    load.close().await;
+    Ok(measured.with(latencies))
+}
+
+/// Waits until all that was begun is acknowledged, and all that was acknowledged is gone.
+async fn drain(run: &Run, patience: Duration) -> anyhow::Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        check(run)?;
+        let unfinished = run.ledger.borrow().unfinished();
+        if run.producers.get() == 0 && unfinished == 0 {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            let calls = run.producers.get();
+            bail!(
+                "{unfinished} acknowledged items were lost, {calls} producers wait for replies, \
+                 after {patience:?}"
+            );
+        }
+        sleep(STEP).await;
+    }
+}
+
+/// Waits until the queue says that it is empty; workers go on, so that they meet second copies.
+async fn expect_empty(target: &Target, run: &Run, patience: Duration) -> anyhow::Result<()> {
+    let connection = Connection::open(target).await?;
+    let mut caller = Caller::new(&connection, target, Procedure::Stats)?;
+    let end = Instant::now() + patience;
+    loop {
+        sleep(STATS_STEP).await;
+        check(run)?;
+        let reply = caller.call(&Call::Stats(StatsRequest::default())).await;
+        let Ok(Reply::Stats(reply)) = reply else {
+            bail!("the queue does not tell its counts: {reply:?}");
+        };
+        let stats = reply
+            .stats
+            .ok_or_else(|| anyhow!("a reply without counts"))?;
+        let waiting = stats.pending_count + stats.delayed_count;
+        match waiting + stats.active_lease_count + stats.dead_letter_count {
+            0 => break,
+            left if Instant::now() > end => bail!("{left} items are left in the queue"),
+            _ => {}
+        }
+    }
+    Connection::close_all(vec![connection]).await;
+    Ok(())
+}
+
+/// Whether every call was answered, and every item handed out once.
+fn check(run: &Run) -> anyhow::Result<()> {
+    if let Some(error) = run.first_error() {
+        bail!("{} errors, the first: {error}", run.errors());
+    }
+    match run.ledger.borrow().duplicates() {
+        0 => Ok(()),
+        duplicates => bail!("{duplicates} items were leased or completed twice"),
+    }
+}
