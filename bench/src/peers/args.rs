@@ -8,7 +8,7 @@ use omnirelay_loadgen::parse_duration;
 use super::programs::Program;
 use super::rows::Row;
 
-/// Compare the lease queue with Redis, beanstalkd and NATS
+/// Compare the lease queue with Redis, beanstalkd, NATS and RabbitMQ
 ///
 /// Runs the same work against each server and against OmniRelay: items of 256 bytes are stored,
 /// fetched and removed, with as many connections and as many items in flight everywhere. The sides
@@ -17,7 +17,7 @@ use super::rows::Row;
 /// exactly once, or the side has no figures and the exit code is 1.
 ///
 /// What is not installed is named, with the command that gets it. BENCH_REDIS_SERVER,
-/// BENCH_BEANSTALKD and BENCH_NATS_SERVER name programs that are elsewhere.
+/// BENCH_BEANSTALKD, BENCH_NATS_SERVER and BENCH_RABBITMQ_SERVER name programs that are elsewhere.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -36,6 +36,11 @@ pub(crate) struct Args {
     /// Runs of each side in each row; figures are medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) runs: u16,
+
+    /// Also measure OmniRelay with so many items waiting, and with none; with 10,000,000 a run takes
+    /// some three minutes, 1.5 GB of memory and 10 GB of disk
+    #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u64).range(1..=40_000_000))]
+    pub(crate) backlog: Option<u64>,
 
     /// Bytes of an item's body
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=65_000))]
@@ -69,6 +74,9 @@ Examples:
 
   A first look at one row:
     cargo run --release -p bench -- peers --only omnirelay,redis --rows 16x64 --duration 1s --no-write
+
+  Everything, with the long queue too:
+    cargo run --release -p bench -- peers --backlog 10000000
 
   Five runs, with all figures for programs:
     cargo run --release -p bench -- peers --runs 5 --json peers.json";

@@ -1,6 +1,9 @@
 //! The load on a peer: producers and workers on connections of their own, as the load generator
 //! puts them on OmniRelay, with the same account of every item.
 
+#[cfg(test)]
+mod lying;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -37,6 +40,11 @@ pub(crate) trait Peer {
 
     /// Items that are in the queue, in whatever state.
     async fn left(&self) -> anyhow::Result<u64>;
+
+    /// Items that are in the queue once nobody is connected.
+    async fn left_behind(&self) -> anyhow::Result<u64> {
+        self.left().await
+    }
 }
 
 /// Puts a load on a peer and measures it.
@@ -79,7 +87,10 @@ pub(crate) async fn measure(
         }
     }
     tasks.shutdown().await;
-    Ok(measured.with(latencies))
+    match peer.left_behind().await? {
+        0 => Ok(measured.with(latencies)),
+        left => bail!("{left} items are left in the queue once its workers are gone"),
+    }
 }
 
 /// What all connections share.
@@ -275,7 +286,8 @@ async fn work<W: Wire>(load: Rc<Load>, mut link: Link<W>, in_flight: usize) -> a
         let now = Instant::now();
         fetching &= !link.seen.fetched;
         // Removals that are confirmed were asked for before the items of this read.
-        let mut settled = link.seen.settled;
+        let confirmed = link.seen.settled;
+        let mut settled = confirmed;
         if settled > held.len() {
             bail!("more removals were confirmed than asked for");
         }
@@ -288,7 +300,8 @@ async fn work<W: Wire>(load: Rc<Load>, mut link: Link<W>, in_flight: usize) -> a
         }
         link.seen.clear();
         let mut latencies = load.latencies.borrow_mut();
-        for (_, began) in held.iter().take(settled) {
+        // What needs no reply has no latency.
+        for (_, began) in held.iter().take(confirmed) {
             let took_us = u64::try_from((now - *began).as_micros()).unwrap_or(u64::MAX);
             latencies.complete.saturating_record(took_us);
         }

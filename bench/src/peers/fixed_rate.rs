@@ -9,7 +9,8 @@ use omnirelay_loadgen::Latency;
 use super::device;
 use super::results::OpenRun;
 use super::rows::{Row, Timing};
-use super::sides::{Side, omnirelay};
+use super::sides::Side;
+use super::sides::omnirelay::{self, Work};
 
 /// How long the device is measured before each run.
 const SYNC_TIME: Duration = Duration::from_millis(500);
@@ -32,8 +33,12 @@ pub(crate) async fn run(
     let way = side.way(row).context("only OmniRelay has an open loop")?;
     let dir = tempfile::tempdir_in(dir)?;
     let sync_us = device::sync_times(dir.path(), SYNC_TIME.min(timing.duration))?;
-    let server = omnirelay::start(&dir.path().join("data")).await?;
-    let run = omnirelay::measure(&server, way, row, size, timing, Some(rate)).await;
+    let server = omnirelay::start(&dir.path().join("data"), Vec::new()).await?;
+    let work = Work {
+        rate: Some(rate),
+        ..Work::default()
+    };
+    let run = omnirelay::measure(&server, way, row, size, timing, work).await;
     let run = run.with_context(|| format!("{} at {rate:.0} items/s", side.name()))?;
     Ok(OpenRun {
         cycles_per_s: run.measured.cycles_per_s(),

@@ -42,6 +42,7 @@ const OPEN_P50_MAX: f64 = 2.0;
 const OPEN_P99_MAX: f64 = 4.0;
 /// Share of the empty queue's rate with very many items waiting.
 const BACKLOG_SHARE_MIN: f64 = 0.8;
+const BACKLOG_ITEMS: u64 = 10_000_000;
 
 /// All goals, with what was measured of each.
 pub(crate) fn goals(results: &Results) -> Vec<Goal> {
@@ -63,7 +64,7 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     let mut goals: Vec<_> = ratios.chain([cost]).collect();
     let first = results.open_loop.first();
     goals.extend(open_loop_goals(first));
-    goals.extend(results.backlog.as_ref().map(backlog_goal));
+    goals.push(backlog_goal(results.backlog.as_ref()));
     goals
 }
 
@@ -95,13 +96,14 @@ impl OpenLoop {
     }
 }
 
-fn backlog_goal(backlog: &Backlog) -> Goal {
+fn backlog_goal(backlog: Option<&Backlog>) -> Goal {
+    let items = backlog.map_or(BACKLOG_ITEMS, |backlog| backlog.items);
     Goal {
-        what: format!("{WIDEST} with {} items waiting", backlog.items),
+        what: format!("{WIDEST} with {items} items waiting"),
         wanted: BACKLOG_SHARE_MIN,
         sense: Sense::AtLeast,
         unit: "× the rate with none",
-        measured: backlog.share(),
+        measured: backlog.and_then(Backlog::share),
     }
 }
 
@@ -165,6 +167,6 @@ mod tests {
             full_cycles_per_s: vec![90.0, 100.0, 80.0],
         };
         assert_eq!(backlog.share().unwrap().median, 0.8);
-        assert_eq!(backlog_goal(&backlog).is_met(), Some(true));
+        assert_eq!(backlog_goal(Some(&backlog)).is_met(), Some(true));
     }
 }

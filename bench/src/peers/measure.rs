@@ -10,9 +10,10 @@ use omnirelay_loadgen::latency_histogram;
 use super::args::Args;
 use super::device;
 use super::fixed_rate::{self, RATE_SHARE};
+use super::long_queue;
 use super::machine::Machine;
 use super::programs::{Found, PROGRAMS, Program};
-use super::results::{Installed, OpenLoop, Results, RowResults, SideResults};
+use super::results::{Backlog, Installed, OpenLoop, Results, RowResults, SideResults};
 use super::rows::{ROWS, Row, Timing, WIDEST};
 use super::sides::{SIDES, Side};
 
@@ -49,6 +50,7 @@ pub(crate) async fn all(args: &Args) -> anyhow::Result<Results> {
         results.rows.push(measured);
     }
     results.open_loop = at_fixed_rates(args, &results).await?;
+    results.backlog = beside_backlog(args, &results).await?;
     show("");
     Ok(results)
 }
@@ -163,6 +165,34 @@ async fn at_fixed_rates(args: &Args, results: &Results) -> anyhow::Result<Vec<Op
         }
     }
     Ok(loops)
+}
+
+/// OmniRelay with many items waiting, where that is asked for.
+async fn beside_backlog(args: &Args, results: &Results) -> anyhow::Result<Option<Backlog>> {
+    let mut programs = results.programs.iter();
+    let ours = programs.find(|it| it.program == Program::OmniRelay && it.found.is_some());
+    let (Some(items), Some(_)) = (args.backlog, ours) else {
+        return Ok(None);
+    };
+    let timing = Timing::of(args.duration);
+    let (row, size, side) = (WIDEST, args.size as usize, Side::Quic);
+    let mut backlog = Backlog {
+        items,
+        empty_cycles_per_s: Vec::new(),
+        full_cycles_per_s: Vec::new(),
+    };
+    for round in 1..=args.runs {
+        let runs = args.runs;
+        show(&format!(
+            "{items} items waiting, run {round} of {runs}: {}",
+            side.name()
+        ));
+        let run = long_queue::run(side, &args.dir, row, size, timing, items);
+        let [empty, full] = run.await?;
+        backlog.empty_cycles_per_s.push(empty);
+        backlog.full_cycles_per_s.push(full);
+    }
+    Ok(Some(backlog))
 }
 
 /// A line that is written over, on terminals only.

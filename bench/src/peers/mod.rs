@@ -8,6 +8,7 @@ mod drive;
 mod figures;
 mod fixed_rate;
 mod goals;
+mod long_queue;
 mod machine;
 mod measure;
 mod process;

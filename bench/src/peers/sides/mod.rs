@@ -1,8 +1,11 @@
 //! Who is compared.
 
-mod beanstalkd;
+pub(super) mod beanstalkd;
+#[cfg(test)]
+mod live;
 mod nats;
 pub(crate) mod omnirelay;
+mod rabbitmq;
 mod redis;
 
 use std::net::SocketAddr;
@@ -13,7 +16,7 @@ use anyhow::Context;
 use omnirelay_loadgen::Transport;
 use omnirelay_net::rpc::Encoding;
 
-use self::omnirelay::Way;
+use self::omnirelay::{Way, Work};
 use super::drive::{self, Peer};
 use super::figures::Figures;
 use super::process::{Process, free_address};
@@ -42,13 +45,15 @@ pub(crate) enum Side {
     Redis(Durability),
     Beanstalkd(Durability),
     Nats(Durability),
+    /// A quorum queue.
+    RabbitMq,
 }
 
 /// What everything is told in multiples of.
 pub(crate) const BASELINE: Side = Side::Redis(Durability::EachReply);
 
 /// All of them, in the order in which they take turns and are shown.
-pub(crate) const SIDES: [Side; 11] = [
+pub(crate) const SIDES: [Side; 12] = [
     Side::Quic,
     Side::QuicSingle,
     Side::HttpProto,
@@ -60,6 +65,7 @@ pub(crate) const SIDES: [Side; 11] = [
     Side::Beanstalkd(Durability::None),
     Side::Nats(Durability::EachReply),
     Side::Nats(Durability::None),
+    Side::RabbitMq,
 ];
 
 impl Side {
@@ -76,6 +82,7 @@ impl Side {
             Self::Beanstalkd(Durability::None) => "beanstalkd, in memory",
             Self::Nats(Durability::EachReply) => "NATS, `sync_interval: always`",
             Self::Nats(Durability::None) => "NATS, files without sync",
+            Self::RabbitMq => "RabbitMQ, quorum queue",
         }
     }
 
@@ -93,6 +100,7 @@ impl Side {
             Self::Beanstalkd(Durability::None) => "beanstalkd, memory",
             Self::Nats(Durability::EachReply) => "NATS",
             Self::Nats(Durability::None) => "NATS, no sync",
+            Self::RabbitMq => "RabbitMQ",
         }
     }
 
@@ -104,6 +112,7 @@ impl Side {
             Self::Redis(_) => Program::Redis,
             Self::Beanstalkd(_) => Program::Beanstalkd,
             Self::Nats(_) => Program::Nats,
+            Self::RabbitMq => Program::RabbitMq,
         }
     }
 
@@ -141,7 +150,7 @@ impl Side {
             Self::HttpProto => way(Transport::Http, Encoding::Proto, row.in_flight),
             Self::HttpJson => way(Transport::Http, Encoding::Json, row.in_flight),
             Self::Grpc => way(Transport::Grpc, Encoding::Proto, row.in_flight),
-            Self::Redis(_) | Self::Beanstalkd(_) | Self::Nats(_) => None,
+            Self::Redis(_) | Self::Beanstalkd(_) | Self::Nats(_) | Self::RabbitMq => None,
         }
     }
 
@@ -163,8 +172,8 @@ impl Side {
         match self.program() {
             Program::OmniRelay => {
                 let way = self.way(row).expect("OmniRelay has one");
-                let server = omnirelay::start(&dir.path().join("data")).await?;
-                omnirelay::measure(&server, way, row, size, timing, None).await
+                let server = omnirelay::start(&dir.path().join("data"), Vec::new()).await?;
+                omnirelay::measure(&server, way, row, size, timing, Work::default()).await
             }
             Program::Redis => {
                 let command = redis::command(program, address, durability);
@@ -183,6 +192,15 @@ impl Side {
                 let process = start(command, dir.path(), address).await?;
                 let peer = nats::Nats::prepare(address).await?;
                 measure(&peer, process, row, size, timing).await
+            }
+            Program::RabbitMq => {
+                let mut processes = rabbitmq::start(program, address, dir.path())?;
+                processes.node.listens(address).await?;
+                let peer = rabbitmq::RabbitMq::prepare(address).await?;
+                let rabbitmq::Processes { node, names } = processes;
+                let figures = measure(&peer, node, row, size, timing).await;
+                drop(names);
+                figures
             }
         }
         .with_context(|| format!("{}, {row}", self.name()))

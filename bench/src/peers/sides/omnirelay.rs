@@ -31,13 +31,22 @@ pub(crate) struct Way {
     pub(crate) batch: usize,
 }
 
-/// Starts a server on its one core.
-pub(crate) async fn start(dir: &Path) -> anyhow::Result<Server> {
+/// What a load is besides its row.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Work {
+    /// Items a second, instead of as fast as it goes.
+    pub(crate) rate: Option<f64>,
+    /// Items that are in the queue while cycles are measured.
+    pub(crate) waiting: u64,
+}
+
+/// Starts a server on its one core, with `settings` as `serve --set` takes them.
+pub(crate) async fn start(dir: &Path, settings: Vec<String>) -> anyhow::Result<Server> {
     let cpus = Cpus {
         server: 1,
         client: CLIENT_CPU,
     };
-    Launch::new(dir, cpus, Vec::new())?.start().await
+    Launch::new(dir, cpus, settings)?.start().await
 }
 
 pub(crate) fn target(server: &Server, way: Way) -> Target {
@@ -51,7 +60,7 @@ pub(crate) fn target(server: &Server, way: Way) -> Target {
     }
 }
 
-/// Puts a load on it and measures it; at a rate of items a second, or as fast as it goes.
+/// Puts a load on it and measures it.
 ///
 /// # Errors
 /// If it fails, or an item that was acknowledged did not come and go exactly once.
@@ -61,7 +70,7 @@ pub(crate) async fn measure(
     row: Row,
     size: usize,
     timing: Timing,
-    rate: Option<f64>,
+    work: Work,
 ) -> anyhow::Result<Figures> {
     let target = target(server, way);
     let batch = way.batch.min(row.in_flight);
@@ -72,11 +81,17 @@ pub(crate) async fn measure(
         size,
         slow_after: Duration::MAX,
     };
-    let pace = match rate {
+    let pace = match work.rate {
         None => Pace::Backlog(BACKLOG_FACTOR * row.connections * shape.calls_in_flight),
         Some(rate) => Pace::Period(Duration::from_secs_f64(batch as f64 / rate)),
     };
     let mut load = Load::open(&target, shape, pace).await?;
+    if work.waiting > 0 {
+        load.start_filling(work.waiting)?;
+        // Tasks count themselves once they run.
+        tokio::task::yield_now().await;
+        settle(load.run(), timing.patience, |run| run.producers.get() == 0).await?;
+    }
     load.start_workers()?;
     load.start_producers()?;
     let run = load.run();
@@ -91,30 +106,35 @@ pub(crate) async fn measure(
         complete: latency_histogram(),
     });
     load.stop_producers();
-    drain(run, timing.patience).await?;
+    // All that was begun is acknowledged, and all that was acknowledged is gone.
+    settle(run, timing.patience, |run| {
+        run.producers.get() == 0 && run.ledger.borrow().unfinished() == 0
+    })
+    .await?;
     expect_empty(&target, run, timing.patience).await?;
     load.close().await;
     Ok(measured.with(latencies))
 }
 
-/// Waits until all that was begun is acknowledged, and all that was acknowledged is gone.
-async fn drain(run: &Run, patience: Duration) -> anyhow::Result<()> {
-    let end = Instant::now() + patience;
-    loop {
+/// Waits until it is so, as long as something is done within each `patience`.
+async fn settle(run: &Run, patience: Duration, is_so: impl Fn(&Run) -> bool) -> anyhow::Result<()> {
+    let done = || run.ledger.borrow().acknowledged() + run.ledger.borrow().completed();
+    let (mut last, mut end) = (done(), Instant::now() + patience);
+    while !is_so(run) {
         check(run)?;
-        let unfinished = run.ledger.borrow().unfinished();
-        if run.producers.get() == 0 && unfinished == 0 {
-            return Ok(());
+        if done() > last {
+            (last, end) = (done(), Instant::now() + patience);
         }
         if Instant::now() > end {
-            let calls = run.producers.get();
+            let (lost, calls) = (run.ledger.borrow().unfinished(), run.producers.get());
             bail!(
-                "{unfinished} acknowledged items were lost, {calls} producers wait for replies, \
-                 after {patience:?}"
+                "{lost} acknowledged items were lost, {calls} producers wait for replies, after \
+                 {patience:?}"
             );
         }
         sleep(STEP).await;
     }
+    check(run)
 }
 
 /// Waits until the queue says that it is empty; workers go on, so that they meet second copies.
