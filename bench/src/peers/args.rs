@@ -8,6 +8,11 @@ use omnirelay_loadgen::parse_duration;
 use super::programs::Program;
 use super::rows::Row;
 
+/// What is measured unless something else is asked for.
+const DURATION: Duration = Duration::from_secs(3);
+const RUNS: u16 = 3;
+const BODY_BYTES: u32 = 256;
+
 /// Compare the lease queue with Redis, beanstalkd, NATS and RabbitMQ
 ///
 /// Runs the same work against each server and against OmniRelay: items of 256 bytes are stored,
@@ -34,7 +39,7 @@ pub(crate) struct Args {
     pub(crate) duration: Duration,
 
     /// Runs of each side in each row; figures are medians
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, default_value_t = RUNS, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) runs: u16,
 
     /// Also measure OmniRelay with so many items waiting, and with none; with 10,000,000 a run takes
@@ -43,7 +48,7 @@ pub(crate) struct Args {
     pub(crate) backlog: Option<u64>,
 
     /// Bytes of an item's body
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=65_000))]
+    #[arg(long, default_value_t = BODY_BYTES, value_parser = clap::value_parser!(u32).range(16..=65_000))]
     pub(crate) size: u32,
 
     /// Where the servers keep their data while they run: the device that is measured
@@ -67,6 +72,40 @@ pub(crate) struct Args {
     pub(crate) no_build: bool,
 }
 
+impl Args {
+    /// The command that measures the same, without what only says where things go.
+    pub(crate) fn command(&self) -> String {
+        let mut command = "cargo run --release -p bench -- peers".to_owned();
+        let mut option = |name: &str, value: String| {
+            command.push_str(&format!(" --{name} {value}"));
+        };
+        if !self.only.is_empty() {
+            let names = self
+                .only
+                .iter()
+                .map(|program| program.name().to_lowercase());
+            option("only", names.collect::<Vec<_>>().join(","));
+        }
+        if !self.rows.is_empty() {
+            let rows = self.rows.iter().map(|row| row.key());
+            option("rows", rows.collect::<Vec<_>>().join(","));
+        }
+        if self.duration != DURATION {
+            option("duration", format!("{}ms", self.duration.as_millis()));
+        }
+        if self.runs != RUNS {
+            option("runs", self.runs.to_string());
+        }
+        if self.size != BODY_BYTES {
+            option("size", self.size.to_string());
+        }
+        if let Some(items) = self.backlog {
+            option("backlog", items.to_string());
+        }
+        command
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   Everything, and its section in docs/performance.md:
@@ -80,3 +119,39 @@ Examples:
 
   Five runs, with all figures for programs:
     cargo run --release -p bench -- peers --runs 5 --json peers.json";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn command(options: &[&str]) -> String {
+        let line = [&["peers"], options].concat();
+        Line::try_parse_from(line).unwrap().args.command()
+    }
+
+    #[test]
+    fn a_command_is_told_without_where_things_go() {
+        let plain = "cargo run --release -p bench -- peers";
+        assert_eq!(command(&[]), plain);
+        let places = [
+            "--json",
+            "/somewhere/x.json",
+            "--no-build",
+            "--dir",
+            "/data",
+        ];
+        assert_eq!(command(&places), plain);
+        let options =
+            "--only redis,nats --rows 8x1 --duration 500ms --runs 5 --size 64 --backlog 9";
+        let split: Vec<_> = options.split(' ').collect();
+        assert_eq!(command(&split), format!("{plain} {options}"));
+    }
+}

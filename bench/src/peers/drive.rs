@@ -147,24 +147,29 @@ impl Load {
         }
     }
 
-    /// Waits until all that was begun is acknowledged, and all that was acknowledged is gone.
+    /// Waits until all that was begun is acknowledged, and all that was acknowledged is gone, as
+    /// long as something is done within each `patience`.
     async fn drain(
         &self,
         tasks: &mut JoinSet<anyhow::Result<()>>,
         patience: Duration,
     ) -> anyhow::Result<()> {
-        let end = Instant::now() + patience;
+        let done = || self.ledger.borrow().acknowledged() + self.ledger.borrow().completed();
+        let (mut last, mut end) = (done(), Instant::now() + patience);
         loop {
             self.during(tasks, STEP).await?;
             let unfinished = self.ledger.borrow().unfinished();
             if self.producers.get() == 0 && unfinished == 0 {
                 return Ok(());
             }
+            if done() > last {
+                (last, end) = (done(), Instant::now() + patience);
+            }
             if Instant::now() > end {
                 let producers = self.producers.get();
                 bail!(
                     "{unfinished} acknowledged items were lost, {producers} producers wait for \
-                     replies, after {patience:?}"
+                     replies: nothing came for {patience:?}"
                 );
             }
         }

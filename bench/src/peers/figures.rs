@@ -99,9 +99,11 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// `None` of nothing. The median of an even number is between the two in the middle.
+    /// `None` of nothing. The median of an even number is between the two in the middle. What a
+    /// run without a cycle would be divided by does not count.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
+        let values = values.into_iter();
+        let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let upper = values[values.len() / 2];
@@ -125,6 +127,10 @@ mod tests {
         assert_eq!(Spread::of([1.0, 2.0, 4.0, 9.0]).unwrap().median, 3.0);
         assert_eq!(Spread::of([2.0]).unwrap().max, 2.0);
         assert_eq!(Spread::of([]), None);
+        assert_eq!(
+            Spread::of([f64::NAN, f64::INFINITY, 3.0]),
+            Spread::of([3.0])
+        );
     }
 
     #[test]

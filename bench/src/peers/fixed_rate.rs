@@ -12,7 +12,7 @@ use super::rows::{Row, Timing};
 use super::sides::Side;
 use super::sides::omnirelay::{self, Work};
 
-/// How long the device is measured before each run.
+/// How long the device is measured before each run, and again behind it.
 const SYNC_TIME: Duration = Duration::from_millis(500);
 
 /// What of the highest rate it is.
@@ -32,7 +32,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<OpenRun> {
     let way = side.way(row).context("only OmniRelay has an open loop")?;
     let dir = tempfile::tempdir_in(dir)?;
-    let sync_us = device::sync_times(dir.path(), SYNC_TIME.min(timing.duration))?;
+    let syncs = || device::sync_times(dir.path(), SYNC_TIME.min(timing.duration));
+    let mut sync_us = syncs()?;
     let server = omnirelay::start(&dir.path().join("data"), Vec::new()).await?;
     let work = Work {
         rate: Some(rate),
@@ -40,6 +41,7 @@ pub(crate) async fn run(
     };
     let run = omnirelay::measure(&server, way, row, size, timing, work).await;
     let run = run.with_context(|| format!("{} at {rate:.0} items/s", side.name()))?;
+    sync_us.add(syncs()?).expect("all have the same bounds");
     Ok(OpenRun {
         cycles_per_s: run.measured.cycles_per_s(),
         enqueue_us: Latency::from(&run.latencies.enqueue),

@@ -1,6 +1,7 @@
 //! What OmniRelay is meant to come to beside its peers.
 
 use super::figures::Spread;
+use super::numbers::grouped;
 use super::results::{Backlog, OpenLoop, Results};
 use super::rows::{ROWS, Row, WIDEST};
 use super::sides::Side;
@@ -99,7 +100,7 @@ impl OpenLoop {
 fn backlog_goal(backlog: Option<&Backlog>) -> Goal {
     let items = backlog.map_or(BACKLOG_ITEMS, |backlog| backlog.items);
     Goal {
-        what: format!("{WIDEST} with {items} items waiting"),
+        what: format!("{WIDEST} with {} items waiting", grouped(items)),
         wanted: BACKLOG_SHARE_MIN,
         sense: Sense::AtLeast,
         unit: "× the rate with none",

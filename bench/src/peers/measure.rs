@@ -29,7 +29,7 @@ const AT_FIXED_RATE: [Side; 2] = [Side::Quic, Side::QuicSingle];
 /// If something besides a side fails.
 pub(crate) async fn all(args: &Args) -> anyhow::Result<Results> {
     let mut results = Results {
-        command: command(),
+        command: args.command(),
         machine: Machine::of(&args.dir),
         programs: find(args),
         body_bytes: args.size,
@@ -37,6 +37,7 @@ pub(crate) async fn all(args: &Args) -> anyhow::Result<Results> {
         rows: Vec::new(),
         open_loop: Vec::new(),
         backlog: None,
+        other_failures: Vec::new(),
     };
     if results.programs.iter().all(|it| it.found.is_none()) {
         bail!("none of the programs is installed");
@@ -49,16 +50,16 @@ pub(crate) async fn all(args: &Args) -> anyhow::Result<Results> {
         let measured = measure_row(args, &results.programs, row).await?;
         results.rows.push(measured);
     }
-    results.open_loop = at_fixed_rates(args, &results).await?;
-    results.backlog = beside_backlog(args, &results).await?;
+    match at_fixed_rates(args, &results).await {
+        Ok(open_loop) => results.open_loop = open_loop,
+        Err(error) => results.other_failures.push(format!("{error:#}")),
+    }
+    match beside_backlog(args, &results).await {
+        Ok(backlog) => results.backlog = backlog,
+        Err(error) => results.other_failures.push(format!("{error:#}")),
+    }
     show("");
     Ok(results)
-}
-
-/// As it can be typed again.
-fn command() -> String {
-    let options: Vec<_> = std::env::args().skip(1).collect();
-    format!("cargo run --release -p bench -- {}", options.join(" "))
 }
 
 /// Looks for the programs, and names those that are missing.
@@ -72,7 +73,7 @@ fn find(args: &Args) -> Vec<Installed> {
                 Some(found) => eprintln!("{program} {}: {}", found.version, found.path.display()),
                 None => eprintln!("{program} is not installed; to get it: {}", program.help()),
             }
-            if let Some(found) = found.as_ref().filter(|found| !found.fits(program)) {
+            if let Some(found) = found.as_ref().filter(|found| !found.can_sync(program)) {
                 let (version, help) = (&found.version, program.help());
                 eprintln!(
                     "{program} {version} cannot sync before it replies; for one that can: {help}"
@@ -110,7 +111,7 @@ async fn measure_row(args: &Args, programs: &[Installed], row: Row) -> anyhow::R
         for results in sides.iter_mut().filter(|side| side.failure.is_none()) {
             let side = results.side;
             let installed: Option<&Found> = found(&side).and_then(|it| it.found.as_ref());
-            let Some(installed) = installed else {
+            let Some(installed) = installed.filter(|found| side.is_possible(found)) else {
                 continue;
             };
             show(&format!(

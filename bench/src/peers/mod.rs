@@ -11,6 +11,7 @@ mod goals;
 mod long_queue;
 mod machine;
 mod measure;
+mod numbers;
 mod process;
 mod programs;
 mod report;

@@ -88,7 +88,7 @@ impl Program {
     }
 
     /// Looks for it: where its variable says, in PATH and where administrators have programs, in
-    /// the cache; what fits its purpose goes first.
+    /// the cache; one that can sync goes first.
     pub(crate) fn find(self) -> Option<Found> {
         if self == Self::OmniRelay {
             let own = env::current_exe().ok()?.with_file_name(self.file());
@@ -99,10 +99,10 @@ impl Program {
             .into_iter()
             .filter_map(|path| found(self, &path));
         let first = all.next()?;
-        if first.fits(self) {
+        if first.can_sync(self) {
             return Some(first);
         }
-        Some(all.find(|other| other.fits(self)).unwrap_or(first))
+        Some(all.find(|other| other.can_sync(self)).unwrap_or(first))
     }
 
     fn places(self) -> Vec<PathBuf> {
@@ -132,8 +132,8 @@ impl fmt::Display for Program {
 }
 
 impl Found {
-    /// Whether it can do what it is compared in.
-    pub(crate) fn fits(&self, program: Program) -> bool {
+    /// Whether it can sync before it replies, where it is told to.
+    pub(crate) fn can_sync(&self, program: Program) -> bool {
         program != Program::Nats || numbers(&self.version) >= Some(NATS_SYNCS)
     }
 }
@@ -227,13 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn a_nats_that_cannot_sync_does_not_fit() {
+    fn an_old_nats_cannot_sync() {
         let of = |version: &str| Found {
             path: PathBuf::new(),
             version: version.to_owned(),
         };
-        assert!(!of("2.9.25").fits(Program::Nats));
-        assert!(of("2.10.0").fits(Program::Nats));
-        assert!(of("7.0.15").fits(Program::Redis));
+        assert!(!of("2.9.25").can_sync(Program::Nats));
+        assert!(of("2.10.0").can_sync(Program::Nats));
+        assert!(of("7.0.15").can_sync(Program::Redis));
     }
 }

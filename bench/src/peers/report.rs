@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use hdrhistogram::Histogram;
 use omnirelay_loadgen::{Latencies, Latency};
 
 use super::figures::{CLIENT_SHARE_MAX, Spread};
 use super::goals::goals;
+use super::numbers::{cost, duration, grouped, percentiles, range, rounded};
 use super::results::{Results, RowResults, SideResults};
 use super::rows::Row;
-use super::sides::{BASELINE, Durability};
+use super::sides::BASELINE;
 
 /// What the figures are of, and why the sides can be compared.
 const METHOD: &str = "\
@@ -128,13 +128,9 @@ fn write_row(out: &mut String, results: &Results, row: &RowResults) -> std::fmt:
     )?;
     let mut limited = Vec::new();
     for side in &row.sides {
-        let name = name(results, side);
+        let name = side.side.name();
         let Some(rate) = side.spread(|run| run.cycles_per_s()) else {
-            let why = if side.failure.is_some() {
-                "failed"
-            } else {
-                "not installed"
-            };
+            let why = why_not(results, side);
             writeln!(out, "| {name} | {why} | | | | | | |")?;
             continue;
         };
@@ -175,18 +171,16 @@ fn write_row(out: &mut String, results: &Results, row: &RowResults) -> std::fmt:
     Ok(())
 }
 
-/// A side's name, with what it cannot do.
-fn name(results: &Results, side: &SideResults) -> String {
-    let name = side.side.name();
+/// Why a side has no figures.
+fn why_not(results: &Results, side: &SideResults) -> String {
     let program = side.side.program();
     let mut installed = results.programs.iter();
-    let found = installed.find(|installed| installed.program == program);
-    let fits = found.and_then(|installed| installed.found.as_ref());
-    match fits {
-        Some(found) if side.side.durability() == Durability::EachReply && !found.fits(program) => {
-            format!("{name} (which {} does not have)", found.version)
-        }
-        _ => name.to_owned(),
+    let installed = installed.find(|installed| installed.program == program);
+    let found = installed.and_then(|installed| installed.found.as_ref());
+    match found {
+        _ if side.failure.is_some() => "failed".to_owned(),
+        None => "not installed".to_owned(),
+        Some(found) => format!("{} has no such setting", found.version),
     }
 }
 
@@ -197,7 +191,7 @@ fn write_open_loop(out: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         out,
         "**At a fixed rate**, 30 % of what the widest row came to; latencies count from when a call \
-         was meant to begin, the device was measured just before.\n\n\
+         was meant to begin, the device was measured just before and just behind.\n\n\
          | | cycles/s | enqueue p50 / p99 | `fdatasync` p50 / p99 | p50 to p50 | p99 to p99 |\n\
          |---|---|---|---|---|---|"
     )?;
@@ -243,56 +237,6 @@ fn write_backlog(out: &mut String, results: &Results) -> std::fmt::Result {
     )
 }
 
-fn cost(spread: Option<Spread>) -> String {
-    spread.map_or(String::new(), |spread| format!("{:.2}", spread.median))
-}
-
-/// The median, and the range in brackets where there is one.
-fn range(spread: Spread, shown: impl Fn(f64) -> String) -> String {
-    let [median, min, max] = [spread.median, spread.min, spread.max].map(shown);
-    match min == max {
-        true => median,
-        false => format!("{median} ({min}–{max})"),
-    }
-}
-
-/// Of what the protocol has no reply to there is nothing.
-fn percentiles(histogram: &Histogram<u64>) -> String {
-    if histogram.is_empty() {
-        return "–".to_owned();
-    }
-    let latency = Latency::from(histogram);
-    format!("{} / {}", duration(latency.p50), duration(latency.p99))
-}
-
-fn duration(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} µs"),
-        1_000..10_000 => format!("{:.1} ms", us as f64 / 1e3),
-        10_000..1_000_000 => format!("{:.0} ms", us as f64 / 1e3),
-        _ => format!("{:.1} s", us as f64 / 1e6),
-    }
-}
-
-/// To three digits, in groups.
-fn rounded(value: f64) -> String {
-    let digits = value.abs().max(1.0).log10().floor() as i32;
-    let step = 10_f64.powi((digits - 2).max(0));
-    grouped(((value / step).round() * step) as u64)
-}
-
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use omnirelay_loadgen::latency_histogram;
@@ -303,7 +247,7 @@ mod tests {
     use crate::peers::programs::{Found, Program};
     use crate::peers::results::Installed;
     use crate::peers::rows::WIDEST;
-    use crate::peers::sides::Side;
+    use crate::peers::sides::{Durability, Side};
 
     fn runs(rates: &[f64], client_cpu_s: f64) -> Vec<Figures> {
         let run = |rate: &f64| {
@@ -357,12 +301,14 @@ mod tests {
                     side(Side::Quic, runs(&[500_000.0, 400_000.0, 300_000.0], 0.95)),
                     side(BASELINE, runs(&[100_000.0; 3], 0.2)),
                     side(Side::Beanstalkd(Durability::None), Vec::new()),
-                    side(Side::Nats(Durability::EachReply), runs(&[900.0], 0.1)),
+                    side(Side::Nats(Durability::EachReply), Vec::new()),
+                    side(Side::Nats(Durability::None), runs(&[900.0], 0.1)),
                 ],
                 sync_us,
             }],
             open_loop: Vec::new(),
             backlog: None,
+            other_failures: Vec::new(),
         }
     }
 
@@ -381,7 +327,8 @@ mod tests {
             "OmniRelay, QUIC, batches: the client took its whole CPU",
             "room for 800,000 cycles/s",
             "| beanstalkd, in memory | not installed |",
-            "(which 2.9.10 does not have) | 900 |",
+            "| NATS, `sync_interval: always` | 2.9.10 has no such setting |",
+            "| NATS, files without sync | 900 |",
             "![Enqueue latency by percentile, 16 × 64](plots/peers-16x64.svg)",
         ] {
             assert!(section.contains(mention), "{mention} in\n{section}");
@@ -401,16 +348,5 @@ mod tests {
         );
         assert_eq!(results.failures(), ["an item came twice"]);
         assert!(!section.contains("plots/"));
-    }
-
-    #[test]
-    fn numbers_have_three_digits_and_groups() {
-        assert_eq!(rounded(138_348.4), "138,000");
-        assert_eq!(rounded(999.6), "1,000");
-        assert_eq!(rounded(563.2), "563");
-        assert_eq!(rounded(4_912.0), "4,910");
-        assert_eq!(grouped(10_000_000), "10,000,000");
-        assert_eq!(duration(999), "999 µs");
-        assert_eq!(duration(12_600), "13 ms");
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Results {
     pub(crate) rows: Vec<RowResults>,
     pub(crate) open_loop: Vec<OpenLoop>,
     pub(crate) backlog: Option<Backlog>,
+    /// What went wrong besides the rows.
+    pub(crate) other_failures: Vec<String>,
 }
 
 /// A program, and the one that was found of it.
@@ -82,10 +84,11 @@ impl Results {
         self.rows.iter().find(|results| results.row == row)
     }
 
-    /// What went wrong, of which side in which row.
+    /// All that went wrong.
     pub(crate) fn failures(&self) -> Vec<String> {
         let sides = self.rows.iter().flat_map(|row| &row.sides);
-        sides.filter_map(|side| side.failure.clone()).collect()
+        let failures = sides.filter_map(|side| side.failure.clone());
+        failures.chain(self.other_failures.clone()).collect()
     }
 }
 

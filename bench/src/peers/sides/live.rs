@@ -14,6 +14,14 @@ async fn works(side: Side) {
         eprintln!("skipped: {program} is not installed: {}", program.help());
         return;
     };
+    if !side.is_possible(&found) {
+        let version = &found.version;
+        eprintln!(
+            "skipped: {program} {version} cannot sync: {}",
+            program.help()
+        );
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let timing = Timing::of(Duration::from_millis(100));
     for row in [Row::new(1, 1), Row::new(3, 8)] {

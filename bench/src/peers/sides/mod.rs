@@ -125,6 +125,11 @@ impl Side {
         }
     }
 
+    /// Whether the program that was found has the setting.
+    pub(crate) fn is_possible(self, found: &Found) -> bool {
+        self.durability() == Durability::None || found.can_sync(self.program())
+    }
+
     /// Whether it has a place in a row: batches of one are [`Side::Quic`], and what only differs
     /// in the transport is in the widest.
     pub(crate) fn takes_part(self, row: Row) -> bool {

@@ -128,8 +128,8 @@ async fn settle(run: &Run, patience: Duration, is_so: impl Fn(&Run) -> bool) -> 
         if Instant::now() > end {
             let (lost, calls) = (run.ledger.borrow().unfinished(), run.producers.get());
             bail!(
-                "{lost} acknowledged items were lost, {calls} producers wait for replies, after \
-                 {patience:?}"
+                "{lost} acknowledged items were lost, {calls} producers wait for replies: nothing \
+                 came for {patience:?}"
             );
         }
         sleep(STEP).await;

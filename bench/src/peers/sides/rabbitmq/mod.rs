@@ -1,66 +1,24 @@
 //! RabbitMQ: a quorum queue of one node, with confirms, in AMQP 0-9-1.
 
 mod frame;
+mod node;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use tokio::net::TcpStream;
 
 use self::frame::{Method, long, method, short};
+pub(super) use self::node::{Processes, start};
 use crate::peers::drive::{Link, Peer, Role};
-use crate::peers::process::{Process, free_address};
 use crate::peers::rows::Row;
 use crate::peers::wire::{Cursor, Cut, Parsed, Seen, Wire, item_of, shown};
 
 const QUEUE: &str = "q";
 /// Before another look at who is still connected.
 const STEP: Duration = Duration::from_millis(20);
-
-/// Erlang's name server, which the node would else start as a daemon, and the node.
-#[derive(Debug)]
-pub(super) struct Processes {
-    pub(super) names: Process,
-    pub(super) node: Process,
-}
-
-/// Starts the node with everything that it writes in `dir`.
-pub(super) fn start(program: &Path, address: SocketAddr, dir: &Path) -> anyhow::Result<Processes> {
-    let (names_port, peers_port) = (free_address()?.port(), free_address()?.port());
-    let mut names = Command::new("epmd");
-    names.args(["-address", "127.0.0.1", "-port", &names_port.to_string()]);
-    let node_name = format!("bench{}@localhost", address.port());
-    let mut node = Command::new(program);
-    node
-        // The virtual machine takes the script's place, so that it ends with this program.
-        .env("RABBITMQ_ALLOW_INPUT", "1")
-        .env("RABBITMQ_SERVER_START_ARGS", "-noinput")
-        .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-        .env("RABBITMQ_NODENAME", node_name)
-        .env("RABBITMQ_NODE_IP_ADDRESS", address.ip().to_string())
-        .env("RABBITMQ_NODE_PORT", address.port().to_string())
-        .env("RABBITMQ_DIST_PORT", peers_port.to_string())
-        .env("ERL_EPMD_PORT", names_port.to_string())
-        .env("ERL_EPMD_ADDRESS", "127.0.0.1");
-    for (variable, place) in [
-        ("RABBITMQ_MNESIA_BASE", "data"),
-        ("RABBITMQ_LOG_BASE", "log"),
-        ("RABBITMQ_ENABLED_PLUGINS_FILE", "plugins"),
-        ("RABBITMQ_CONFIG_FILE", "config"),
-        // Of Erlang's cookie.
-        ("HOME", ""),
-    ] {
-        node.env(variable, dir.join(place));
-    }
-    Ok(Processes {
-        names: Process::start(names, dir)?,
-        node: Process::start(node, dir)?,
-    })
-}
 
 /// A running node with an empty queue.
 #[derive(Debug)]
