@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 
 /// The picture, and the field in it that has the curves, in SVG's units.
-const WIDTH: f64 = 960.0;
+const WIDTH: f64 = 1010.0;
 const HEIGHT: f64 = 540.0;
 const LEFT: f64 = 78.0;
 const RIGHT: f64 = 812.0;
@@ -22,6 +22,10 @@ const POINTS_PER_NINE: f64 = 40.0;
 
 /// Least distance between the names of two curves.
 const NAME_STEP: f64 = 17.0;
+
+/// Where names begin with a piece of their curve's line, and how long that is.
+const NAME_LEFT: f64 = RIGHT + 10.0;
+const SAMPLE_WIDTH: f64 = 28.0;
 
 /// Colours that differ for those who do not see red or green, and on light and dark paper; with
 /// more curves than these they come again, each time with other dashes.
@@ -39,7 +43,7 @@ svg{background:var(--paper)}\
 text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;fill:var(--soft)}\
 .title{font-size:18px;font-weight:600;fill:var(--ink)}\
 .grid{stroke:var(--grid);stroke-width:1}.minor{stroke-dasharray:1 4}\
-.curve{fill:none;stroke-width:2;stroke-linejoin:round}\
+.curve,.sample{fill:none;stroke-width:2;stroke-linejoin:round}\
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}.d1{stroke-dasharray:6 4}\
 .d2{stroke-dasharray:2 3}.d3{stroke-dasharray:12 3 2 3}\
 .name{font-weight:600}.n0{fill:var(--c0)}.n1{fill:var(--c1)}.n2{fill:var(--c2)}";
@@ -90,13 +94,14 @@ fn draw(out: &mut String, steps: &[Curve<'_>], title: &str, settings: &str) -> s
             out,
             "<path class=\"curve c{colour} d{dashes}\" d=\"{path}\"/>"
         )?;
-        names.push((field.y(step.histogram.max()), colour, step.name));
+        names.push((field.y(step.histogram.max()), (colour, dashes), step.name));
     }
-    for (y, colour, name) in apart(names) {
-        let x = RIGHT + 10.0;
+    for (y, (colour, dashes), name) in apart(names) {
+        let (x, line) = (NAME_LEFT + SAMPLE_WIDTH + 6.0, y - 4.5);
         writeln!(
             out,
-            "<text class=\"name n{colour}\" x=\"{x}\" y=\"{y:.1}\">{}</text>",
+            "<path class=\"sample c{colour} d{dashes}\" d=\"M{NAME_LEFT} {line:.1}h{SAMPLE_WIDTH}\"/>\
+             <text class=\"name n{colour}\" x=\"{x}\" y=\"{y:.1}\">{}</text>",
             escaped(name)
         )?;
     }
@@ -211,8 +216,11 @@ impl Field {
     }
 }
 
+/// A curve's colour and dashes, by number.
+type Line = (usize, usize);
+
 /// The names' places, none on top of another, in the order of the curves' ends.
-fn apart(mut names: Vec<(f64, usize, &str)>) -> Vec<(f64, usize, &str)> {
+fn apart(mut names: Vec<(f64, Line, &str)>) -> Vec<(f64, Line, &str)> {
     names.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut lowest = f64::NEG_INFINITY;
     for name in &mut names {
@@ -305,7 +313,11 @@ mod tests {
 
     #[test]
     fn names_are_never_on_top_of_each_other() {
-        let placed = apart(vec![(100.0, 0, "a"), (300.0, 1, "b"), (101.0, 2, "c")]);
+        let placed = apart(vec![
+            (100.0, (0, 0), "a"),
+            (300.0, (1, 0), "b"),
+            (101.0, (2, 0), "c"),
+        ]);
         let order: Vec<_> = placed.iter().map(|(_, _, name)| *name).collect();
         assert_eq!(order, ["a", "c", "b"]);
         assert!(placed[1].0 - placed[0].0 >= NAME_STEP);
@@ -325,6 +337,8 @@ mod tests {
         for dashes in 0..DASHES {
             let class = format!("class=\"curve c1 d{dashes}\"");
             assert_eq!(picture.matches(&class).count(), 1, "{class} in {picture}");
+            let beside_name = class.replace("curve", "sample");
+            assert_eq!(picture.matches(&beside_name).count(), 1, "{picture}");
         }
     }
 }
