@@ -15,11 +15,11 @@ use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bench::bare_node::{BareNode, Meter, Rounds, SHARDS, Shape, Stage, load};
 use bytes::Bytes;
 use criterion::measurement::Measurement;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use omnirelay::node::{Durability, Layout, Message, Namespace, NamespaceId, Watermarks};
-use bench::bare_node::{BareNode, Meter, Rounds, SHARDS, Shape, Stage, load};
 use omnirelay_net::frame::encode::{self, ReplyHead};
 use omnirelay_net::frame::{Frame, FrameReader};
 use omnirelay_net::ring::ring;

@@ -1,7 +1,7 @@
 //! Puts items through a node without network and disk, to be watched by a profiler.
 
-use clap::Parser;
 use bench::bare_node::{Rounds, Shape};
+use clap::Parser;
 
 /// Put items through a node that has no network and no disk to wait for
 ///
