@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use omnirelay_net::frame::encode::{self, CallHead, ReplyHead};
-use omnirelay_net::frame::{ALPN, FRAME_BYTES_MAX, Frame, FrameReader, Hello, ReplyFrame, VERSION};
+use omnirelay_net::frame::{
+    ALPN, DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX, Frame, FrameReader, Hello, ReplyFrame, VERSION,
+};
 use omnirelay_net::quic::{
     Answer, CallTask, Endpoint, FrameService, IncomingCall, QuicCounters, QuicKeys, QuicLimits,
     SECRET_BYTES, lanes, serve,
@@ -433,6 +435,40 @@ fn bodies_of_every_size_come_back_whole() {
                 line.reply().await.outcome.expect("an echo") == body,
                 "{size}"
             );
+        }
+    };
+    serving(1, QuicLimits::default(), client, |_, _| {});
+}
+
+#[test]
+fn datagrams_grow_to_what_the_path_and_the_client_take() {
+    let client = |mut client: Client| async move {
+        let mut path = quinn::MtuDiscoveryConfig::default();
+        path.upper_bound(DATAGRAM_BYTES_MAX);
+        let mut transport = quinn::TransportConfig::default();
+        transport.mtu_discovery_config(Some(path));
+        client.config.transport_config(Arc::new(transport));
+        let mut takes = quinn::EndpointConfig::default();
+        takes.max_udp_payload_size(DATAGRAM_BYTES_MAX).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let mut endpoint = quinn::Endpoint::new(takes, None, socket, runtime).unwrap();
+        endpoint.set_default_client_config(client.config.clone());
+        let connecting = endpoint.connect(client.address, "localhost").unwrap();
+        let connection = connecting.await.expect("a connection");
+        let mut line = Line::open(&connection).await;
+        let body = vec![7; 1 << 20];
+        for id in 0.. {
+            let before = connection.stats().udp_rx;
+            line.call(id, "echo", &body).await;
+            line.reply().await;
+            let stats = connection.stats();
+            let datagrams = stats.udp_rx.datagrams - before.datagrams;
+            let each = (stats.udp_rx.bytes - before.bytes) / datagrams;
+            // Beyond what any Ethernet without jumbo frames carries, both ways.
+            if stats.path.current_mtu > 6_000 && each > 4_000 {
+                break;
+            }
         }
     };
     serving(1, QuicLimits::default(), client, |_, _| {});
