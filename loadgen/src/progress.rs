@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use omnirelay_loadgen::grouped;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Between two looks.
@@ -124,19 +125,6 @@ fn line(doing: Doing, now: Instant, look: Look, looks: &VecDeque<(Instant, u64)>
     )
 }
 
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,13 +159,5 @@ mod tests {
             "measuring  25,000 of 1,025,000  20,000 cycles/s  1,024 in flight  p99 3.46 ms  \
              2 errors  50 s left"
         );
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_000), "1,000");
-        assert_eq!(grouped(1_234_567), "1,234,567");
     }
 }

@@ -1,7 +1,8 @@
 //! What OmniRelay is meant to come to beside its peers.
 
+use omnirelay_loadgen::grouped;
+
 use super::figures::Spread;
-use super::numbers::grouped;
 use super::results::{Backlog, OpenLoop, Results};
 use super::rows::{ROWS, Row, WIDEST};
 use super::sides::Side;

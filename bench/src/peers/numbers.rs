@@ -1,7 +1,7 @@
 //! Numbers as people read them.
 
 use hdrhistogram::Histogram;
-use omnirelay_loadgen::Latency;
+use omnirelay_loadgen::{Latency, grouped};
 
 use super::figures::Spread;
 
@@ -43,19 +43,6 @@ pub(crate) fn rounded(value: f64) -> String {
     let digits = value.abs().max(1.0).log10().floor() as i32;
     let step = 10_f64.powi((digits - 2).max(0));
     grouped(((value / step).round() * step) as u64)
-}
-
-/// In groups of three digits.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

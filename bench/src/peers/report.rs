@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use omnirelay_loadgen::{Latencies, Latency};
+use omnirelay_loadgen::{Latencies, Latency, grouped};
 
 use super::figures::{CLIENT_SHARE_MAX, Spread};
 use super::goals::goals;
-use super::numbers::{cost, duration, grouped, percentiles, range, rounded};
+use super::numbers::{cost, duration, percentiles, range, rounded};
 use super::results::{Results, RowResults, SideResults};
 use super::rows::Row;
 use super::sides::BASELINE;

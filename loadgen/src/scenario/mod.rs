@@ -14,11 +14,11 @@ use std::fmt;
 use std::io;
 
 use omnirelay_loadgen::cpu::ProcessClock;
-use omnirelay_loadgen::{OpenError, Target, allow_open_files};
+use omnirelay_loadgen::{OpenError, Target, allow_open_files, grouped};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Scenario;
-use crate::progress::{Progress, grouped};
+use crate::progress::Progress;
 use crate::report::Report;
 
 /// Files that are open besides connections.
