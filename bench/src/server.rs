@@ -33,6 +33,10 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 /// How long the admin side may take to answer.
 const ADMIN_MAX: Duration = Duration::from_secs(5);
 
+/// Lines of what a server said that an error shows, and bytes of each.
+const WORDS: usize = 12;
+const LINE: usize = 300;
+
 /// Which CPUs the two sides get.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpus {
@@ -77,6 +81,8 @@ pub struct Addresses {
 pub struct Server {
     child: Child,
     tls: Option<Arc<ClientConfig>>,
+    /// Where what it says on stderr goes.
+    said: PathBuf,
     /// Where it listens.
     pub addresses: Addresses,
     /// From before the process was made until it answered calls.
@@ -167,12 +173,15 @@ impl Launch {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let (addresses, ready_after) = ready
-            .with_context(|| format!("the server did not start; it said: {}", self.last_words()))?;
+        let (addresses, ready_after) = ready.with_context(|| {
+            let said = last_words(&self.said());
+            format!("the server did not start; it said: {said}")
+        })?;
         self.addresses = Some(addresses);
         Ok(Server {
             child,
             tls: self.tls.clone(),
+            said: self.said(),
             addresses,
             ready_after,
         })
@@ -255,12 +264,6 @@ impl Launch {
     pub fn said(&self) -> PathBuf {
         self.dir.with_extension("stderr")
     }
-
-    fn last_words(&self) -> String {
-        let said = std::fs::read_to_string(self.said()).unwrap_or_default();
-        let lines: Vec<&str> = said.lines().rev().take(5).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    }
 }
 
 impl Server {
@@ -290,7 +293,7 @@ impl Server {
     /// If it does not say.
     pub async fn log_sizes(&self) -> anyhow::Result<LogSizes> {
         let path = "/omnirelay/introspect";
-        let (_, body) = admin(self.addresses.admin, self.tls.as_ref(), path).await?;
+        let (_, body) = self.ask(path).await?;
         let told: Value = serde_json::from_slice(&body).context(path)?;
         let cores = told["cores"].as_array().into_iter().flatten();
         let mut sum = LogSizes::default();
@@ -320,11 +323,19 @@ impl Server {
     /// # Errors
     /// If it does not answer, or refuses.
     pub async fn admin(&self, path: &str) -> anyhow::Result<Bytes> {
-        let (status, body) = admin(self.addresses.admin, self.tls.as_ref(), path).await?;
+        let (status, body) = self.ask(path).await?;
         if !status.is_success() {
             bail!("{path}: {status}");
         }
         Ok(body)
+    }
+
+    async fn ask(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        let answered = admin(self.addresses.admin, self.tls.as_ref(), path).await;
+        answered.with_context(|| {
+            let said = last_words(&self.said);
+            format!("the server does not answer {path}; it said: {said}")
+        })
     }
 
     /// Ends the server; how long that took.
@@ -361,6 +372,17 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The last that a server said on stderr, and from where it panicked on if it did.
+fn last_words(said: &Path) -> String {
+    let said = std::fs::read_to_string(said).unwrap_or_default();
+    let lines: Vec<&str> = said.lines().collect();
+    let panicked = lines.iter().rposition(|line| line.contains("panicked at"));
+    let from = panicked.unwrap_or_else(|| lines.len().saturating_sub(WORDS));
+    let lines = lines[from..].iter().take(WORDS);
+    let words = lines.map(|line| line.get(..LINE).unwrap_or(line));
+    words.collect::<Vec<_>>().join("\n")
 }
 
 /// So that no server outlives a measurement that is killed.

@@ -1,6 +1,7 @@
 //! QUIC on cores, with quinn's ordinary client at the other end.
 #![cfg(all(feature = "node", not(loom)))]
 
+use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
@@ -790,6 +791,80 @@ fn a_client_whose_address_changes_goes_on_wherever_its_datagrams_arrive() {
     serving(2, QuicLimits::default(), client, |counted, _| {
         assert_eq!(counted.accepted, 1);
         assert!(counted.passed_on > 0, "{counted:?}");
+    });
+}
+
+/// Between a client and its server. From the `turn` on it passes on what the client sends from
+/// another address of its own, for `OTHER`, and nothing that comes back there; then nothing either
+/// way for so long that the server gives that address up. After that the client is heard again
+/// once something came for it.
+async fn pass_with_a_gap(front: tokio::net::UdpSocket, server: SocketAddr, turn: &Cell<bool>) {
+    const OTHER: Duration = Duration::from_millis(60);
+    const GAP: Duration = Duration::from_millis(600);
+    let one = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let other = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut client = None;
+    let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut turned: Option<Instant> = None;
+    let mut is_over = false;
+    loop {
+        tokio::select! {
+            came = front.recv_from(&mut up) => {
+                let (length, from) = came.unwrap();
+                client = Some(from);
+                if turn.get() {
+                    turned.get_or_insert_with(Instant::now);
+                }
+                let socket = match turned {
+                    Some(at) if !is_over && at.elapsed() < OTHER => &other,
+                    Some(_) if !is_over => continue,
+                    _ => &one,
+                };
+                socket.send_to(&up[..length], server).await.unwrap();
+            }
+            came = one.recv_from(&mut down) => {
+                let (length, _) = came.unwrap();
+                is_over = turned.is_some_and(|at| at.elapsed() > GAP);
+                if turned.is_none() || is_over {
+                    front.send_to(&down[..length], client.unwrap()).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_lost_at_an_address_that_is_given_up_is_sent_again() {
+    let client = |client: Client| async move {
+        let front = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = front.local_addr().unwrap();
+        let turn = Cell::new(false);
+        let calls = async {
+            let connection = Client {
+                address,
+                ..client.clone()
+            }
+            .connect()
+            .await;
+            let mut line = Line::open(&connection).await;
+            line.call(1, "echo", b"").await;
+            line.reply().await;
+            // What is still to be acknowledged is.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            turn.set(true);
+            // 20 ms: between the server's first probes of the new address. A long call, as it may
+            // send only three times as much to an address that is not proven.
+            line.call(2, "sleep", format!("{:01000}", 20).as_bytes())
+                .await;
+            assert_eq!(line.reply().await.id, 2);
+        };
+        tokio::select! {
+            () = calls => {}
+            () = pass_with_a_gap(front, client.address, &turn) => {}
+        }
+    };
+    serving(1, QuicLimits::default(), client, |counted, _| {
+        assert_eq!(counted.accepted, 1);
     });
 }
 

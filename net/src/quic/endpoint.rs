@@ -271,11 +271,15 @@ impl<S: FrameService> Driver<S> {
         }
         has_more |= self.take_passed(now, writable);
         self.take_answers(now);
-        self.fire(now);
         if self.ending.is_some() {
             self.close_drained(now);
         }
         self.drive(now, writable);
+        // What is to be sent comes before the timers: that of loss recovery must find something in
+        // flight on the path that a connection has just changed to, or it probes in vain.
+        if self.unsent.is_empty() {
+            self.fire(now);
+        }
         has_more || (!self.dirty.is_empty() && writable.get())
     }
 
@@ -435,7 +439,14 @@ impl<S: FrameService> Driver<S> {
             let connection = connection.expect("what is gone has no alarm");
             connection.armed = None;
             if connection.quic.poll_timeout().is_some_and(|at| at <= now) {
+                let was_at = connection.quic.remote_address();
                 connection.quic.handle_timeout(now);
+                if connection.quic.remote_address() != was_at {
+                    // The client's new address did not prove itself and the one before counts
+                    // again, with nothing in flight: without a word there, nothing would tell
+                    // that what was sent to the other is lost.
+                    connection.quic.ping();
+                }
             }
             mark(connection, &mut self.dirty);
         }
@@ -644,8 +655,12 @@ impl<S: FrameService> Driver<S> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let alarm = self.alarms.first().map(|(at, _)| *at);
         let closing = self.ending.filter(|_| !self.are_closed || self.has_open());
+        if !self.unsent.is_empty() {
+            // Timers wait for the socket.
+            return closing;
+        }
+        let alarm = self.alarms.first().map(|(at, _)| *at);
         let handshake = self.handshake_ends.front().map(|(at, _)| *at);
         [alarm, handshake, self.look_at, closing]
             .into_iter()
