@@ -636,13 +636,24 @@ impl<'a> EnqueuedBody<'a> {
     /// When it is not the body of an `Enqueued` record, or the checksum does
     /// not match.
     pub fn decode_verified(body: &'a [u8]) -> Result<EnqueuedBody<'a>, DecodeError> {
+        EnqueuedBody::verify(body)?;
+        EnqueuedBody::decode(body)
+    }
+
+    /// Checks that a body that is read back from the log is as it was written.
+    /// That of an item in a shard can be decoded then: it was when the item
+    /// came in, be it by an enqueue or by replay.
+    ///
+    /// # Errors
+    /// When the checksum does not match.
+    pub fn verify(body: &[u8]) -> Result<(), DecodeError> {
         let (check, checked) = body
             .split_first_chunk::<CHECK_LEN>()
             .ok_or(DecodeError::Truncated)?;
-        if crc32c::crc32c(checked) != u32::from_le_bytes(*check) {
-            return Err(DecodeError::Damaged);
+        match crc32c::crc32c(checked) == u32::from_le_bytes(*check) {
+            true => Ok(()),
+            false => Err(DecodeError::Damaged),
         }
-        EnqueuedBody::decode(body)
     }
 
     /// Reads a body whose bytes are known to be as they were written.

@@ -9,8 +9,39 @@ use crate::record::LeaseRef;
 /// Length of a lease id as text.
 const TEXT_LEN: usize = 36;
 
-/// Where the hyphens are in it.
+/// Where the hyphens are in it, and where each byte's two digits.
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+const DIGITS: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// The digits of each byte, and the value of each digit.
+const TEXT_OF: [[u8; 2]; 256] = text_of();
+const VALUE_OF: [u8; 256] = value_of();
+
+/// What stands for all that is no digit.
+const NO_DIGIT: u8 = 0xff;
+
+const fn text_of() -> [[u8; 2]; 256] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+}
+
+const fn value_of() -> [u8; 256] {
+    let mut table = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = text_of()[value as usize][1];
+        table[digit as usize] = value;
+        table[digit.to_ascii_uppercase() as usize] = value;
+        value += 1;
+    }
+    table
+}
 
 /// The UUID's version, 8, in its high half.
 const VERSION: u64 = 0b1000 << 12;
@@ -116,16 +147,9 @@ impl LeaseId {
 
     /// The lower-case hyphenated text of the UUID, without allocation.
     pub fn to_text(&self) -> [u8; TEXT_LEN] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'-'; TEXT_LEN];
-        let mut at = 0;
-        for byte in self.0 {
-            if HYPHENS.contains(&at) {
-                at += 1;
-            }
-            text[at] = DIGITS[usize::from(byte >> 4)];
-            text[at + 1] = DIGITS[usize::from(byte & 15)];
-            at += 2;
+        for (byte, at) in self.0.into_iter().zip(DIGITS) {
+            text[at..at + 2].copy_from_slice(&TEXT_OF[usize::from(byte)]);
         }
         text
     }
@@ -156,28 +180,23 @@ impl FromStr for LeaseId {
     fn from_str(text: &str) -> Result<LeaseId, LeaseIdError> {
         let text: &[u8; TEXT_LEN] = text.as_bytes().try_into().map_err(|_| LeaseIdError)?;
         let mut bytes = [0; 16];
-        let mut at = 0;
-        for byte in &mut bytes {
-            if HYPHENS.contains(&at) {
-                if text[at] != b'-' {
-                    return Err(LeaseIdError);
-                }
-                at += 1;
-            }
-            *byte = (digit(text[at])? << 4) | digit(text[at + 1])?;
-            at += 2;
+        let mut any = 0;
+        for (byte, at) in bytes.iter_mut().zip(DIGITS) {
+            let (high, low) = (value(text[at]), value(text[at + 1]));
+            *byte = high << 4 | low & 15;
+            any |= high | low;
+        }
+        // Of digits none has a bit of the upper half.
+        let is_hyphenated = HYPHENS.iter().all(|&at| text[at] == b'-');
+        if any > 15 || !is_hyphenated {
+            return Err(LeaseIdError);
         }
         Ok(LeaseId(bytes))
     }
 }
 
-fn digit(text: u8) -> Result<u8, LeaseIdError> {
-    match text {
-        b'0'..=b'9' => Ok(text - b'0'),
-        b'a'..=b'f' => Ok(text - b'a' + 10),
-        b'A'..=b'F' => Ok(text - b'A' + 10),
-        _ => Err(LeaseIdError),
-    }
+fn value(digit: u8) -> u8 {
+    VALUE_OF[usize::from(digit)]
 }
 
 #[cfg(test)]

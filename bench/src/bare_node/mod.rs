@@ -243,8 +243,8 @@ impl BareNode {
             let ttl = u64::try_from(head.ttl.as_nanos()).expect("it has a maximum");
             let context = CallContext {
                 namespace: omnirelay::node::NamespaceId(0),
-                owner: head.caller.clone(),
-                shard_key: head.shard_key.clone(),
+                owner: head.caller.to_string(),
+                shard_key: head.shard_key.as_deref().map(str::to_owned),
                 reply_by: self
                     .now
                     .saturating_add(std::time::Duration::from_nanos(ttl)),

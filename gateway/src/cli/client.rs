@@ -323,7 +323,7 @@ impl Connection {
     pub async fn rpc(
         &mut self,
         path: &Uri,
-        head: &RequestHead,
+        head: &RequestHead<'_>,
         body: Bytes,
     ) -> Result<Response, Failure> {
         let request = rpc::request(path.clone(), head, body).map_err(unsayable)?;
@@ -346,7 +346,7 @@ impl Connection {
     /// procedure that is no path.
     pub async fn grpc(
         &mut self,
-        head: &RequestHead,
+        head: &RequestHead<'_>,
         message: &[u8],
     ) -> Result<(Response, Result<Bytes, rpc::Error>), Failure> {
         let path = grpc::client::path(&head.procedure).map_err(|error| {

@@ -72,7 +72,7 @@ impl fmt::Display for ReplyHead {
 /// the time ends before the reply.
 pub(super) async fn call(
     server: &Server,
-    head: &RequestHead,
+    head: &RequestHead<'_>,
     body: &[u8],
     trace: Option<TraceContext>,
 ) -> Result<(ReplyHead, Result<Bytes, rpc::Error>), Failure> {
@@ -176,7 +176,7 @@ async fn turned_away(remote: SocketAddr) -> std::io::Error {
 async fn exchange(
     server: &Server,
     connection: &Connection,
-    head: &RequestHead,
+    head: &RequestHead<'_>,
     body: &[u8],
     trace: Option<TraceContext>,
 ) -> Result<(ReplyHead, Result<Bytes, rpc::Error>), Failure> {
@@ -215,7 +215,7 @@ async fn exchange(
     }
 }
 
-fn frame(head: &RequestHead, body: &[u8], trace: Option<TraceContext>) -> Bytes {
+fn frame(head: &RequestHead<'_>, body: &[u8], trace: Option<TraceContext>) -> Bytes {
     let traceparent = trace.map(|trace| trace.to_header());
     let traceparent = traceparent.as_ref().and_then(|value| value.to_str().ok());
     let headers: Vec<_> = head

@@ -83,7 +83,7 @@ enum ReplyOutput {
 pub(super) fn run(args: &RequestArgs) -> Result<(), Failure> {
     let mut head = RequestHead::new(&args.caller, &args.service, &args.procedure, args.encoding);
     head.ttl = args.ttl;
-    head.shard_key.clone_from(&args.shard_key);
+    head.shard_key = args.shard_key.as_deref().map(Into::into);
     head.headers.clone_from(&args.header);
     let body = args
         .body

@@ -92,7 +92,7 @@ impl Target {
     pub(super) async fn call(
         &self,
         trust: &Trust,
-        head: &RequestHead,
+        head: &RequestHead<'_>,
         body: Bytes,
         trace: Option<TraceContext>,
     ) -> Result<Answer, Failure> {

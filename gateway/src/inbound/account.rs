@@ -45,7 +45,7 @@ pub(super) struct Account<D: Disk> {
 pub(super) struct Told<'a> {
     pub(super) fields: Fields<'a>,
     /// Missing where it could not be read.
-    pub(super) head: Option<&'a RequestHead>,
+    pub(super) head: Option<&'a RequestHead<'a>>,
 }
 
 /// Where a call says which trace it belongs to.
@@ -292,13 +292,13 @@ impl<D: Disk> Account<D> {
     }
 }
 
-fn said(head: &RequestHead) -> Said {
+fn said(head: &RequestHead<'_>) -> Said {
     Said {
-        caller: head.caller.clone(),
-        service: head.service.clone(),
-        procedure: head.procedure.clone(),
-        shard_key: head.shard_key.clone(),
-        peer_id: head.peer_id.clone(),
+        caller: head.caller.to_string(),
+        service: head.service.to_string(),
+        procedure: head.procedure.to_string(),
+        shard_key: head.shard_key.as_deref().map(str::to_owned),
+        peer_id: head.peer_id.as_deref().map(str::to_owned),
     }
 }
 

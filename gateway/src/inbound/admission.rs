@@ -110,7 +110,7 @@ impl<D: Disk> Admission<D> {
     /// Hands a call to the core and waits for its outcome; `account` is told when.
     pub(super) async fn call(
         &self,
-        head: &RequestHead,
+        head: &RequestHead<'_>,
         namespace: NamespaceId,
         request: Request,
         term: Term,
@@ -125,7 +125,7 @@ impl<D: Disk> Admission<D> {
     /// What the core is told of a call that is handed to it now.
     pub(super) fn context(
         &self,
-        head: &RequestHead,
+        head: &RequestHead<'_>,
         namespace: NamespaceId,
         request: &Request,
         term: Term,
@@ -145,7 +145,7 @@ impl<D: Disk> Admission<D> {
         Ok(CallContext {
             namespace,
             owner,
-            shard_key: head.shard_key.clone(),
+            shard_key: head.shard_key.as_deref().map(str::to_owned),
             reply_by: Nanos(now.0.saturating_sub(spent).saturating_add(left)),
         })
     }
@@ -195,14 +195,14 @@ pub(super) fn too_large(limit: usize) -> Error {
 }
 
 /// Who will own the leases: `peerId`, else `x-peer-id`, else the caller. Nobody if there are none.
-fn owner(head: &RequestHead, request: &Request) -> String {
+fn owner(head: &RequestHead<'_>, request: &Request) -> String {
     let asked = match request {
-        Request::Call(Call::Lease(request)) => request.peer_id.as_ref(),
-        Request::Call(Call::LeaseBatch(request)) => request.peer_id.as_ref(),
+        Request::Call(Call::Lease(request)) => request.peer_id.as_deref(),
+        Request::Call(Call::LeaseBatch(request)) => request.peer_id.as_deref(),
         _ => return String::new(),
     };
     asked
-        .or(head.peer_id.as_ref())
+        .or(head.peer_id.as_deref())
         .unwrap_or(&head.caller)
-        .clone()
+        .to_owned()
 }

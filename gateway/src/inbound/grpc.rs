@@ -96,7 +96,7 @@ pub(super) async fn respond<D: Disk>(
 /// A lease procedure, which the path names or stands for.
 async fn lease_call<D: Disk>(
     admission: &Rc<Admission<D>>,
-    head: &Head,
+    head: &Head<'_>,
     typed: Option<Procedure>,
     body: Incoming,
     (told, mut account): (Told<'_>, Account<D>),
@@ -118,7 +118,7 @@ async fn lease_call<D: Disk>(
 
 async fn answer<D: Disk>(
     admission: &Admission<D>,
-    head: &Head,
+    head: &Head<'_>,
     typed: Option<Procedure>,
     body: Incoming,
     account: &mut Account<D>,
@@ -164,7 +164,7 @@ fn typed_namespace<D: Disk>(
 /// Reads the one message of a unary call, once its size is known and there is room for it.
 async fn read_message<D: Disk>(
     admission: &Admission<D>,
-    head: &Head,
+    head: &Head<'_>,
     body: Incoming,
     bytes_max: usize,
     term: Term,
@@ -197,7 +197,7 @@ async fn read_message<D: Disk>(
 /// Hands a subscriber of the replication stream to whoever reads the logs.
 async fn subscribe<D: Disk>(
     admission: &Admission<D>,
-    head: &Head,
+    head: &Head<'_>,
     body: Incoming,
     started: Instant,
 ) -> Result<Subscribed, Error> {
@@ -214,7 +214,7 @@ async fn subscribe<D: Disk>(
 /// The one small message of a request, which is not to a lease procedure.
 async fn only_request<D: Disk, M: Message + Default>(
     admission: &Admission<D>,
-    head: &Head,
+    head: &Head<'_>,
     body: Incoming,
     started: Instant,
 ) -> Result<M, Error> {
@@ -227,7 +227,7 @@ async fn only_request<D: Disk, M: Message + Default>(
 
 async fn health_call<D: Disk>(
     admission: &Admission<D>,
-    head: &Head,
+    head: &Head<'_>,
     body: Incoming,
     started: Instant,
 ) -> Result<Framed, Error> {
@@ -252,7 +252,7 @@ async fn health_call<D: Disk>(
 }
 
 /// A message of health or reflection behind its prefix.
-pub(super) fn framed(head: &Head, message: &impl Message) -> Bytes {
+pub(super) fn framed(head: &Head<'_>, message: &impl Message) -> Bytes {
     let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
     out.put_bytes(0, PREFIX_BYTES);
     message.encode_raw(&mut out);
@@ -271,11 +271,11 @@ fn whole(
 
 fn stream<D: Disk>(
     admission: &Admission<D>,
-    head: &Head,
+    head: &Head<'_>,
     messages: impl Messages + 'static,
 ) -> Response<ReplyBody> {
     let cell = Rc::clone(&admission.cell);
-    let body = Box::pin(Stream::new(cell, head.clone(), messages));
+    let body = Box::pin(Stream::new(cell, head, messages));
     grpc::stream_head(head).map(|()| ReplyBody::Stream(body))
 }
 

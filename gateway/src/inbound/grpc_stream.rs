@@ -30,7 +30,7 @@ pub(super) trait Messages: Unpin {
     /// it.
     fn poll_next(
         &mut self,
-        head: &Head,
+        head: &Head<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>>;
 
@@ -43,7 +43,7 @@ pub(super) trait Messages: Unpin {
 /// An answer's body: its messages, then its status. It ends when the node goes down.
 pub(super) struct Stream<D: Disk, M> {
     cell: Rc<CoreCell<D>>,
-    head: Head,
+    head: Head<'static>,
     messages: M,
     /// The caller's deadline.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -52,12 +52,12 @@ pub(super) struct Stream<D: Disk, M> {
 }
 
 impl<D: Disk, M: Messages> Stream<D, M> {
-    pub(super) fn new(cell: Rc<CoreCell<D>>, head: Head, messages: M) -> Stream<D, M> {
+    pub(super) fn new(cell: Rc<CoreCell<D>>, head: &Head<'_>, messages: M) -> Stream<D, M> {
         let sleep = |time| Box::pin(sleep_until(Instant::now() + time));
         Stream {
             cell,
             deadline: head.timeout.map(sleep),
-            head,
+            head: head.clone().into_owned(),
             messages,
             next_look: sleep(LOOK_STEP),
             has_ended: false,
@@ -114,7 +114,7 @@ impl<D: Disk, M: Messages> Body for Stream<D, M> {
 impl Messages for Subscribed {
     fn poll_next(
         &mut self,
-        _head: &Head,
+        _head: &Head<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match ready!(Subscribed::poll_next(self, cx)) {
@@ -149,7 +149,7 @@ impl<D: Disk> Watch<D> {
 impl<D: Disk> Messages for Watch<D> {
     fn poll_next(
         &mut self,
-        head: &Head,
+        head: &Head<'_>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         let status = match (self.is_service, self.cell.is_well()) {
@@ -182,7 +182,7 @@ impl Reflection {
 impl Messages for Reflection {
     fn poll_next(
         &mut self,
-        head: &Head,
+        head: &Head<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         loop {

@@ -112,11 +112,11 @@ pub(super) fn begin<D: Disk>(
     Some(QuicCall::Open(open))
 }
 
-fn read_head(frame: &CallFrame, greeting: &Greeting) -> Result<RequestHead, Error> {
+fn read_head<'a>(frame: &'a CallFrame, greeting: &'a Greeting) -> Result<RequestHead<'a>, Error> {
     RequestHead::from_frame(frame, &greeting.caller, &greeting.service)
 }
 
-fn told<'a>(frame: &'a CallFrame, head: Option<&'a RequestHead>) -> Told<'a> {
+fn told<'a>(frame: &'a CallFrame, head: Option<&'a RequestHead<'a>>) -> Told<'a> {
     Told {
         fields: Fields::Frame(frame),
         head,
@@ -219,7 +219,7 @@ struct Ready {
 /// From a head to what the core takes.
 fn prepare<D: Disk>(
     admission: &Admission<D>,
-    head: &RequestHead,
+    head: &RequestHead<'_>,
     frame: &CallFrame,
     came: Instant,
     account: &mut Account<D>,

@@ -80,7 +80,7 @@ pub(super) async fn respond<D: Disk>(
 /// From a parsed head to the call's outcome.
 async fn answer<D: Disk>(
     admission: &Admission<D>,
-    head: &RequestHead,
+    head: &RequestHead<'_>,
     body: Incoming,
     announced: Option<u64>,
     started: Instant,

@@ -4,8 +4,8 @@
 use bytes::BytesMut;
 use omnirelay_net::messages::view::{PayloadView, TokenView};
 use omnirelay_net::messages::write::{
-    Back, EnqueuedView, ExtendedView, LeaseView, ReceiptView, RefusedView, SettledView, View,
-    nested,
+    Back, EnqueuedView, ExtendedView, LeaseView, ReceiptView, RefusedView, SettledView, StatsBytes,
+    View, nested,
 };
 use omnirelay_net::messages::{
     CancelResponse, ChangeResult, CompleteResponse, EnqueueBatchResponse, EnqueueResponse,
@@ -98,6 +98,7 @@ impl Results {
             self.procedure,
             Procedure::EnqueueBatch | Procedure::LeaseBatch | Procedure::Settle
         );
+        let stats = self.stats.as_ref().map(StatsBytes::of);
         for result in self.results.iter().rev() {
             match result {
                 ItemResult::Enqueued {
@@ -109,7 +110,7 @@ impl Results {
                     let view = EnqueuedView {
                         sequence_id: sequence_id.0,
                         duplicate: *duplicate,
-                        stats: self.stats,
+                        stats: stats.as_ref(),
                         receipt: self.receipt(*shard, *lsn),
                     };
                     put(&mut out, is_batch, &view);
@@ -266,7 +267,7 @@ fn put(out: &mut Back, is_batch: bool, view: &impl View) {
 }
 
 fn put_lease(out: &mut Back, is_batch: bool, granted: &Granted) {
-    let item = EnqueuedBody::decode(&granted.record).expect("it was read before");
+    let item = EnqueuedBody::decode(&granted.record).expect("it is as it was written");
     let payload = &item.payload;
     let grant = &granted.grant;
     let lease_id = grant.token.lease_id.to_text();

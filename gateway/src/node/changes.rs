@@ -8,8 +8,9 @@ use super::calls::CallId;
 use super::core::Core;
 use super::errors;
 use super::execute::Decided;
-use super::layout::{LogId, NamespaceId};
+use super::layout::NamespaceId;
 use super::part::{ItemResult, Part};
+use super::split::Split;
 
 /// What to do with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl<D: Disk> Core<D> {
     /// Splits a change by the logs of its items.
     pub(super) fn change(&mut self, now: Nanos, id: CallId, change: Change, items: &[u64]) {
         let namespace = self.calls.get_mut(id).expect("just made").namespace;
-        let mut parts: Vec<(LogId, Vec<ChangeEntry>)> = Vec::new();
+        let mut split = Split::new(items.len(), self.layout.logs());
         for (index, &item) in (0u32..).zip(items) {
             let shard = self.layout.namespace(namespace).shard_of(SequenceId(item));
             let log = self.layout.log_of(shard);
@@ -42,17 +43,11 @@ impl<D: Disk> Core<D> {
                 shard,
                 item: SequenceId(item),
             };
-            match parts.iter_mut().find(|(at, _)| *at == log) {
-                Some((_, entries)) => entries.push(entry),
-                None => parts.push((log, vec![entry])),
-            }
+            split.put(log, entry);
         }
-        let parts = parts
-            .into_iter()
-            .map(|(log, entries)| (log, Part::Change(namespace, change, entries)))
-            .collect();
-        let results = (0..items.len()).map(|_| None).collect();
-        self.start(now, id, results, parts);
+        let parts = split.parts.into_iter();
+        let parts = parts.map(|(log, entries)| (log, Part::Change(namespace, change, entries)));
+        self.start(now, id, split.results, parts);
     }
 
     pub(super) fn decide_change(

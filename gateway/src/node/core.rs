@@ -532,6 +532,7 @@ fn owned_log(
                 due: shard.next_deadline(),
                 counted: stats,
                 counted_bytes: shard.live_bytes(),
+                is_changed: false,
                 shard,
             }
         })
@@ -541,6 +542,7 @@ fn owned_log(
         id,
         appender,
         shards,
+        changed: Vec::new(),
         totals,
         live_bytes,
         history_bytes,

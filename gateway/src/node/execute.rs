@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use omnirelay_net::messages::PendingItem;
 use omnirelay_net::messages::read::EnqueueItems;
+use omnirelay_net::messages::view::PayloadView;
 use omnirelay_net::rpc::{BATCH_BYTES_MAX, BODY_BYTES_MAX, payload_bytes, pending_item_bytes};
 use omnirelay_queue as queue;
 use omnirelay_queue::{EnqueueRefused, FenceReason, LeaseWish, Nanos, ShardId, TokenRefused};
@@ -180,8 +181,8 @@ impl<D: Disk> Core<D> {
     /// Whether a part may be carried out now.
     fn admit(&mut self, log: usize, part: &Part) -> Verdict {
         let (admit, sum, largest) = match part {
-            Part::Enqueue(_, items, entries) => {
-                let bytes = entries.iter().map(|e| record_bytes(items, e));
+            Part::Enqueue(_, _, entries) => {
+                let bytes = entries.iter().map(|e| e.record_bytes as usize);
                 (Admit::Enqueue, bytes.clone().sum(), bytes.max())
             }
             Part::Settle(_, entries) => {
@@ -282,8 +283,8 @@ impl<D: Disk> Core<D> {
                 ttl: request.ttl_ms.map(Duration::from_millis),
                 enqueued_by: "",
             };
-            let decision =
-                self.logs[log].with_shard(slot, |shard, out| shard.handle_enqueue(now, &item, out));
+            let decision = self.logs[log]
+                .with_shard_of_many(slot, |shard, out| shard.handle_enqueue(now, &item, out));
             let result = match self.rest(&mut decided, durable, log, slot, decision) {
                 Ok(done) => ItemResult::Enqueued {
                     sequence_id: done.sequence_id,
@@ -298,6 +299,7 @@ impl<D: Disk> Core<D> {
             };
             decided.push(entry.index, result);
         }
+        self.logs[log].note_changed();
         decided
     }
 
@@ -317,7 +319,7 @@ impl<D: Disk> Core<D> {
             let result = match &entry.action {
                 Action::Complete => {
                     let decision =
-                        owned.with_shard(slot, |s, out| s.handle_complete(now, token, out));
+                        owned.with_shard_of_many(slot, |s, out| s.handle_complete(now, token, out));
                     self.rest(&mut decided, durable, log, slot, decision)
                         .map(|lsn| ItemResult::Settled { shard, lsn })
                 }
@@ -334,8 +336,9 @@ impl<D: Disk> Core<D> {
                         delay: failure.delay,
                         metadata: queue::Attributes::Pairs(&metadata),
                     };
-                    let decision =
-                        owned.with_shard(slot, |s, out| s.handle_fail(now, token, &failure, out));
+                    let decision = owned.with_shard_of_many(slot, |s, out| {
+                        s.handle_fail(now, token, &failure, out)
+                    });
                     self.rest(&mut decided, durable, log, slot, decision)
                         .map(|lsn| ItemResult::Settled { shard, lsn })
                 }
@@ -360,6 +363,7 @@ impl<D: Disk> Core<D> {
                 result.unwrap_or_else(|why| ItemResult::refused(token_error(why))),
             );
         }
+        self.logs[log].note_changed();
         decided
     }
 
@@ -508,12 +512,14 @@ impl<D: Disk> Core<D> {
     }
 }
 
-fn record_bytes(items: &EnqueueItems, entry: &EnqueueEntry) -> usize {
-    let Some(payload) = items.get(entry.index as usize).payload else {
-        return RECORD_SLACK_BYTES;
-    };
+/// What an item's record may take.
+pub(super) fn record_bytes<'a>(
+    payload: &PayloadView<'a, impl Iterator<Item = (&'a str, &'a str)> + Clone>,
+) -> u32 {
     let attributes = payload.attributes.clone().count();
-    RECORD_SLACK_BYTES + payload_bytes(&payload) + 8 * attributes
+    let bytes = RECORD_SLACK_BYTES + payload_bytes(payload) + 8 * attributes;
+    // What is larger has been refused.
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// An item's record as it is restored: its payload, its last error, and what is known beside.

@@ -33,7 +33,8 @@ impl<D: Disk> Core<D> {
         let item = SequenceId(item);
         let shard = self.layout.namespace(namespace).shard_of(item);
         let part = Part::Explain(namespace, shard, item);
-        self.start(now, id, vec![None], vec![(self.layout.log_of(shard), part)]);
+        let log = self.layout.log_of(shard);
+        self.start(now, id, Vec::new(), std::iter::once((log, part)));
     }
 
     pub(super) fn decide_explain(

@@ -17,8 +17,10 @@ use super::calls::{CallId, LeaseWish, Outcome, PendingCall, Seek, Walk};
 use super::changes::Change;
 use super::core::{CallContext, Core};
 use super::errors;
+use super::execute::record_bytes;
 use super::layout::{LogId, NamespaceId};
 use super::part::{Action, EnqueueEntry, Failure, ItemResult, Part, SettleEntry, Take, Ticket};
+use super::split::Split;
 
 impl<D: Disk> Core<D> {
     /// Accepts a call. Its outcome comes out of [`Core::poll_outcome`], exactly once, unless it is
@@ -134,40 +136,38 @@ impl<D: Disk> Core<D> {
         items: EnqueueItems,
         room: u64,
     ) {
+        let namespace = context.namespace;
+        let items = Arc::new(items);
         let mut left = room;
-        let mut parts: Vec<(LogId, Vec<EnqueueEntry>)> = Vec::new();
-        let mut results = Vec::with_capacity(items.len());
+        let mut split = Split::new(items.len(), self.layout.logs());
         for (index, at) in (0u32..).zip(0..items.len()) {
             let item = items.get(at);
             if let Err(error) = rpc::validate_enqueue(&item) {
-                results.push(Some(ItemResult::refused(error)));
+                split.refuse(index, error);
                 continue;
             }
             let Some(after) = left.checked_sub(1) else {
-                let error = errors::at_capacity();
-                results.push(Some(ItemResult::refused(error)));
+                split.refuse(index, errors::at_capacity());
                 continue;
             };
             left = after;
-            results.push(None);
             let payload = item.payload.as_ref().expect("validated");
             let resource = (payload.resource_type, payload.resource_id);
             let key = context.shard_key.as_deref();
             let shard = self.layout.shard_for(context.namespace, key, resource);
             let log = self.layout.log_of(shard);
-            let entry = EnqueueEntry { index, shard };
-            match parts.iter_mut().find(|(at, _)| *at == log) {
-                Some((_, entries)) => entries.push(entry),
-                None => parts.push((log, vec![entry])),
-            }
+            let entry = EnqueueEntry {
+                index,
+                shard,
+                record_bytes: record_bytes(payload),
+            };
+            split.put(log, entry);
         }
-        let namespace = context.namespace;
-        let items = Arc::new(items);
-        let parts = parts
-            .into_iter()
-            .map(|(log, entries)| (log, Part::Enqueue(namespace, Arc::clone(&items), entries)))
-            .collect();
-        self.start(now, id, results, parts);
+        let parts = split.parts.into_iter().map(|(log, entries)| {
+            let part = Part::Enqueue(namespace, Arc::clone(&items), entries);
+            (log, part)
+        });
+        self.start(now, id, split.results, parts);
     }
 
     fn settle_one(
@@ -188,19 +188,17 @@ impl<D: Disk> Core<D> {
         entries: impl Iterator<Item = Result<(Option<TokenView<'a>>, Action), Error>>,
     ) {
         let namespace = self.calls.get_mut(id).expect("just made").namespace;
-        let mut parts: Vec<(LogId, Vec<SettleEntry>)> = Vec::new();
-        let mut results = Vec::with_capacity(entries.size_hint().0);
+        let mut split = Split::new(entries.size_hint().0, self.layout.logs());
         for (index, entry) in (0u32..).zip(entries) {
             let parsed =
                 entry.and_then(|(token, action)| Ok((action, self.parse_token(namespace, token)?)));
             let (action, (shard, token)) = match parsed {
                 Ok(parsed) => parsed,
                 Err(error) => {
-                    results.push(Some(ItemResult::refused(error)));
+                    split.refuse(index, error);
                     continue;
                 }
             };
-            results.push(None);
             let log = self.layout.log_of(shard);
             let entry = SettleEntry {
                 index,
@@ -208,16 +206,11 @@ impl<D: Disk> Core<D> {
                 token,
                 action,
             };
-            match parts.iter_mut().find(|(at, _)| *at == log) {
-                Some((_, entries)) => entries.push(entry),
-                None => parts.push((log, vec![entry])),
-            }
+            split.put(log, entry);
         }
-        let parts = parts
-            .into_iter()
-            .map(|(log, entries)| (log, Part::Settle(namespace, entries)))
-            .collect();
-        self.start(now, id, results, parts);
+        let parts = split.parts.into_iter();
+        let parts = parts.map(|(log, entries)| (log, Part::Settle(namespace, entries)));
+        self.start(now, id, split.results, parts);
     }
 
     /// Reads a token and finds its shard. Whether the token is genuine is the shard's to say.
@@ -290,12 +283,12 @@ impl<D: Disk> Core<D> {
         now: Nanos,
         id: CallId,
         results: Vec<Option<ItemResult>>,
-        parts: Vec<(LogId, Part)>,
+        parts: impl ExactSizeIterator<Item = (LogId, Part)>,
     ) {
         let call = self.calls.get_mut(id).expect("just made");
         call.results = results;
         call.outstanding = u32::try_from(parts.len()).expect("a call has few parts");
-        if parts.is_empty() {
+        if parts.len() == 0 {
             return self.finish(id);
         }
         for (log, part) in parts {
@@ -337,7 +330,16 @@ impl<D: Disk> Core<D> {
         if call.lease.is_some() && results.is_empty() {
             return self.handle_taken(now, id, log, true);
         }
-        let is_lease = call.lease.is_some();
+        let (is_lease, is_done) = (call.lease.is_some(), call.outstanding == 0);
+        // Nearly always one log has answered all of the call, in its order.
+        let is_whole = |results: &[(u32, _)]| results.iter().zip(0..).all(|(one, at)| one.0 == at);
+        if is_done && call.results.is_empty() && is_whole(&results) {
+            let results = results.into_iter().map(|(_, result)| result).collect();
+            if is_lease {
+                self.handle_taken(now, id, log, false);
+            }
+            return self.finish_with(id, results);
+        }
         for (index, result) in results {
             let index = index as usize;
             if index >= call.results.len() {
@@ -345,7 +347,7 @@ impl<D: Disk> Core<D> {
             }
             call.results[index] = Some(result);
         }
-        if call.outstanding == 0 {
+        if is_done {
             if is_lease {
                 self.handle_taken(now, id, log, false);
             }
@@ -379,17 +381,20 @@ impl<D: Disk> Core<D> {
         self.handle_undelivered(now, grants);
     }
 
-    /// All parts are there: makes the reply.
+    /// All parts are there.
     fn finish(&mut self, id: CallId) {
         let call = self.calls.get_mut(id).expect("only open calls finish");
         let results = std::mem::take(&mut call.results);
+        let answered = |result: Option<ItemResult>| result.expect("every entry was answered");
+        self.finish_with(id, results.into_iter().map(answered).collect());
+    }
+
+    /// Makes the reply of all results.
+    fn finish_with(&mut self, id: CallId, results: Vec<ItemResult>) {
+        let call = self.calls.get_mut(id).expect("only open calls finish");
         let (procedure, namespace) = (call.procedure, call.namespace);
         let dispatched_at = call.dispatched_at;
         let shard = common_shard(&results);
-        let results: Vec<ItemResult> = results
-            .into_iter()
-            .map(|result| result.expect("every entry was answered"))
-            .collect();
         let grants = results
             .iter()
             .filter_map(|result| match result {
@@ -555,9 +560,9 @@ fn settle_action<'a>(
 }
 
 /// The shard of all entries, if it is one and the same.
-fn common_shard(results: &[Option<ItemResult>]) -> Option<ShardId> {
+fn common_shard(results: &[ItemResult]) -> Option<ShardId> {
     let mut common = None;
-    for result in results.iter().flatten() {
+    for result in results {
         let shard = match result {
             ItemResult::Enqueued { shard, .. }
             | ItemResult::Settled { shard, .. }

@@ -27,6 +27,7 @@ mod readback;
 mod reads;
 mod records;
 mod restore;
+mod split;
 mod totals;
 mod trim;
 mod walks;

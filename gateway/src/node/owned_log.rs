@@ -67,6 +67,24 @@ pub(super) struct OwnedShard {
     pub(super) counted: Stats,
     /// Its live bytes as they are in [`OwnedLog::live_bytes`].
     pub(super) counted_bytes: u64,
+    /// It is among [`OwnedLog::changed`].
+    pub(super) is_changed: bool,
+}
+
+impl OwnedShard {
+    fn decide<T>(
+        &mut self,
+        appender: &mut Appender,
+        decide: impl FnOnce(&mut Shard, &mut ShardLog<'_>) -> T,
+    ) -> T {
+        let before = self.shard.last_lsn();
+        let shard = self.shard.spec().shard;
+        let outcome = decide(&mut self.shard, &mut ShardLog { appender, shard });
+        if self.shard.last_lsn() != before {
+            self.last_batch = newest_batch(appender);
+        }
+        outcome
+    }
 }
 
 /// Results that leave once a batch is committed.
@@ -154,6 +172,8 @@ pub(super) struct OwnedLog {
     pub(super) appender: Appender,
     /// In the order of their ids: shard `s` stands at `s / logs`.
     pub(super) shards: Vec<OwnedShard>,
+    /// Shards of which the newest decisions are not noted yet.
+    pub(super) changed: Vec<usize>,
     /// Counts of all its shards.
     pub(super) totals: Totals,
     /// Bytes of records that the items of all its shards need.
@@ -190,19 +210,36 @@ impl OwnedLog {
         slot: usize,
         decide: impl FnOnce(&mut Shard, &mut ShardLog<'_>) -> T,
     ) -> T {
+        let outcome = self.shards[slot].decide(&mut self.appender, decide);
+        self.note(slot);
+        outcome
+    }
+
+    /// As [`OwnedLog::with_shard`], for one of many decisions in a row:
+    /// [`OwnedLog::note_changed`] must follow them before anything else is done with the log.
+    pub(super) fn with_shard_of_many<T>(
+        &mut self,
+        slot: usize,
+        decide: impl FnOnce(&mut Shard, &mut ShardLog<'_>) -> T,
+    ) -> T {
         let owned = &mut self.shards[slot];
-        let before = owned.shard.last_lsn();
-        let shard = owned.shard.spec().shard;
-        let outcome = decide(
-            &mut owned.shard,
-            &mut ShardLog {
-                appender: &mut self.appender,
-                shard,
-            },
-        );
-        if owned.shard.last_lsn() != before {
-            owned.last_batch = newest_batch(&self.appender);
+        let outcome = owned.decide(&mut self.appender, decide);
+        if !std::mem::replace(&mut owned.is_changed, true) {
+            self.changed.push(slot);
         }
+        outcome
+    }
+
+    /// Notes what changed in the shards that were decided about one by one.
+    pub(super) fn note_changed(&mut self) {
+        while let Some(slot) = self.changed.pop() {
+            self.shards[slot].is_changed = false;
+            self.note(slot);
+        }
+    }
+
+    fn note(&mut self, slot: usize) {
+        let owned = &mut self.shards[slot];
         owned.due = owned.shard.next_deadline();
         let stats = owned.shard.stats();
         self.totals.change(owned.namespace, &owned.counted, &stats);
@@ -210,7 +247,6 @@ impl OwnedLog {
         let live_bytes = owned.shard.live_bytes();
         self.live_bytes = self.live_bytes - owned.counted_bytes + live_bytes;
         owned.counted_bytes = live_bytes;
-        outcome
     }
 
     /// Bytes that must stay free for work that was admitted.

@@ -56,6 +56,8 @@ pub(super) struct EnqueueEntry {
     /// Its place in the call, and among the call's items.
     pub(super) index: u32,
     pub(super) shard: ShardId,
+    /// What its record may take.
+    pub(super) record_bytes: u32,
 }
 
 /// One token of a settle, already parsed and routed.

@@ -135,6 +135,5 @@ impl<D: Disk> Core<D> {
 fn take_in(granted: &mut Granted, bytes: RecordBytes) -> Result<(), String> {
     granted.last_error = bytes.error_info()?.map(Box::new);
     granted.record = bytes.into_item()?;
-    EnqueuedBody::decode_verified(&granted.record).map_err(|error| error.to_string())?;
-    Ok(())
+    EnqueuedBody::verify(&granted.record).map_err(|error| error.to_string())
 }

@@ -15,6 +15,7 @@ use super::execute::Decided;
 use super::layout::{LogId, NamespaceId};
 use super::part::{ItemResult, Part, Ticket};
 use super::records::nanos;
+use super::split::Split;
 
 /// One item of a restore, already checked and routed.
 #[derive(Debug)]
@@ -30,9 +31,8 @@ impl<D: Disk> Core<D> {
     /// namespace has, is refused.
     pub(super) fn restore(&mut self, now: Nanos, id: CallId, items: Vec<PendingItem>, room: u64) {
         let namespace = self.calls.get_mut(id).expect("just made").namespace;
-        let results = (0..items.len()).map(|_| None).collect();
         let parts = self.restore_parts(namespace, room, items);
-        self.start(now, id, results, parts);
+        self.start(now, id, Vec::new(), parts);
     }
 
     /// Puts back, for nobody in particular, what was taken out for a caller that is gone.
@@ -51,21 +51,16 @@ impl<D: Disk> Core<D> {
         namespace: NamespaceId,
         room: u64,
         items: Vec<PendingItem>,
-    ) -> Vec<(LogId, Part)> {
-        let mut parts: Vec<(LogId, Vec<RestoreEntry>)> = Vec::new();
+    ) -> impl ExactSizeIterator<Item = (LogId, Part)> + use<D> {
+        let mut split = Split::new(items.len(), self.layout.logs());
         for (index, item) in (0u32..).zip(items) {
             let shard = self.route_restored(namespace, &item);
             let log = self.layout.log_of(shard);
             let entry = RestoreEntry { index, shard, item };
-            match parts.iter_mut().find(|(at, _)| *at == log) {
-                Some((_, entries)) => entries.push(entry),
-                None => parts.push((log, vec![entry])),
-            }
+            split.put(log, entry);
         }
-        parts
-            .into_iter()
-            .map(|(log, entries)| (log, Part::Restore(namespace, room, entries)))
-            .collect()
+        let parts = split.parts.into_iter();
+        parts.map(move |(log, entries)| (log, Part::Restore(namespace, room, entries)))
     }
 
     /// An item of our own goes back to the shard that its number names, which knows whether it

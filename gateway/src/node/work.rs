@@ -162,6 +162,13 @@ impl<D: Disk> Core<D> {
 
     /// The log to ask next: the best of our own, unless another is better or it is time to look.
     fn choose_log(&mut self, now: Nanos, namespace: NamespaceId, tried: &[LogId]) -> Option<LogId> {
+        if let [only] = &self.logs[..]
+            && self.layout.logs() == 1
+        {
+            // With nothing to compare it with, its heads need no look: who takes from it looks.
+            let may_have_any = only.totals.of(namespace).pending > 0 && only.can_grant();
+            return (may_have_any && !tried.contains(&only.id)).then_some(only.id);
+        }
         let mut own: Option<(LogId, Head)> = None;
         for log in 0..self.logs.len() {
             let id = self.logs[log].id;

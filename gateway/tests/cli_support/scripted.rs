@@ -67,7 +67,7 @@ fn answer(stream: &TcpStream, heard: &Mutex<Vec<Call>>, script: &mut Script) {
 }
 
 /// The next request; `None` when the client is done.
-fn request(reader: &mut impl BufRead) -> Option<(RequestHead, Vec<u8>)> {
+fn request(reader: &mut impl BufRead) -> Option<(RequestHead<'static>, Vec<u8>)> {
     let mut headers = HeaderMap::new();
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
@@ -88,5 +88,6 @@ fn request(reader: &mut impl BufRead) -> Option<(RequestHead, Vec<u8>)> {
     });
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((RequestHead::parse(&headers).expect("a sound head"), body))
+    let head = RequestHead::parse(&headers).expect("a sound head");
+    Some((head.into_owned(), body))
 }

@@ -94,7 +94,11 @@ pub(super) struct HttpCaller {
 }
 
 impl HttpCaller {
-    pub(super) fn new(sender: &Sender, target: &Target, head: &RequestHead) -> Result<Self, Error> {
+    pub(super) fn new(
+        sender: &Sender,
+        target: &Target,
+        head: &RequestHead<'_>,
+    ) -> Result<Self, Error> {
         let is_grpc = target.transport == Transport::Grpc;
         let address = &target.address;
         let scheme = match target.ca {

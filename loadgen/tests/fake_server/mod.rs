@@ -283,7 +283,7 @@ async fn whole(body: Incoming) -> Bytes {
     collected.map(|body| body.to_bytes()).unwrap_or_default()
 }
 
-async fn handle(server: &Server, head: &RequestHead, body: &Bytes) -> Result<Reply, Error> {
+async fn handle(server: &Server, head: &RequestHead<'_>, body: &Bytes) -> Result<Reply, Error> {
     let (namespace, procedure): (&str, Procedure) = Procedure::parse(&head.procedure)?;
     if namespace != "resourcelease" {
         return Err(Error::namespace_unknown(format!(

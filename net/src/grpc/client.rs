@@ -37,7 +37,7 @@ pub fn path(procedure: &str) -> Result<Uri, Error> {
 ///
 /// # Errors
 /// `rpc.header.malformed` where the head has a value that no header can carry.
-pub fn request(uri: Uri, head: &RequestHead, message: &[u8]) -> Result<Request<Bytes>, Error> {
+pub fn request(uri: Uri, head: &RequestHead<'_>, message: &[u8]) -> Result<Request<Bytes>, Error> {
     let mut fields = head.to_headers()?;
     // The path says it.
     fields.remove(&headers::PROCEDURE);

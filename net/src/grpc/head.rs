@@ -45,11 +45,11 @@ pub enum Method {
 
 /// A request's path and metadata.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Head {
+pub struct Head<'a> {
     /// What is called.
     pub method: Method,
     /// Who calls, how its messages are encoded, how long it may take.
-    pub rpc: RequestHead,
+    pub rpc: RequestHead<'a>,
     /// The deadline that the caller gave by `grpc-timeout`, if it did: a stream has no other.
     pub timeout: Option<Duration>,
     /// How the request's messages are compressed.
@@ -72,14 +72,26 @@ fn subtype(found: &HeaderMap) -> Option<&str> {
     (rest.is_empty() || rest.starts_with('+')).then_some(rest)
 }
 
-impl Head {
+impl<'a> Head<'a> {
+    /// With texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Head<'static> {
+        Head {
+            method: self.method,
+            rpc: self.rpc.into_owned(),
+            timeout: self.timeout,
+            compression: self.compression,
+            reply_compression: self.reply_compression,
+        }
+    }
+
     /// Reads a request's path and metadata.
     ///
     /// # Errors
     /// `rpc.procedure.unknown` for a path that names nothing, `rpc.header.missing` and
     /// `rpc.header.malformed` for metadata, `rpc.encoding.unsupported` for messages that nothing
     /// here reads.
-    pub fn parse(path: &str, found: &HeaderMap) -> Result<Self, Error> {
+    pub fn parse(path: &'a str, found: &'a HeaderMap) -> Result<Self, Error> {
         let encoding = match subtype(found).and_then(|rest| rest.strip_prefix('+')) {
             Some(name) => Encoding::parse(name)?,
             None => Encoding::Proto,
@@ -205,7 +217,7 @@ mod tests {
     use super::*;
     use crate::rpc::{TTL_DEFAULT, TTL_MAX, codes};
 
-    fn head(path: &str, lines: &[(&'static str, &str)]) -> Result<Head, Error> {
+    fn head(path: &str, lines: &[(&'static str, &str)]) -> Result<Head<'static>, Error> {
         let mut found = HeaderMap::new();
         found.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         for (name, value) in lines {
@@ -213,7 +225,7 @@ mod tests {
             found.insert(HeaderName::from_static(name), value);
         }
         assert!(is_grpc(&found));
-        Head::parse(path, &found)
+        Head::parse(path, &found).map(Head::into_owned)
     }
 
     #[test]

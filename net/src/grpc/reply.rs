@@ -37,7 +37,7 @@ pub struct Framed {
 /// As [`crate::rpc::encode_reply`].
 #[must_use]
 pub fn reply_response(
-    head: &Head,
+    head: &Head<'_>,
     shard: Option<u32>,
     reply: &impl EncodeReply,
 ) -> Response<Framed> {

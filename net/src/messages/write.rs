@@ -4,8 +4,11 @@
 //! written in one pass, the last field first (see [`Back`]).
 
 use super::view::{PayloadView, TokenView};
+use prost::Message as _;
+
 use super::{Error, ErrorInfo, Stats, Timestamp};
 pub use crate::wire::Back;
+use crate::wire::varint;
 
 /// A message whose parts lie elsewhere.
 pub trait View {
@@ -98,12 +101,25 @@ impl View for ReceiptView<'_> {
     }
 }
 
-impl View for Stats {
-    fn put(&self, out: &mut Back) {
-        out.plain_number(4, self.dead_letter_count);
-        out.plain_number(3, self.delayed_count);
-        out.plain_number(2, self.active_lease_count);
-        out.plain_number(1, self.pending_count);
+/// `Stats`, written once to be put in front of many results.
+#[derive(Debug, Clone, Copy)]
+pub struct StatsBytes {
+    bytes: [u8; STATS_BYTES_MAX],
+    length: usize,
+}
+
+/// Four numbers, each with its key.
+const STATS_BYTES_MAX: usize = 4 * (1 + varint::VARINT_BYTES_MAX);
+
+impl StatsBytes {
+    /// As they are on the wire.
+    #[must_use]
+    pub fn of(stats: &Stats) -> StatsBytes {
+        let mut bytes = [0; STATS_BYTES_MAX];
+        let mut rest = &mut bytes[..];
+        stats.encode_raw(&mut rest);
+        let length = STATS_BYTES_MAX - rest.len();
+        StatsBytes { bytes, length }
     }
 }
 
@@ -113,15 +129,15 @@ impl View for Stats {
 pub struct EnqueuedView<'a> {
     pub sequence_id: u64,
     pub duplicate: bool,
-    pub stats: Option<Stats>,
+    pub stats: Option<&'a StatsBytes>,
     pub receipt: ReceiptView<'a>,
 }
 
 impl View for EnqueuedView<'_> {
     fn put(&self, out: &mut Back) {
         nested(out, 4, &self.receipt);
-        if let Some(stats) = &self.stats {
-            nested(out, 3, stats);
+        if let Some(stats) = self.stats {
+            out.piece(3, &stats.bytes[..stats.length]);
         }
         out.plain_number(2, self.duplicate.into());
         out.plain_number(1, self.sequence_id);
@@ -169,14 +185,12 @@ impl View for RefusedView<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use proptest::option;
-    use proptest::prelude::*;
-    use prost::Message;
-
     use super::*;
     use crate::messages::{
         EnqueueResult, LeaseResponse, OwnershipToken, Payload, Receipt, SettleResult,
     };
+    use proptest::option;
+    use proptest::prelude::*;
 
     fn written(view: &impl View) -> Vec<u8> {
         let mut out = Back::with_capacity(0);
@@ -283,7 +297,8 @@ mod tests {
                 receipt: message.clone(),
                 error: None,
             };
-            let view = EnqueuedView { sequence_id, duplicate, stats, receipt };
+            let stats = stats.as_ref().map(StatsBytes::of);
+            let view = EnqueuedView { sequence_id, duplicate, stats: stats.as_ref(), receipt };
             prop_assert_eq!(written(&view), enqueued.encode_to_vec());
             let settled = SettleResult { success: true, receipt: message, ..SettleResult::default() };
             prop_assert_eq!(written(&SettledView(receipt)), settled.encode_to_vec());

@@ -15,7 +15,7 @@ use crate::messages;
 ///
 /// # Errors
 /// `rpc.header.malformed` where the head has a value that no header can carry.
-pub fn request(uri: Uri, head: &RequestHead, body: Bytes) -> Result<Request<Bytes>, Error> {
+pub fn request(uri: Uri, head: &RequestHead<'_>, body: Bytes) -> Result<Request<Bytes>, Error> {
     let mut fields = head.to_headers()?;
     fields.insert(
         CONTENT_TYPE,

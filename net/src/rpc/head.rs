@@ -1,5 +1,6 @@
 //! The head of a request: who calls what, how it is encoded, how long it may take.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -124,27 +125,27 @@ impl Encoding {
     }
 }
 
-/// Everything a request says besides its body.
+/// Everything a request says besides its body. Its texts are its own, or lie in what was read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RequestHead {
+pub struct RequestHead<'a> {
     /// Who calls.
-    pub caller: String,
+    pub caller: Cow<'a, str>,
     /// The service called.
-    pub service: String,
+    pub service: Cow<'a, str>,
     /// The procedure called, for the lease queue `<namespace>::<operation>`.
-    pub procedure: String,
+    pub procedure: Cow<'a, str>,
     /// How the body is encoded.
     pub encoding: Encoding,
     /// The time until the caller's deadline, at most [`TTL_MAX`].
     pub ttl: Duration,
     /// What decides the shard.
-    pub shard_key: Option<String>,
+    pub shard_key: Option<Cow<'a, str>>,
     /// What decides the peer a call is relayed to.
-    pub routing_key: Option<String>,
+    pub routing_key: Option<Cow<'a, str>>,
     /// The service that stands in for the one called.
-    pub routing_delegate: Option<String>,
+    pub routing_delegate: Option<Cow<'a, str>>,
     /// The peer that will own what is leased.
-    pub peer_id: Option<String>,
+    pub peer_id: Option<Cow<'a, str>>,
     /// The lease the call rests on.
     pub lease_token: Option<OwnershipToken>,
     /// The caller reads an error's message from its header, and its body as a body.
@@ -153,13 +154,13 @@ pub struct RequestHead {
     pub headers: Vec<(String, String)>,
 }
 
-impl RequestHead {
+impl<'a> RequestHead<'a> {
     /// A head with the default deadline and nothing optional.
     #[must_use]
     pub fn new(
-        caller: impl Into<String>,
-        service: impl Into<String>,
-        procedure: impl Into<String>,
+        caller: impl Into<Cow<'a, str>>,
+        service: impl Into<Cow<'a, str>>,
+        procedure: impl Into<Cow<'a, str>>,
         encoding: Encoding,
     ) -> Self {
         Self {
@@ -178,12 +179,32 @@ impl RequestHead {
         }
     }
 
+    /// With texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> RequestHead<'static> {
+        let own = |text: Cow<'a, str>| Cow::Owned(text.into_owned());
+        RequestHead {
+            caller: own(self.caller),
+            service: own(self.service),
+            procedure: own(self.procedure),
+            shard_key: self.shard_key.map(own),
+            routing_key: self.routing_key.map(own),
+            routing_delegate: self.routing_delegate.map(own),
+            peer_id: self.peer_id.map(own),
+            encoding: self.encoding,
+            ttl: self.ttl,
+            lease_token: self.lease_token,
+            accepts_both_response_error: self.accepts_both_response_error,
+            headers: self.headers,
+        }
+    }
+
     /// Reads a head. Where a header comes twice, the first counts.
     ///
     /// # Errors
     /// `rpc.header.missing` names every required header that is missing or blank;
     /// `rpc.header.malformed` and `rpc.encoding.unsupported` say what cannot be understood.
-    pub fn parse(found: &HeaderMap) -> Result<Self, Error> {
+    pub fn parse(found: &'a HeaderMap) -> Result<Self, Error> {
         let fields = Fields::collect(found)?;
         let required = [
             (&headers::CALLER, fields.caller),
@@ -197,7 +218,7 @@ impl RequestHead {
             return Err(missing(&required));
         };
         let encoding = Encoding::parse(encoding)?;
-        fields.head(caller, service, procedure, encoding, None)
+        fields.head(caller, service, procedure.into(), encoding, None)
     }
 
     /// Reads a head whose procedure the path says. `caller` stands in for a caller that does not
@@ -207,9 +228,9 @@ impl RequestHead {
     /// # Errors
     /// As [`RequestHead::parse`].
     pub fn parse_for_path(
-        found: &HeaderMap,
-        procedure: String,
-        stand_in: Option<(&str, &str)>,
+        found: &'a HeaderMap,
+        procedure: impl Into<Cow<'a, str>>,
+        stand_in: Option<(&'a str, &'a str)>,
         encoding: Encoding,
         timeout: Option<Duration>,
     ) -> Result<Self, Error> {
@@ -228,7 +249,7 @@ impl RequestHead {
         let [Some(caller), Some(service)] = required.map(|(_, text)| text) else {
             return Err(missing(&required));
         };
-        fields.head(caller, service, &procedure, encoding, timeout)
+        fields.head(caller, service, procedure.into(), encoding, timeout)
     }
 
     /// The head of a call in a frame. What the call leaves out, `caller` and `service` stand in for,
@@ -236,8 +257,11 @@ impl RequestHead {
     ///
     /// # Errors
     /// As [`RequestHead::parse`].
-    pub fn from_frame(call: &CallFrame, caller: &str, service: &str) -> Result<Self, Error> {
-        let said = |text| Some(str::trim(text)).filter(|text| !text.is_empty());
+    pub fn from_frame(
+        call: &'a CallFrame,
+        caller: &'a str,
+        service: &'a str,
+    ) -> Result<Self, Error> {
         let Some(encoding) = call.encoding else {
             return Err(Error::encoding_unsupported(
                 "the call's encoding is unknown; use 0 (proto), 1 (json) or 2 (raw)",
@@ -263,7 +287,13 @@ impl RequestHead {
                 .collect(),
             ..Fields::default()
         };
-        fields.head(caller, service, procedure, encoding, Some(call.ttl()))
+        fields.head(
+            caller,
+            service,
+            procedure.into(),
+            encoding,
+            Some(call.ttl()),
+        )
     }
 
     /// The headers that say this head.
@@ -372,19 +402,19 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     /// The head, the required of its fields given.
     fn head(
         self,
-        caller: &str,
-        service: &str,
-        procedure: &str,
+        caller: &'a str,
+        service: &'a str,
+        procedure: Cow<'a, str>,
         encoding: Encoding,
         timeout: Option<Duration>,
-    ) -> Result<RequestHead, Error> {
+    ) -> Result<RequestHead<'a>, Error> {
         Ok(RequestHead {
-            caller: bounded(&headers::CALLER, caller)?,
-            service: bounded(&headers::SERVICE, service)?,
+            caller: bounded(&headers::CALLER, caller.into())?,
+            service: bounded(&headers::SERVICE, service.into())?,
             procedure: bounded(&headers::PROCEDURE, procedure)?,
             encoding,
             ttl: ttl(&self, timeout)?,
@@ -399,6 +429,17 @@ impl Fields<'_> {
     }
 }
 
+/// A text of a frame without the blanks around it, which hardly any has; none if that is empty.
+fn said(text: &str) -> Option<&str> {
+    let is_bare = |byte: &u8| byte.is_ascii_graphic();
+    let text = match text.as_bytes() {
+        [] => return None,
+        bytes if bytes.first().is_some_and(is_bare) && bytes.last().is_some_and(is_bare) => text,
+        _ => text.trim(),
+    };
+    Some(text).filter(|text| !text.is_empty())
+}
+
 /// A header's value as text.
 fn utf8<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Error> {
     std::str::from_utf8(value.as_bytes())
@@ -406,14 +447,14 @@ fn utf8<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, Error>
 }
 
 /// A header that may name something.
-fn key(name: &HeaderName, text: Option<&str>) -> Result<Option<String>, Error> {
-    text.map(|text| bounded(name, text)).transpose()
+fn key<'a>(name: &HeaderName, text: Option<&'a str>) -> Result<Option<Cow<'a, str>>, Error> {
+    text.map(|text| bounded(name, text.into())).transpose()
 }
 
 /// A name within its limit: some are kept as long as an item lives.
-fn bounded(name: &HeaderName, text: &str) -> Result<String, Error> {
+fn bounded<'a>(name: &HeaderName, text: Cow<'a, str>) -> Result<Cow<'a, str>, Error> {
     if text.len() <= NAME_BYTES_MAX {
-        return Ok(text.to_owned());
+        return Ok(text);
     }
     Err(Error::header_malformed(format!(
         "{name} has {} bytes; at most {NAME_BYTES_MAX} are allowed",
@@ -543,7 +584,7 @@ mod tests {
 
     #[test]
     fn every_optional_header_is_read() {
-        let head = RequestHead::parse(&whole(&[
+        let found = whole(&[
             ("Rpc-Shard-Key", "s"),
             ("Rpc-Routing-Key", "k"),
             ("Rpc-Routing-Delegate", "d"),
@@ -555,8 +596,8 @@ mod tests {
             ("Rpc-Header-Trace", "abc"),
             ("Rpc-Header-", "no name, so left out"),
             ("accept", "*/*"),
-        ]))
-        .unwrap();
+        ]);
+        let head = RequestHead::parse(&found).unwrap();
         assert_eq!(head.shard_key.as_deref(), Some("s"));
         assert_eq!(head.routing_key.as_deref(), Some("k"));
         assert_eq!(head.routing_delegate.as_deref(), Some("d"));
@@ -674,13 +715,13 @@ mod tests {
             peer_id in proptest::option::of(word()),
             token in proptest::option::of((any::<u64>(), any::<u32>(), "[a-f0-9-]{1,36}")),
             headers in proptest::collection::btree_map("[a-z][a-z0-9-]{0,9}", word(), 0..3),
-        ) -> RequestHead {
+        ) -> RequestHead<'static> {
             RequestHead {
                 ttl: Duration::from_millis(ttl_ms),
-                shard_key,
-                routing_key,
-                routing_delegate,
-                peer_id,
+                shard_key: shard_key.map(Into::into),
+                routing_key: routing_key.map(Into::into),
+                routing_delegate: routing_delegate.map(Into::into),
+                peer_id: peer_id.map(Into::into),
                 lease_token: token.map(|(sequence_id, attempt, lease_id)| OwnershipToken {
                     sequence_id,
                     attempt,
@@ -695,7 +736,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_head_survives_its_headers(head in any_head()) {
-            let mut read = RequestHead::parse(&head.to_headers().unwrap()).unwrap();
+            let found = head.to_headers().unwrap();
+            let mut read = RequestHead::parse(&found).unwrap();
             read.headers.sort();
             prop_assert_eq!(read, head);
         }

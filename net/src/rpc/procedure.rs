@@ -88,18 +88,35 @@ impl Procedure {
         }
     }
 
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "enqueue" => Self::Enqueue,
+            "enqueueBatch" => Self::EnqueueBatch,
+            "lease" => Self::Lease,
+            "leaseBatch" => Self::LeaseBatch,
+            "heartbeat" => Self::Heartbeat,
+            "complete" => Self::Complete,
+            "fail" => Self::Fail,
+            "settle" => Self::Settle,
+            "stats" => Self::Stats,
+            "peek" => Self::Peek,
+            "deadLetters" => Self::DeadLetters,
+            "redrive" => Self::Redrive,
+            "cancel" => Self::Cancel,
+            "explain" => Self::Explain,
+            "drain" => Self::Drain,
+            "restore" => Self::Restore,
+            _ => return None,
+        })
+    }
+
     /// Splits `<namespace>::<operation>`. Whether the namespace exists is for the caller to say.
     ///
     /// # Errors
     /// `rpc.procedure.unknown`, listing the operations there are.
     pub fn parse(procedure: &str) -> Result<(&str, Self), Error> {
-        let split = procedure
-            .rsplit_once("::")
-            .filter(|(namespace, _)| !namespace.is_empty());
-        let known = split.and_then(|(namespace, operation)| {
-            let found = Self::ALL
-                .into_iter()
-                .find(|known| known.name() == operation)?;
+        let known = split(procedure).and_then(|(namespace, operation)| {
+            let found = Self::from_name(operation)?;
             Some((namespace, found))
         });
         known.ok_or_else(|| {
@@ -111,6 +128,13 @@ impl Procedure {
             ))
         })
     }
+}
+
+/// At the last `::`, with something in front of it.
+fn split(procedure: &str) -> Option<(&str, &str)> {
+    let (front, operation) = procedure.rsplit_once(':')?;
+    let namespace = front.strip_suffix(':')?;
+    (!namespace.is_empty()).then_some((namespace, operation))
 }
 
 impl fmt::Display for Procedure {

@@ -45,6 +45,7 @@ impl Back {
     }
 
     /// So many bytes in front of what has been written.
+    #[inline]
     fn room(&mut self, bytes: usize) -> &mut [u8] {
         if self.at < bytes {
             self.grow(bytes);
@@ -64,30 +65,45 @@ impl Back {
         self.at = at;
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.room(bytes.len()).copy_from_slice(bytes);
-    }
-
+    #[inline]
     fn varint(&mut self, value: u64) {
         if value < 0x80 {
             self.room(1)[0] = value as u8;
         } else {
-            let mut place = self.room(varint::length(value));
-            varint::write(&mut place, value);
+            self.long_varint(value);
         }
     }
 
+    fn long_varint(&mut self, value: u64) {
+        varint::fill(self.room(varint::length(value)), value);
+    }
+
+    #[inline]
     fn key(&mut self, tag: u64, kind: u64) {
         self.varint(tag << 3 | kind);
     }
 
+    /// The length of a field, and its key.
+    #[inline]
+    fn head(&mut self, tag: u64, length: usize) {
+        let key = tag << 3 | PIECE;
+        if length < 0x80 && key < 0x80 {
+            self.room(2).copy_from_slice(&[key as u8, length as u8]);
+        } else {
+            self.varint(length as u64);
+            self.varint(key);
+        }
+    }
+
     /// A number that is there even if it is 0.
+    #[inline]
     pub(crate) fn number(&mut self, tag: u64, value: u64) {
         self.varint(value);
         self.key(tag, NUMBER);
     }
 
     /// A number that is absent if it is 0.
+    #[inline]
     pub(crate) fn plain_number(&mut self, tag: u64, value: u64) {
         if value != 0 {
             self.number(tag, value);
@@ -95,13 +111,14 @@ impl Back {
     }
 
     /// Bytes that are there even if they are none.
+    #[inline]
     pub(crate) fn piece(&mut self, tag: u64, bytes: &[u8]) {
-        self.bytes(bytes);
-        self.varint(bytes.len() as u64);
-        self.key(tag, PIECE);
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.head(tag, bytes.len());
     }
 
     /// Bytes that are absent if they are none.
+    #[inline]
     pub(crate) fn plain_piece(&mut self, tag: u64, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.piece(tag, bytes);
@@ -109,11 +126,11 @@ impl Back {
     }
 
     /// A message in a field, which `put` writes.
+    #[inline]
     pub(crate) fn nested(&mut self, tag: u64, put: impl FnOnce(&mut Back)) {
         let before = self.written();
         put(self);
-        self.varint((self.written() - before) as u64);
-        self.key(tag, PIECE);
+        self.head(tag, self.written() - before);
     }
 
     /// A message of prost's in a field.

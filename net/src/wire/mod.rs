@@ -82,7 +82,27 @@ impl<'a> Fields<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u32, Value)>, Malformed> {
+        // Nearly all are pieces whose key and length are a byte each.
+        if let [key, length, rest @ ..] = &self.bytes[self.at..self.end]
+            && key & 0x87 == 2
+            && *key >= 8
+            && *length < 0x80
+            && usize::from(*length) <= rest.len()
+        {
+            let start = self.at + 2;
+            self.at = start + usize::from(*length);
+            let piece = Span {
+                start: start as u32,
+                end: self.at as u32,
+            };
+            return Ok(Some((u32::from(key >> 3), Value::Piece(piece))));
+        }
+        self.next_of_any()
+    }
+
+    fn next_of_any(&mut self) -> Result<Option<(u32, Value)>, Malformed> {
         if self.at == self.end {
             return Ok(None);
         }

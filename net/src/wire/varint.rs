@@ -30,25 +30,34 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Option<(u64, usize)>, Overlong> {
 pub(crate) struct Overlong;
 
 #[inline]
-pub(crate) fn write(out: &mut impl BufMut, mut value: u64) {
+pub(crate) fn write(out: &mut impl BufMut, value: u64) {
     if value < 0x80 {
         return out.put_u8(value as u8);
     }
     // In one piece: each one that is put looks for room.
     let mut bytes = [0; VARINT_BYTES_MAX];
-    let mut length = 0;
-    while value >= 0x80 {
-        bytes[length] = value as u8 | 0x80;
+    let bytes = &mut bytes[..length(value)];
+    fill(bytes, value);
+    out.put_slice(bytes);
+}
+
+/// Writes a varint to a place of its [`length`].
+#[inline]
+pub(crate) fn fill(place: &mut [u8], mut value: u64) {
+    let Some((last, others)) = place.split_last_mut() else {
+        return;
+    };
+    for byte in others {
+        *byte = value as u8 | 0x80;
         value >>= 7;
-        length += 1;
     }
-    bytes[length] = value as u8;
-    out.put_slice(&bytes[..=length]);
+    *last = value as u8;
 }
 
 /// How many bytes it takes.
 #[inline]
 pub(crate) fn length(value: u64) -> usize {
-    let bits = 64 - (value | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
+    // The bits of the value, divided by 7 and rounded up.
+    let highest = 63 - (value | 1).leading_zeros() as usize;
+    (highest * 9 + 73) / 64
 }

@@ -68,7 +68,8 @@ async fn call(
         request.encoding,
     );
     head.ttl = request.timeout;
-    head.shard_key = request.shard_key.as_deref().map(fill).transpose()?;
+    let shard_key = request.shard_key.as_deref().map(fill).transpose()?;
+    head.shard_key = shard_key.map(Into::into);
     for (key, value) in &request.headers {
         head.headers.push((key.clone(), fill(value)?));
     }
