@@ -23,6 +23,11 @@ impl Mapping {
         Ok(Self { map })
     }
 
+    /// Its length.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// Bytes that were written before the call and are never written again;
     /// `None` beyond the end of the mapping.
     pub(crate) fn bytes(self: &Arc<Self>, offset: usize, len: usize) -> Option<Bytes> {
@@ -101,8 +106,9 @@ impl AsRef<[u8]> for View {
         // SAFETY: the range lies in the mapping (checked by `Mapping::bytes`,
         // the only maker of a `View`), which lives as long as `self`. Nothing
         // writes to it: `Reader` asks only for ranges behind the watermark
-        // that `Writer` publishes after the write, and bytes behind it are
-        // written again only when the segment is used again, which
+        // that `Writer` publishes after the write, and for all of a segment
+        // that is full; these are written again only when the segment is used
+        // again, which
         // `Allocator::retire` leaves alone while a mapping of it lives
         // (`Mappings`). The file is never cut below it while mapped: only
         // recovery cuts or extends segments, before the first reader exists,

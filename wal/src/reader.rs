@@ -34,6 +34,9 @@ pub struct Reader<D: Disk> {
 struct Open<F> {
     file: Arc<F>,
     map: Option<Arc<Mapping>>,
+    /// What was written of it when it was last looked at, through the mapping: bytes that are lent
+    /// out are parts of this.
+    view: Bytes,
 }
 
 impl<D: Disk> Clone for Reader<D> {
@@ -63,8 +66,8 @@ impl<D: Disk> Reader<D> {
         let end = self.written.end();
         let mapped = at.segment >= self.written.first_segment
             && end.segment - at.segment < MAPPED_SEGMENTS_MAX;
-        if mapped && let Some(map) = self.map(at.segment) {
-            return map.bytes(at.offset as usize, len);
+        if mapped && let Some(bytes) = self.mapped(at, len, end) {
+            return Some(bytes);
         }
         let file = self.file(at.segment).ok()?;
         let mut buffer = vec![0; len];
@@ -131,9 +134,32 @@ impl<D: Disk> Reader<D> {
         let open = Open {
             file: Arc::clone(&file),
             map: None,
+            view: Bytes::new(),
         };
         files.insert(segment, open);
         Ok(file)
+    }
+
+    /// Written bytes, through a mapping of their segment; `None` if that cannot be mapped.
+    fn mapped(&self, at: Position, len: usize, end: Position) -> Option<Bytes> {
+        let range = at.offset as usize..at.offset as usize + len;
+        if let Some(open) = self.files.borrow().get(&at.segment)
+            && range.end <= open.view.len()
+        {
+            return Some(open.view.slice(range));
+        }
+        let map = self.map(at.segment)?;
+        // A segment that is not the last has no more to come.
+        let written = match at.segment == end.segment {
+            true => end.offset as usize,
+            false => map.len(),
+        };
+        let view = map.bytes(0, written)?;
+        let bytes = (range.end <= view.len()).then(|| view.slice(range))?;
+        if let Some(open) = self.files.borrow_mut().get_mut(&at.segment) {
+            open.view = view;
+        }
+        Some(bytes)
     }
 
     fn map(&self, segment: u32) -> Option<Arc<Mapping>> {
@@ -147,6 +173,7 @@ impl<D: Disk> Reader<D> {
         for (&number, open) in files.iter_mut() {
             if newest.saturating_sub(number) >= MAPPED_SEGMENTS_MAX {
                 open.map = None;
+                open.view = Bytes::new();
             }
         }
         let open = files.get_mut(&segment)?;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use omnirelay_queue::{Nanos, Shard, ShardId, Stats};
+use omnirelay_queue::{Head, Nanos, Shard, ShardId, Stats};
 use omnirelay_wal::{Appender, Batch, Disk, Fill, Reader, Reuse, Spare};
 
 use super::backpressure::Waiting;
@@ -111,6 +111,8 @@ pub struct Core<D: Disk> {
     pub(super) tasks: VecDeque<LogTask>,
     /// (namespace, index into `logs`) whose numbers on the board are out of date.
     pub(super) stale: Vec<(NamespaceId, usize)>,
+    /// Room for the heads of a log's shards, empty between takes.
+    pub(super) heads: Vec<(usize, Head)>,
     pub(super) draining: bool,
     /// The new epochs have been on disk.
     pub(super) has_opened: bool,
@@ -159,6 +161,7 @@ impl<D: Disk> Core<D> {
             messages: VecDeque::new(),
             tasks: VecDeque::new(),
             stale,
+            heads: Vec::new(),
             draining: false,
             has_opened: false,
             walks: VecDeque::new(),

@@ -375,12 +375,11 @@ impl<D: Disk> Core<D> {
         take: &Take,
     ) -> Decided {
         let durable = self.is_durable(namespace);
-        let mut decided = Decided {
-            results: Vec::new(),
-            batch: 0,
-        };
+        let waiting = self.log_stats(namespace, log).pending.min(take.max.into());
+        let mut decided = Decided::with_capacity(usize::try_from(waiting).unwrap_or(0));
         let key = take.key.as_deref();
-        let mut heads: Vec<_> = self.log_heads(now, namespace, log, key).collect();
+        let mut heads = std::mem::take(&mut self.heads);
+        heads.extend(self.log_heads(now, namespace, log, key));
         let mut bytes = 0;
         for index in 0..take.max {
             if bytes > TAKE_BYTES_MAX {
@@ -419,6 +418,8 @@ impl<D: Disk> Core<D> {
                 .results
                 .push((index, HeldResult::Granted(Box::new(granted))));
         }
+        heads.clear();
+        self.heads = heads;
         decided
     }
 
