@@ -28,12 +28,12 @@ const BOUNDS: [Bound; 2] = [
     Bound {
         calls: 1,
         items: 64,
-        stages: [5_070, 30_500, 540, 8_000],
+        stages: [3_880, 25_000, 540, 6_720],
     },
     Bound {
         calls: 64,
         items: 1,
-        stages: [27_650, 77_700, 540, 14_300],
+        stages: [20_900, 61_400, 540, 12_560],
     },
 ];
 

@@ -170,21 +170,28 @@ impl Calls {
         slot.call.as_mut()
     }
 
-    pub(super) fn remove(&mut self, id: CallId) -> Option<PendingCall> {
-        let slot = self.slots.get_mut(id.slot as usize)?;
-        if slot.generation != id.generation {
-            return None;
-        }
-        let call = slot.call.take()?;
+    /// Forgets a call; it may be gone already.
+    pub(super) fn remove(&mut self, id: CallId) {
+        let Some(slot) = self.slots.get_mut(id.slot as usize) else {
+            return;
+        };
+        let Some(call) = slot
+            .call
+            .as_ref()
+            .filter(|_| slot.generation == id.generation)
+        else {
+            return;
+        };
+        let namespace = call.namespace;
+        let parked = call.lease.as_ref().map(|wish| (wish.wake_at, id));
+        // Dropped where it lies.
+        slot.call = None;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         self.open -= 1;
-        if let Some(wish) = &call.lease
-            && self.parked.remove(&(wish.wake_at, id))
-        {
-            self.count_worker(call.namespace, false);
+        if parked.is_some_and(|parked| self.parked.remove(&parked)) {
+            self.count_worker(namespace, false);
         }
-        Some(call)
     }
 
     /// Notes that a lease call waits until `wake_at`.

@@ -1,6 +1,7 @@
 //! A call's entries, split by the log that each belongs to.
 
 use omnirelay_net::rpc::Error;
+use smallvec::SmallVec;
 
 use super::layout::LogId;
 use super::part::ItemResult;
@@ -9,7 +10,7 @@ use super::part::ItemResult;
 pub(super) struct Split<E> {
     /// How many are to be expected for a log.
     room: usize,
-    pub(super) parts: Vec<(LogId, Vec<E>)>,
+    pub(super) parts: SmallVec<[(LogId, Vec<E>); 1]>,
     /// Refusals, each at its entry's place; nothing where none is refused.
     pub(super) results: Vec<Option<ItemResult>>,
 }
@@ -19,7 +20,7 @@ impl<E> Split<E> {
     pub(super) fn new(entries: usize, logs: u16) -> Split<E> {
         Split {
             room: entries.div_ceil(logs.into()),
-            parts: Vec::new(),
+            parts: SmallVec::new(),
             results: Vec::new(),
         }
     }

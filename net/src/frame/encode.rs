@@ -1,6 +1,6 @@
 //! Writing frames, each with its length in front.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::decode::{Hello, Welcome, WireError};
@@ -150,7 +150,8 @@ pub fn reply(head: &ReplyHead<'_>, encoding: Encoding, reply: &impl EncodeReply)
         varint::write(&mut place, body as u64);
         debug_assert!(place.is_empty());
     }
-    out.split_off(start).freeze()
+    out.advance(start);
+    out.freeze()
 }
 
 /// A successful reply with a body of any kind.

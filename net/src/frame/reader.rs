@@ -1,6 +1,6 @@
 //! From the bytes of a stream, however they come, to its frames.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::FrameError;
 use crate::wire::varint;
@@ -54,16 +54,17 @@ impl FrameReader {
         let whole = prefix + usize::try_from(length).expect("it is below a usize");
         if self.partial.is_empty() {
             if self.chunk.len() >= whole {
-                let mut frame = self.chunk.split_to(whole);
-                return Ok(Some(frame.split_off(prefix)));
+                self.chunk.advance(prefix);
+                return Ok(Some(self.chunk.split_to(whole - prefix)));
             }
             self.keep(whole.min(RESERVE_MAX));
         } else if self.partial.len() >= whole {
-            let mut frame = self.partial.split_to(whole);
+            self.partial.advance(prefix);
+            let frame = self.partial.split_to(whole - prefix);
             if self.partial.is_empty() {
                 self.partial = BytesMut::new();
             }
-            return Ok(Some(frame.split_off(prefix).freeze()));
+            return Ok(Some(frame.freeze()));
         }
         Ok(None)
     }

@@ -23,7 +23,7 @@ impl Back {
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Back {
         Back {
-            bytes: BytesMut::zeroed(bytes),
+            bytes: zeros(bytes),
             at: bytes,
         }
     }
@@ -58,7 +58,7 @@ impl Back {
     #[cold]
     fn grow(&mut self, bytes: usize) {
         let more = self.bytes.len().max(bytes);
-        let mut grown = BytesMut::zeroed(more + self.bytes.len());
+        let mut grown = zeros(more + self.bytes.len());
         let at = more + self.at;
         grown[at..].copy_from_slice(&self.bytes[self.at..]);
         self.bytes = grown;
@@ -161,6 +161,14 @@ impl Back {
             put_plain(&mut place, 2, value);
         }
     }
+}
+
+/// Written as zeros: memory that comes as zeros takes the allocator's longer way, and most replies
+/// are short.
+fn zeros(bytes: usize) -> BytesMut {
+    let mut zeros = BytesMut::with_capacity(bytes);
+    zeros.resize(bytes, 0);
+    zeros
 }
 
 /// The length of a field of tag 1 to 15 with a text, which is absent if that is empty.
