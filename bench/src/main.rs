@@ -1,5 +1,6 @@
 //! `bench`: measurements of OmniRelay, each a command.
 
+mod bare_quic;
 mod peers;
 
 use std::process::ExitCode;
@@ -19,11 +20,15 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Peers(peers::Args),
+    BareQuic(bare_quic::Args),
 }
 
 fn main() -> ExitCode {
-    let Command::Peers(args) = Args::parse().command;
-    match peers::run(&args) {
+    let done = match Args::parse().command {
+        Command::Peers(args) => peers::run(&args),
+        Command::BareQuic(args) => bare_quic::run(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
