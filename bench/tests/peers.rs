@@ -100,6 +100,19 @@ fn a_short_comparison_has_figures_of_every_side_that_is_there() {
         assert!(missing == runs.is_empty(), "{side}\n{table}");
     }
     assert!(sides >= 2, "{table}");
+    let has_ours = table.contains("| OmniRelay, QUIC, batches | ")
+        && !table.contains("| OmniRelay, QUIC, batches | not");
+    let echoes = figures["echo"].as_array().expect("echoes");
+    assert_eq!(echoes.len(), usize::from(has_ours), "{table}");
+    for run in echoes
+        .iter()
+        .flat_map(|echo| echo["runs"].as_array().expect("runs"))
+    {
+        for side in ["ours", "bare"] {
+            assert!(run[side]["cycles"].as_u64() > Some(0), "{run}");
+            assert!(run[side]["server_cpu_s"].as_f64() > Some(0.0), "{run}");
+        }
+    }
     assert_eq!(processes_in(&data), Vec::<PathBuf>::new());
     assert_eq!(fs::read_dir(&data).expect("data").count(), 0);
 }

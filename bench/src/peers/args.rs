@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use omnirelay_loadgen::parse_duration;
 
+use super::goals::BACKLOG_ITEMS;
 use super::programs::Program;
 use super::rows::Row;
 
@@ -42,10 +43,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = RUNS, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) runs: u16,
 
-    /// Also measure OmniRelay with so many items waiting, and with none; with 10,000,000 a run takes
-    /// some three minutes, 1.5 GB of memory and 10 GB of disk
-    #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u64).range(1..=40_000_000))]
-    pub(crate) backlog: Option<u64>,
+    /// Also measure OmniRelay with so many items waiting, and with none; 0: do not. Without --only
+    /// and --rows 10,000,000 unless told otherwise: a run takes some three minutes, 1.5 GB of memory
+    /// and 10 GB of disk
+    #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(u64).range(..=40_000_000))]
+    backlog: Option<u64>,
 
     /// Bytes of an item's body
     #[arg(long, default_value_t = BODY_BYTES, value_parser = clap::value_parser!(u32).range(16..=65_000))]
@@ -73,6 +75,13 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Items that are to wait while cycles are measured; `None`: that is left out.
+    pub(crate) fn backlog(&self) -> Option<u64> {
+        let is_all = self.only.is_empty() && self.rows.is_empty();
+        let unasked = is_all.then_some(BACKLOG_ITEMS);
+        self.backlog.or(unasked).filter(|items| *items > 0)
+    }
+
     /// The command that measures the same, without what only says where things go.
     pub(crate) fn command(&self) -> String {
         let mut command = "cargo run --release -p bench -- peers".to_owned();
@@ -114,8 +123,8 @@ Examples:
   A first look at one row:
     cargo run --release -p bench -- peers --only omnirelay,redis --rows 16x64 --duration 1s --no-write
 
-  Everything, with the long queue too:
-    cargo run --release -p bench -- peers --backlog 10000000
+  Everything but the long queue:
+    cargo run --release -p bench -- peers --backlog 0
 
   Five runs, with all figures for programs:
     cargo run --release -p bench -- peers --runs 5 --json peers.json";
@@ -132,9 +141,26 @@ mod tests {
         args: Args,
     }
 
-    fn command(options: &[&str]) -> String {
+    fn args(options: &[&str]) -> Args {
         let line = [&["peers"], options].concat();
-        Line::try_parse_from(line).unwrap().args.command()
+        Line::try_parse_from(line).unwrap().args
+    }
+
+    fn command(options: &[&str]) -> String {
+        args(options).command()
+    }
+
+    #[test]
+    fn a_long_queue_is_part_of_everything_and_else_where_it_is_asked_for() {
+        assert_eq!(args(&[]).backlog(), Some(BACKLOG_ITEMS));
+        assert_eq!(args(&["--backlog", "0"]).backlog(), None);
+        assert_eq!(args(&["--rows", "1x1"]).backlog(), None);
+        assert_eq!(args(&["--only", "redis"]).backlog(), None);
+        assert_eq!(
+            args(&["--rows", "1x1", "--backlog", "5"]).backlog(),
+            Some(5)
+        );
+        assert!(command(&["--backlog", "0"]).ends_with(" --backlog 0"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::device;
 use super::results::OpenRun;
 use super::rows::{Row, Timing};
 use super::sides::Side;
-use super::sides::omnirelay::{self, Work};
+use super::sides::omnirelay::{self, Running, Work};
 
 /// How long the device is measured before each run, and again behind it.
 const SYNC_TIME: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ pub(crate) async fn run(
         rate: Some(rate),
         ..Work::default()
     };
-    let run = omnirelay::measure(&server, way, row, size, timing, work).await;
+    let run = omnirelay::measure(&Running::from(&server), way, row, size, timing, work).await;
     let run = run.with_context(|| format!("{} at {rate:.0} items/s", side.name()))?;
     sync_us.add(syncs()?).expect("all have the same bounds");
     Ok(OpenRun {

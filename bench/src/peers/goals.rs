@@ -3,7 +3,7 @@
 use omnirelay_loadgen::grouped;
 
 use super::figures::Spread;
-use super::results::{Backlog, OpenLoop, Results};
+use super::results::{Backlog, EchoResults, OpenLoop, Results, TwoCores};
 use super::rows::{ROWS, Row, WIDEST};
 use super::sides::Side;
 
@@ -44,7 +44,13 @@ const OPEN_P50_MAX: f64 = 2.0;
 const OPEN_P99_MAX: f64 = 4.0;
 /// Share of the empty queue's rate with very many items waiting.
 const BACKLOG_SHARE_MIN: f64 = 0.8;
-const BACKLOG_ITEMS: u64 = 10_000_000;
+pub(crate) const BACKLOG_ITEMS: u64 = 10_000_000;
+/// Server CPU for the smallest call, in multiples of what QUIC takes with nothing behind it.
+const ECHO_COST_MAX: f64 = 1.1;
+/// What of a rate has to come through for two figures at that rate to be compared.
+const RATE_KEPT_MIN: f64 = 0.95;
+/// Server CPU of two cores, in multiples of one core's at the same rate.
+const TWO_CORES_COST_MAX: f64 = 1.1;
 
 /// All goals, with what was measured of each.
 pub(crate) fn goals(results: &Results) -> Vec<Goal> {
@@ -66,6 +72,9 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     let mut goals: Vec<_> = ratios.chain([cost]).collect();
     let first = results.open_loop.first();
     goals.extend(open_loop_goals(first));
+    let mut echoes = results.echo.iter();
+    goals.push(echo_goal(echoes.find(|echo| echo.row == WIDEST)));
+    goals.push(two_cores_goal(results.two_cores.as_ref()));
     goals.push(backlog_goal(results.backlog.as_ref()));
     goals
 }
@@ -95,6 +104,46 @@ impl OpenLoop {
     pub(crate) fn p99(&self) -> Option<Spread> {
         let runs = self.runs.iter();
         Spread::of(runs.map(|run| run.enqueue_us.p99 as f64 / run.sync_us.p99 as f64))
+    }
+}
+
+fn echo_goal(echo: Option<&EchoResults>) -> Goal {
+    Goal {
+        what: format!("{WIDEST}, echo, QUIC: server CPU per call"),
+        wanted: ECHO_COST_MAX,
+        sense: Sense::AtMost,
+        unit: "× bare `quinn-proto`",
+        measured: echo.and_then(EchoResults::cost),
+    }
+}
+
+impl EchoResults {
+    /// Server CPU for a call, in multiples of what bare QUIC takes.
+    pub(crate) fn cost(&self) -> Option<Spread> {
+        let runs = self.runs.iter();
+        Spread::of(runs.map(|run| run.ours.server_cost() / run.bare.server_cost()))
+    }
+}
+
+fn two_cores_goal(two_cores: Option<&TwoCores>) -> Goal {
+    Goal {
+        what: format!("{WIDEST} at a third of its rate, two cores: server CPU per cycle"),
+        wanted: TWO_CORES_COST_MAX,
+        sense: Sense::AtMost,
+        unit: "× one core's",
+        measured: two_cores.and_then(TwoCores::cost),
+    }
+}
+
+impl TwoCores {
+    /// Server CPU for a cycle on two cores, in multiples of that on one, of the rounds in which
+    /// both kept up with the rate: a server that is late does more at a time, for less.
+    pub(crate) fn cost(&self) -> Option<Spread> {
+        let runs = self.runs.iter().filter(|run| {
+            let slower = f64::min(run.one.cycles_per_s(), run.two.cycles_per_s());
+            slower >= RATE_KEPT_MIN * self.rate
+        });
+        Spread::of(runs.map(|run| run.two.server_cost() / run.one.server_cost()))
     }
 }
 
@@ -140,6 +189,8 @@ impl Goal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::figures::Measured;
+    use crate::peers::results::{EchoRun, TwoCoresRun};
 
     fn goal(wanted: f64, sense: Sense, measured: Option<f64>) -> Option<bool> {
         let goal = Goal {
@@ -159,6 +210,66 @@ mod tests {
         assert_eq!(goal(1.6, Sense::AtMost, Some(1.6)), Some(true));
         assert_eq!(goal(1.6, Sense::AtMost, Some(1.7)), Some(false));
         assert_eq!(goal(1.6, Sense::AtMost, None), None);
+    }
+
+    fn cost(server_cpu_s: f64) -> Measured {
+        Measured {
+            seconds: 1.0,
+            cycles: 1_000_000,
+            server_cpu_s,
+            client_cpu_s: 0.0,
+        }
+    }
+
+    #[test]
+    fn an_echo_is_judged_by_its_cpu_time_and_not_by_its_rate() {
+        let run = |ours, bare| EchoRun {
+            ours: cost(ours),
+            bare: Measured {
+                seconds: 0.5,
+                ..cost(bare)
+            },
+        };
+        let echo = EchoResults {
+            row: WIDEST,
+            runs: vec![run(1.2, 1.0), run(2.1, 2.0), run(1.1, 1.0)],
+        };
+        let goal = echo_goal(Some(&echo));
+        assert_eq!(goal.measured.unwrap().median, 1.1);
+        assert_eq!(goal.is_met(), Some(true));
+        assert_eq!(goal.words(), "≤ 1.1 × bare `quinn-proto`");
+        assert_eq!(echo_goal(None).is_met(), None);
+    }
+
+    #[test]
+    fn two_cores_are_judged_beside_one_in_the_same_round() {
+        let run = |one, two| TwoCoresRun {
+            one: cost(one),
+            two: cost(two),
+        };
+        let two_cores = TwoCores {
+            rate: 1_000_000.0,
+            runs: vec![run(1.0, 1.2), run(2.0, 2.0), run(1.0, 1.3)],
+        };
+        let goal = two_cores_goal(Some(&two_cores));
+        assert_eq!(goal.measured.unwrap().median, 1.2);
+        assert_eq!(goal.is_met(), Some(false));
+    }
+
+    #[test]
+    fn a_round_that_did_not_keep_up_with_its_rate_is_not_compared() {
+        let slow = Measured {
+            seconds: 1.1,
+            ..cost(1.0)
+        };
+        let (one, two) = (cost(1.0), slow);
+        let mut two_cores = TwoCores {
+            rate: 1_000_000.0,
+            runs: vec![TwoCoresRun { one, two }],
+        };
+        assert_eq!(two_cores.cost(), None);
+        two_cores.rate = 950_000.0;
+        assert_eq!(two_cores.cost().unwrap().median, 1.0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::rows::{Row, Timing};
 use super::sides::Side;
-use super::sides::omnirelay::{self, Work};
+use super::sides::omnirelay::{self, Running, Work};
 
 /// One run: cycles a second with an empty queue, then with so many items in it. All of them come
 /// and go.
@@ -33,7 +33,7 @@ pub(crate) async fn run(
             waiting,
             ..Work::default()
         };
-        let run = omnirelay::measure(&server, way, row, size, timing, work).await;
+        let run = omnirelay::measure(&Running::from(&server), way, row, size, timing, work).await;
         let run = run.with_context(|| format!("{waiting} items waiting"))?;
         *rate = run.measured.cycles_per_s();
     }

@@ -9,13 +9,19 @@ use omnirelay_loadgen::latency_histogram;
 
 use super::args::Args;
 use super::device;
+use super::echo::{self, ECHO_ROWS};
+use super::figures::Measured;
 use super::fixed_rate::{self, RATE_SHARE};
+use super::floor;
 use super::long_queue;
 use super::machine::Machine;
 use super::programs::{Found, PROGRAMS, Program};
-use super::results::{Backlog, Installed, OpenLoop, Results, RowResults, SideResults};
+use super::results::{
+    Backlog, EchoResults, Installed, OpenLoop, Results, RowResults, SideResults, TwoCores,
+};
 use super::rows::{ROWS, Row, Timing, WIDEST};
 use super::sides::{SIDES, Side};
+use super::two_cores;
 
 /// How long the device is measured before each round.
 const SYNC_TIME: Duration = Duration::from_millis(200);
@@ -36,6 +42,9 @@ pub(crate) async fn all(args: &Args) -> anyhow::Result<Results> {
         run_seconds: args.duration.as_secs_f64(),
         rows: Vec::new(),
         open_loop: Vec::new(),
+        floor: Vec::new(),
+        echo: Vec::new(),
+        two_cores: None,
         backlog: None,
         other_failures: Vec::new(),
     };
@@ -53,6 +62,20 @@ pub(crate) async fn all(args: &Args) -> anyhow::Result<Results> {
     match at_fixed_rates(args, &results).await {
         Ok(open_loop) => results.open_loop = open_loop,
         Err(error) => results.other_failures.push(format!("{error:#}")),
+    }
+    if has_ours(&results) {
+        match floors(args, rows).await {
+            Ok(floor) => results.floor = floor,
+            Err(error) => results.other_failures.push(format!("{error:#}")),
+        }
+        match echoes(args, rows).await {
+            Ok(echo) => results.echo = echo,
+            Err(error) => results.other_failures.push(format!("{error:#}")),
+        }
+        match on_two_cores(args, &results).await {
+            Ok(two_cores) => results.two_cores = two_cores,
+            Err(error) => results.other_failures.push(format!("{error:#}")),
+        }
     }
     match beside_backlog(args, &results).await {
         Ok(backlog) => results.backlog = backlog,
@@ -168,11 +191,67 @@ async fn at_fixed_rates(args: &Args, results: &Results) -> anyhow::Result<Vec<Op
     Ok(loops)
 }
 
+/// Whether OmniRelay is measured.
+fn has_ours(results: &Results) -> bool {
+    let mut programs = results.programs.iter();
+    programs.any(|it| it.program == Program::OmniRelay && it.found.is_some())
+}
+
+/// What a cycle costs with hardly a queue, where the widest row is asked for.
+async fn floors(args: &Args, rows: &[Row]) -> anyhow::Result<Vec<Measured>> {
+    let mut runs = Vec::new();
+    if rows.contains(&WIDEST) {
+        for round in 1..=args.runs {
+            show(&format!("the floor, run {round} of {}", args.runs));
+            let (timing, size) = (Timing::of(args.duration), args.size as usize);
+            runs.push(floor::run(&args.dir, WIDEST, size, timing).await?);
+        }
+    }
+    Ok(runs)
+}
+
+/// The smallest calls, where their rows are asked for.
+async fn echoes(args: &Args, rows: &[Row]) -> anyhow::Result<Vec<EchoResults>> {
+    let timing = Timing::of(args.duration);
+    let rows = ECHO_ROWS.into_iter().filter(|row| rows.contains(row));
+    let runs = Vec::new;
+    let mut results: Vec<_> = rows.map(|row| EchoResults { row, runs: runs() }).collect();
+    for round in 1..=args.runs {
+        for EchoResults { row, runs } in &mut results {
+            show(&format!("echo, {row}, run {round} of {}", args.runs));
+            runs.push(echo::run(&args.dir, *row, timing).await?);
+        }
+    }
+    Ok(results)
+}
+
+/// OmniRelay on one core and on two, at a share of what one came to.
+async fn on_two_cores(args: &Args, results: &Results) -> anyhow::Result<Option<TwoCores>> {
+    let (row, side, size) = (WIDEST, Side::Quic, args.size as usize);
+    let measured = results.row(row).and_then(|row| row.side(side));
+    let Some(peak) = measured.and_then(|side| side.spread(|run| run.cycles_per_s())) else {
+        return Ok(None);
+    };
+    let mut results = TwoCores {
+        rate: two_cores::RATE_SHARE * peak.median,
+        runs: Vec::new(),
+    };
+    for round in 1..=args.runs {
+        let rate = results.rate;
+        show(&format!(
+            "two cores, {rate:.0} items/s, run {round} of {}",
+            args.runs
+        ));
+        let timing = Timing::of(args.duration);
+        let run = two_cores::run(side, &args.dir, row, size, timing, rate);
+        results.runs.push(run.await?);
+    }
+    Ok(Some(results))
+}
+
 /// OmniRelay with many items waiting, where that is asked for.
 async fn beside_backlog(args: &Args, results: &Results) -> anyhow::Result<Option<Backlog>> {
-    let mut programs = results.programs.iter();
-    let ours = programs.find(|it| it.program == Program::OmniRelay && it.found.is_some());
-    let (Some(items), Some(_)) = (args.backlog, ours) else {
+    let Some(items) = args.backlog().filter(|_| has_ours(results)) else {
         return Ok(None);
     };
     let timing = Timing::of(args.duration);

@@ -1,12 +1,15 @@
 //! OmniRelay's lease queue beside its peers, under the same work.
 
 mod args;
+mod bare;
 mod cpu_time;
 mod device;
 mod document;
 mod drive;
+mod echo;
 mod figures;
 mod fixed_rate;
+mod floor;
 mod goals;
 mod long_queue;
 mod machine;
@@ -18,6 +21,7 @@ mod report;
 mod results;
 mod rows;
 mod sides;
+mod two_cores;
 mod wire;
 
 use std::fs;

@@ -74,6 +74,28 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it says a line that begins so; the rest of the line.
+    pub(crate) async fn says(&mut self, beginning: &str) -> anyhow::Result<String> {
+        let end = Instant::now() + START_MAX;
+        loop {
+            let said = std::fs::read_to_string(&self.said).unwrap_or_default();
+            let mut lines = said
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            if let Some(rest) = lines.find_map(|line| line.strip_prefix(beginning)) {
+                return Ok(rest.trim_end().to_owned());
+            }
+            self.check()?;
+            if Instant::now() > end {
+                bail!(
+                    "{} does not say `{beginning}` after {START_MAX:?}",
+                    self.name
+                );
+            }
+            tokio::time::sleep(START_STEP).await;
+        }
+    }
+
     /// Sees that it still runs.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.child.try_wait()? else {
@@ -130,6 +152,21 @@ mod tests {
         let error = error.to_string();
         assert!(error.contains("no such option"), "{error}");
         assert!(error.contains("exit status: 3"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_server_says_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo first; echo at 7; sleep 60"]);
+        let mut process = Process::start(command, dir.path()).unwrap();
+        assert_eq!(process.says("at ").await.unwrap(), "7");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo something else"]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut process = Process::start(command, dir.path()).unwrap();
+        let error = process.says("at ").await.unwrap_err().to_string();
+        assert!(error.contains("something else"), "{error}");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use omnirelay_loadgen::{Latencies, Latency, grouped};
 
-use super::figures::{CLIENT_SHARE_MAX, Spread};
+use super::figures::{CLIENT_SHARE_MAX, Measured, Spread};
 use super::goals::goals;
 use super::numbers::{cost, duration, percentiles, range, rounded};
-use super::results::{Results, RowResults, SideResults};
-use super::rows::Row;
-use super::sides::BASELINE;
+use super::results::{EchoRun, Results, RowResults, SideResults};
+use super::rows::{Row, WIDEST};
+use super::sides::{BASELINE, Side};
 
 /// What the figures are of, and why the sides can be compared.
 const METHOD: &str = "\
@@ -53,6 +53,7 @@ fn write(out: &mut String, results: &Results, has_pictures: bool) -> std::fmt::R
         device(results)
     )?;
     write_goals(out, results)?;
+    write_floor(out, results)?;
     for row in &results.rows {
         write_row(out, results, row)?;
         if has_pictures {
@@ -64,6 +65,8 @@ fn write(out: &mut String, results: &Results, has_pictures: bool) -> std::fmt::R
         }
     }
     write_open_loop(out, results)?;
+    write_echo(out, results)?;
+    write_two_cores(out, results)?;
     write_backlog(out, results)
 }
 
@@ -114,6 +117,27 @@ fn write_goals(out: &mut String, results: &Results) -> std::fmt::Result {
         )?;
     }
     writeln!(out)
+}
+
+fn write_floor(out: &mut String, results: &Results) -> std::fmt::Result {
+    let spread = |of: fn(&Measured) -> f64| Spread::of(results.floor.iter().map(of));
+    let (Some(cost), Some(rate)) = (
+        spread(Measured::server_cost),
+        spread(Measured::cycles_per_s),
+    ) else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "**The floor** of {WIDEST}: {} server CPU s per million cycles, at {} cycles/s. So much takes \
+         a server of one thread (`bench bare-quic --queue`) that has QUIC, TLS, the kernel and the \
+         device to deal with and hardly a queue: it reads the same calls, gives items out of a list \
+         in memory, and writes replies as long as OmniRelay's, once a write of as many bytes as a \
+         cycle has in OmniRelay's log and one `fdatasync` are done, for all calls of a turn together. It \
+         recovers nothing.\n",
+        range(cost, |value| format!("{value:.2}")),
+        range(rate, rounded),
+    )
 }
 
 fn write_row(out: &mut String, results: &Results, row: &RowResults) -> std::fmt::Result {
@@ -220,6 +244,72 @@ fn write_open_loop(out: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(out)
 }
 
+fn write_echo(out: &mut String, results: &Results) -> std::fmt::Result {
+    if results.echo.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "**Echo**, the smallest call there and back (`stats`) over QUIC, N connections and D calls in \
+         flight on each. Beside OmniRelay a server of one thread (`bench bare-quic`): the same TLS, \
+         frames, transport settings and system calls for many datagrams over quinn's state machines, \
+         and no queue, admission or telemetry behind them. Both take turns on CPU 0, each started \
+         anew.\n\n\
+         | | OmniRelay, calls/s | bare, calls/s | OmniRelay, server CPU s per million calls | bare | \
+         CPU to CPU |\n\
+         |---|---|---|---|---|---|"
+    )?;
+    for echo in &results.echo {
+        let spread = |of: &dyn Fn(&EchoRun) -> f64| Spread::of(echo.runs.iter().map(of));
+        let rate =
+            |spread: Option<Spread>| spread.map_or(String::new(), |spread| range(spread, rounded));
+        let times = echo.cost();
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} |",
+            echo.row,
+            rate(spread(&|run| run.ours.cycles_per_s())),
+            rate(spread(&|run| run.bare.cycles_per_s())),
+            cost(spread(&|run| run.ours.server_cost())),
+            cost(spread(&|run| run.bare.server_cost())),
+            times.map_or(String::new(), |it| range(it, |value| format!("{value:.2}"))),
+        )?;
+    }
+    writeln!(out)
+}
+
+fn write_two_cores(out: &mut String, results: &Results) -> std::fmt::Result {
+    let Some(two_cores) = &results.two_cores else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "**Two cores**, {WIDEST}, {}, at {} items/s, a third of what one core came to. All CPU time \
+         of the server's process counts, idle cores' too. One core is on CPU 0 and the client on CPU \
+         1; two cores are on CPUs 0 and 1, and the client shares CPU 1 with the second. The rate \
+         leaves both CPUs idle for part of the time, so that nobody waits long for one; that client \
+         and server use the same caches of CPU 1 is in the figure of two. Rounds in which either did \
+         not keep up with the rate do not count for the goal.\n\n\
+         | | cycles/s | server CPU s per million | client CPU s per million |\n\
+         |---|---|---|---|",
+        Side::Quic.name(),
+        rounded(two_cores.rate)
+    )?;
+    let one: Vec<_> = two_cores.runs.iter().map(|run| run.one).collect();
+    let two: Vec<_> = two_cores.runs.iter().map(|run| run.two).collect();
+    for (name, runs) in [("one core", one), ("two cores", two)] {
+        let spread = |of: fn(&Measured) -> f64| Spread::of(runs.iter().map(of));
+        writeln!(
+            out,
+            "| {name} | {} | {} | {} |",
+            spread(Measured::cycles_per_s).map_or(String::new(), |rate| range(rate, rounded)),
+            cost(spread(Measured::server_cost)),
+            cost(spread(Measured::client_cost)),
+        )?;
+    }
+    writeln!(out)
+}
+
 fn write_backlog(out: &mut String, results: &Results) -> std::fmt::Result {
     let Some(backlog) = &results.backlog else {
         return Ok(());
@@ -245,7 +335,7 @@ mod tests {
     use crate::peers::figures::{Figures, Measured};
     use crate::peers::machine::Machine;
     use crate::peers::programs::{Found, Program};
-    use crate::peers::results::Installed;
+    use crate::peers::results::{EchoResults, Installed, TwoCores, TwoCoresRun};
     use crate::peers::rows::WIDEST;
     use crate::peers::sides::{Durability, Side};
 
@@ -267,6 +357,15 @@ mod tests {
             measured.with(latencies)
         };
         rates.iter().map(run).collect()
+    }
+
+    fn costing(server_cpu_s: f64) -> Measured {
+        Measured {
+            seconds: 2.0,
+            cycles: 1_000_000,
+            server_cpu_s,
+            client_cpu_s: 0.8,
+        }
     }
 
     fn results() -> Results {
@@ -307,6 +406,21 @@ mod tests {
                 sync_us,
             }],
             open_loop: Vec::new(),
+            floor: vec![costing(1.25)],
+            echo: vec![EchoResults {
+                row: WIDEST,
+                runs: vec![EchoRun {
+                    ours: costing(0.66),
+                    bare: costing(0.6),
+                }],
+            }],
+            two_cores: Some(TwoCores {
+                rate: 500_000.0,
+                runs: vec![TwoCoresRun {
+                    one: costing(1.0),
+                    two: costing(1.5),
+                }],
+            }),
             backlog: None,
             other_failures: Vec::new(),
         }
@@ -321,6 +435,12 @@ mod tests {
             "Redis 7.0.15, NATS 2.9.10, beanstalkd not installed",
             "144 µs at the median",
             "| 16 × 64, OmniRelay, QUIC, batches | ≥ 4 × Redis, `appendfsync always` | 4.00 (3.00–5.00) | yes |",
+            "| 16 × 64, echo, QUIC: server CPU per call | ≤ 1.1 × bare `quinn-proto` | 1.10 | yes |",
+            "| 16 × 64 | 500,000 | 500,000 | 0.66 | 0.60 | 1.10 |",
+            "two cores: server CPU per cycle | ≤ 1.1 × one core's | 1.50 | **no** |",
+            "at 500,000 items/s, a third of what one core came to",
+            "**The floor** of 16 × 64: 1.25 server CPU s per million cycles, at 500,000 cycles/s.",
+            "| two cores | 500,000 | 1.50 | 0.80 |",
             "| 8 × 1, OmniRelay, QUIC, batches | ≥ 2 × Redis, `appendfsync always` | not measured |  |",
             "| OmniRelay, QUIC, batches | 400,000 (300,000–500,000) | 4.00 (3.00–5.00) | 1.25 |",
             "(95 % of a CPU) | 1.5 ms / 1.5 ms | – | – |",

@@ -21,6 +21,10 @@ pub(crate) struct Results {
     pub(crate) run_seconds: f64,
     pub(crate) rows: Vec<RowResults>,
     pub(crate) open_loop: Vec<OpenLoop>,
+    /// Of the widest row: what its cycles cost with hardly a queue behind QUIC.
+    pub(crate) floor: Vec<Measured>,
+    pub(crate) echo: Vec<EchoResults>,
+    pub(crate) two_cores: Option<TwoCores>,
     pub(crate) backlog: Option<Backlog>,
     /// What went wrong besides the rows.
     pub(crate) other_failures: Vec<String>,
@@ -69,6 +73,35 @@ pub(crate) struct OpenRun {
     pub(crate) cycles_per_s: f64,
     pub(crate) enqueue_us: Latency,
     pub(crate) sync_us: Latency,
+}
+
+/// The smallest calls, `cycles` of them.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct EchoResults {
+    #[serde(serialize_with = "row_by_key")]
+    pub(crate) row: Row,
+    pub(crate) runs: Vec<EchoRun>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct EchoRun {
+    pub(crate) ours: Measured,
+    /// QUIC with nothing behind it.
+    pub(crate) bare: Measured,
+}
+
+/// Cycles at a rate that one core carries easily.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TwoCores {
+    /// Of what one core came to.
+    pub(crate) rate: f64,
+    pub(crate) runs: Vec<TwoCoresRun>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct TwoCoresRun {
+    pub(crate) one: Measured,
+    pub(crate) two: Measured,
 }
 
 /// Cycles beside many waiting items.
@@ -157,6 +190,10 @@ impl Serialize for SideResults {
 
 fn by_name<S: Serializer>(program: &Program, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(program.name())
+}
+
+fn row_by_key<S: Serializer>(row: &Row, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&row.key())
 }
 
 fn side_by_name<S: Serializer>(side: &Side, serializer: S) -> Result<S::Ok, S::Error> {

@@ -16,7 +16,7 @@ use anyhow::Context;
 use omnirelay_loadgen::Transport;
 use omnirelay_net::rpc::Encoding;
 
-use self::omnirelay::{Way, Work};
+use self::omnirelay::{Running, Way, Work};
 use super::drive::{self, Peer};
 use super::figures::Figures;
 use super::process::{Process, free_address};
@@ -178,7 +178,15 @@ impl Side {
             Program::OmniRelay => {
                 let way = self.way(row).expect("OmniRelay has one");
                 let server = omnirelay::start(&dir.path().join("data"), Vec::new()).await?;
-                omnirelay::measure(&server, way, row, size, timing, Work::default()).await
+                omnirelay::measure(
+                    &Running::from(&server),
+                    way,
+                    row,
+                    size,
+                    timing,
+                    Work::default(),
+                )
+                .await
             }
             Program::Redis => {
                 let command = redis::command(program, address, durability);

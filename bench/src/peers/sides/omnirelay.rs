@@ -42,16 +42,41 @@ pub(crate) struct Work {
 
 /// Starts a server on its one core, with `settings` as `serve --set` takes them.
 pub(crate) async fn start(dir: &Path, settings: Vec<String>) -> anyhow::Result<Server> {
+    start_on(1, dir, settings).await
+}
+
+/// Starts a server on so many cores, which get the CPUs from 0 on; the client stays on its own.
+pub(crate) async fn start_on(
+    cores: u16,
+    dir: &Path,
+    settings: Vec<String>,
+) -> anyhow::Result<Server> {
     let cpus = Cpus {
-        server: 1,
+        server: cores,
         client: CLIENT_CPU,
     };
     Launch::new(dir, cpus, settings)?.start().await
 }
 
-pub(crate) fn target(server: &Server, way: Way) -> Target {
+/// A server that calls can be made to.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) address: String,
+    pub(crate) pid: u32,
+}
+
+impl From<&Server> for Running {
+    fn from(server: &Server) -> Self {
+        Self {
+            address: server.addresses.rpc.to_string(),
+            pid: server.pid(),
+        }
+    }
+}
+
+pub(crate) fn target(server: &Running, way: Way) -> Target {
     Target {
-        address: server.addresses.rpc.to_string(),
+        address: server.address.clone(),
         transport: way.transport,
         ca: None,
         client: None,
@@ -65,7 +90,7 @@ pub(crate) fn target(server: &Server, way: Way) -> Target {
 /// # Errors
 /// If it fails, or an item that was acknowledged did not come and go exactly once.
 pub(crate) async fn measure(
-    server: &Server,
+    server: &Running,
     way: Way,
     row: Row,
     size: usize,
@@ -97,7 +122,7 @@ pub(crate) async fn measure(
     let run = load.run();
     sleep(timing.warm_up).await;
     run.reset_latencies();
-    let meter = Meter::start(server.pid(), run.ledger.borrow().completed());
+    let meter = Meter::start(server.pid, run.ledger.borrow().completed());
     sleep(timing.duration).await;
     let measured = meter.stop(run.ledger.borrow().completed());
     let latencies = run.latencies.replace(Latencies {
