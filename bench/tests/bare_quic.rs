@@ -52,11 +52,20 @@ impl Drop for Server {
 
 #[tokio::test]
 async fn calls_of_several_connections_are_all_answered() {
+    all_are_answered(&[]).await;
+}
+
+#[tokio::test]
+async fn the_driver_of_the_cores_answers_them_too() {
+    all_are_answered(&["--own-driver"]).await;
+}
+
+async fn all_are_answered(options: &[&str]) {
     const CONNECTIONS: usize = 3;
     const IN_FLIGHT: usize = 100;
     const CALLS: usize = 20;
     let dir = tempfile::tempdir().expect("a directory");
-    let server = Server::start(dir.path(), &[]);
+    let server = Server::start(dir.path(), options);
     let calling = async {
         let mut tasks = JoinSet::new();
         for _ in 0..CONNECTIONS {

@@ -108,7 +108,7 @@ fn a_short_comparison_has_figures_of_every_side_that_is_there() {
         .iter()
         .flat_map(|echo| echo["runs"].as_array().expect("runs"))
     {
-        for side in ["ours", "bare"] {
+        for side in ["ours", "driver", "bare"] {
             assert!(run[side]["cycles"].as_u64() > Some(0), "{run}");
             assert!(run[side]["server_cpu_s"].as_f64() > Some(0.0), "{run}");
         }

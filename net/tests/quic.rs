@@ -998,6 +998,35 @@ fn handshakes_that_are_never_finished_do_not_keep_others_out() {
 }
 
 #[test]
+fn a_client_that_gives_up_in_the_first_datagram_that_comes_of_it_is_forgotten() {
+    let limits = QuicLimits {
+        handshakes_max: 1,
+        ..QuicLimits::default()
+    };
+    let client = |client: Client| async move {
+        let middle = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = client.endpoint();
+        let connecting = endpoint.connect(middle.local_addr().unwrap(), "localhost");
+        let _never = connecting.expect("a start");
+        let mut datagram = [0; 2_000];
+        // Its beginning is lost.
+        middle.recv(&mut datagram).await.unwrap();
+        endpoint.close(quinn::VarInt::from_u32(0), b"enough");
+        let length = middle.recv(&mut datagram).await.unwrap();
+        middle
+            .send_to(&datagram[..length], client.address)
+            .await
+            .unwrap();
+        // The server answers nothing, so nothing says that it has come.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        client.connect().await;
+    };
+    serving(1, limits, client, |counted, _| {
+        assert_eq!((counted.accepted, counted.handshakes_failed), (2, 1));
+    });
+}
+
+#[test]
 fn a_client_may_have_as_many_streams_as_the_limit_says_and_no_more() {
     let limits = QuicLimits {
         streams_max: 40,

@@ -20,6 +20,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) queue: bool,
 
+    /// Echo over the driver of OmniRelay's own cores: what that takes beside the bare one
+    #[arg(long, conflicts_with = "queue")]
+    pub(crate) own_driver: bool,
+
     /// Where the self-signed certificate and the bytes of --queue are kept
     #[arg(long, default_value = "target/bare-quic")]
     pub(crate) dir: PathBuf,

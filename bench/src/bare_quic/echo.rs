@@ -31,21 +31,27 @@ impl Default for Echo {
     }
 }
 
-impl Service for Echo {
-    fn handle_call(&mut self, _: Instant, key: CallKey, call: &CallFrame) {
+impl Echo {
+    /// The reply to a call.
+    pub(super) fn answer(&self, call: &CallFrame) -> Bytes {
         let head = ReplyHead {
-            id: key.id,
+            id: call.id,
             ..ReplyHead::default()
         };
-        let reply = match procedure(call) {
+        match procedure(call) {
             Ok(Procedure::Stats) => encode::raw_reply(&head, &self.body),
             Ok(other) => {
                 let why = format!("there is no queue behind this server: no {other}, only stats");
                 encode::error(&head, &Error::procedure_unknown(why))
             }
             Err(error) => encode::error(&head, &error),
-        };
-        self.replies.push_back((key, reply));
+        }
+    }
+}
+
+impl Service for Echo {
+    fn handle_call(&mut self, _: Instant, key: CallKey, call: &CallFrame) {
+        self.replies.push_back((key, self.answer(call)));
     }
 
     fn handle_turn_end(&mut self, _: Instant) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! QUIC's own costs: a server of one thread that speaks the frames of OmniRelay and answers each
 //! call at once, with no queue, no admission and no telemetry behind it. Whatever serves the same
 //! calls over quinn's state machines can hardly take less. With [`queue`] it answers what a cycle
-//! of an item is made of.
+//! of an item is made of; with [`own_driver`] it is the driver that is not bare.
 //!
 //! A turn of [`driver`] is: wait for datagrams, take them, read streams, answer, send.
 
@@ -10,6 +10,7 @@ mod connection;
 mod driver;
 mod echo;
 mod log;
+mod own_driver;
 mod queue;
 mod service;
 mod socket;
@@ -17,10 +18,12 @@ mod socket;
 use std::fs;
 use std::io::Write as _;
 use std::net::UdpSocket;
+use std::sync::Arc;
 
 use anyhow::Context;
 use omnirelay_net::frame::ALPN;
 use omnirelay_net::tls::{ServerTls, self_signed};
+use tokio_rustls::rustls::ServerConfig;
 
 pub(crate) use self::args::Args;
 use self::driver::Driver;
@@ -37,6 +40,9 @@ pub(crate) const LISTENING: &str = "listening on ";
 /// # Errors
 /// If there is no such address, no place for a certificate and a log, or no more to write.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.own_driver {
+        return own_driver::serve(args.listen, tls(args)?);
+    }
     if !args.queue {
         return serve(args, Echo::default());
     }
@@ -46,9 +52,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     serve(args, Queue::new(log))
 }
 
-fn serve(args: &Args, service: impl Service) -> anyhow::Result<()> {
+fn tls(args: &Args) -> anyhow::Result<Arc<ServerConfig>> {
     let files = self_signed(&args.dir.join("tls"))?;
-    let tls = ServerTls::load(files)?.over_quic(&[ALPN]);
+    Ok(ServerTls::load(files)?.over_quic(&[ALPN]))
+}
+
+fn serve(args: &Args, service: impl Service) -> anyhow::Result<()> {
+    let tls = tls(args)?;
     let listening = || format!("--listen {}", args.listen);
     let socket = UdpSocket::bind(args.listen).with_context(listening)?;
     let address = socket.local_addr().with_context(listening)?;

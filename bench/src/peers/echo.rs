@@ -21,7 +21,7 @@ use super::sides::omnirelay::{self, Running};
 /// Calls in flight: connections, and how many on each.
 pub(crate) const ECHO_ROWS: [Row; 2] = [WIDEST, ROWS[3]];
 
-/// One run of each, with as many connections as a row has producers.
+/// One run of OmniRelay, of its driver alone and of bare QUIC, with as many connections as a row has producers.
 ///
 /// # Errors
 /// If one fails, or a call is not answered.
@@ -32,14 +32,24 @@ pub(crate) async fn run(dir: &Path, row: Row, timing: Timing) -> anyhow::Result<
         let measured = measure(&Running::from(&server), row, timing).await;
         measured.context("echo, OmniRelay")?
     };
-    let mut bare = Bare::start(dir.path(), &[]).await?;
+    Ok(EchoRun {
+        ours,
+        driver: measure_bare(dir.path(), &["--own-driver"], row, timing).await?,
+        bare: measure_bare(dir.path(), &[], row, timing).await?,
+    })
+}
+
+async fn measure_bare(
+    dir: &Path,
+    options: &[&str],
+    row: Row,
+    timing: Timing,
+) -> anyhow::Result<Measured> {
+    let mut bare = Bare::start(dir, options).await?;
     let measured = measure(&bare.running, row, timing).await;
     // A server that has ended says more than a connection that has.
     bare.process.check()?;
-    Ok(EchoRun {
-        ours,
-        bare: measured.context("echo, bare QUIC")?,
-    })
+    measured.with_context(|| format!("echo, bare-quic {}", options.join(" ")))
 }
 
 /// Calls on all connections, each with so many in flight.

@@ -86,7 +86,9 @@ pub(crate) struct EchoResults {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct EchoRun {
     pub(crate) ours: Measured,
-    /// QUIC with nothing behind it.
+    /// OmniRelay's driver of QUIC, with nothing behind it.
+    pub(crate) driver: Measured,
+    /// QUIC with nothing behind it and a driver of no comfort.
     pub(crate) bare: Measured,
 }
 

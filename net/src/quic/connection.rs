@@ -42,6 +42,8 @@ pub(super) struct Connection<S: FrameService> {
     pub(super) key: ConnectionKey,
     pub(super) quic: quinn_proto::Connection,
     pub(super) is_established: bool,
+    /// Its client has given it up before that.
+    pub(super) is_given_up: bool,
     /// It waits for its turn with the endpoint's task.
     pub(super) is_dirty: bool,
     /// When its timer is to be looked at.
@@ -68,6 +70,7 @@ impl<S: FrameService> Connection<S> {
             key,
             quic,
             is_established: false,
+            is_given_up: false,
             is_dirty: false,
             armed: None,
             streams: HashMap::new(),

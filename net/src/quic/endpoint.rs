@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, DatagramEvent, EndpointConfig, Event, Incoming,
-    MtuDiscoveryConfig, Transmit, TransportConfig, VarInt,
+    ConnectionError, ConnectionHandle, DatagramEvent, EndpointConfig, EndpointEvent, Event,
+    Incoming, MtuDiscoveryConfig, Transmit, TransportConfig, VarInt,
 };
 
 use super::answers::{Answered, Answers, ConnectionKey};
@@ -557,6 +557,15 @@ impl<S: FrameService> Driver<S> {
                 break;
             }
         }
+        if connection.is_given_up {
+            // There is nothing more to say, and where a client does that in the first datagram that
+            // comes of it, quinn-proto would keep the connection for the whole idle timeout.
+            let handle = ConnectionHandle(connection.key.index);
+            if !is_gone {
+                let _ = self.quic.handle_event(handle, EndpointEvent::drained());
+            }
+            return false;
+        }
         let burst_max = self.socket.burst_max(connection.quic.current_mtu());
         for _ in 0..BURSTS_PER_ROUND {
             self.burst.clear();
@@ -596,6 +605,12 @@ impl<S: FrameService> Driver<S> {
             }
             Event::ConnectionLost { reason } => {
                 self.count_lost(connection, &reason);
+                connection.is_given_up = !connection.is_established
+                    && matches!(
+                        reason,
+                        ConnectionError::ConnectionClosed(_)
+                            | ConnectionError::ApplicationClosed(_)
+                    );
                 connection.forget_all(&mut self.shared);
             }
             Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
