@@ -21,7 +21,8 @@ use super::sides::omnirelay::{self, Running};
 /// Calls in flight: connections, and how many on each.
 pub(crate) const ECHO_ROWS: [Row; 2] = [WIDEST, ROWS[3]];
 
-/// One run of OmniRelay, of its driver alone and of bare QUIC, with as many connections as a row has producers.
+/// One run of OmniRelay, of its driver alone and of bare QUIC, with as many connections as a row
+/// has producers.
 ///
 /// # Errors
 /// If one fails, or a call is not answered.
@@ -45,7 +46,9 @@ async fn measure_bare(
     row: Row,
     timing: Timing,
 ) -> anyhow::Result<Measured> {
-    let mut bare = Bare::start(dir, options).await?;
+    // Of its own: where it listens is in a file beside its data.
+    let dir = tempfile::tempdir_in(dir)?;
+    let mut bare = Bare::start(dir.path(), options).await?;
     let measured = measure(&bare.running, row, timing).await;
     // A server that has ended says more than a connection that has.
     bare.process.check()?;
